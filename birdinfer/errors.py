@@ -1,0 +1,80 @@
+"""Every error that birdinfer raises on purpose, in one tree.
+
+::
+
+    BirdinferError
+    ├── InputNotFoundError   (FileNotFoundError)  a file or folder that was named is not there
+    ├── OutputError          (OSError)            a result cannot be written where it was asked for
+    ├── AudioError           (ValueError)         a sound file cannot be decoded or holds no sound
+    ├── ConfigError          (ValueError)         a recipe or an option holds a value that cannot be used
+    ├── LabelError           (ValueError)         labels are unknown, doubled or in disagreement
+    ├── MetadataError        (ValueError)         train.csv, taxonomy.csv or a score table is not as needed
+    ├── BundleError          (ValueError)         a bundle is damaged, foreign or disagrees with itself
+    ├── CheckpointError      (ValueError)         a checkpoint is damaged or belongs to another recipe
+    ├── ParityError          (ValueError)         an exported graph does not answer as its torch model does
+    └── MissingExtraError    (ImportError)        an optional package is needed; the message installs it
+
+A message has three parts, each of them short: where it happened, what is wrong there, and what to do.
+The command line prints it as one line and exits with 2.
+"""
+
+from pathlib import Path
+
+
+class BirdinferError(Exception):
+    """The root: ``except BirdinferError`` catches all that birdinfer raises on purpose."""
+
+    def __init__(self, where: str | Path, what: str, remedy: str = "") -> None:
+        """Join the parts into one line.
+
+        Args:
+            where: the path, option or row that is concerned.
+            what: what is wrong there, with the offending value.
+            remedy: what the user can do about it.
+        """
+        self.where, self.what, self.remedy = str(where), " ".join(what.split()), remedy
+        super().__init__(f"{self.where}: {self.what}" + (f" - {remedy}" if remedy else ""))
+
+
+class InputNotFoundError(BirdinferError, FileNotFoundError):
+    """A file or folder that was named is not there."""
+
+
+class OutputError(BirdinferError, OSError):
+    """A result cannot be written where it was asked for."""
+
+
+class AudioError(BirdinferError, ValueError):
+    """A sound file cannot be decoded or holds no sound."""
+
+
+class ConfigError(BirdinferError, ValueError):
+    """A recipe or an option holds a value that cannot be used."""
+
+
+class LabelError(BirdinferError, ValueError):
+    """Labels are unknown, doubled or in disagreement."""
+
+
+class MetadataError(BirdinferError, ValueError):
+    """train.csv, taxonomy.csv or a score table is not as needed."""
+
+
+class BundleError(BirdinferError, ValueError):
+    """A bundle is damaged, foreign or disagrees with itself."""
+
+
+class CheckpointError(BirdinferError, ValueError):
+    """A checkpoint is damaged or belongs to another recipe."""
+
+
+class ParityError(BirdinferError, ValueError):
+    """An exported graph does not answer as its torch model does."""
+
+
+class MissingExtraError(BirdinferError, ImportError):
+    """An optional package is needed; the message says how to install it."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        """Name the missing module and the extra that brings it."""
+        super().__init__(module, "is not installed", f'pip install "birdinfer[{extra}]"')
