@@ -23,11 +23,11 @@ from birdinfer.errors import AudioError, InputNotFoundError
 Float32 = npt.NDArray[np.float32]
 
 AUDIO_SUFFIXES = frozenset({".ogg", ".oga", ".opus", ".flac", ".wav", ".mp3", ".aif", ".aiff"})
-"""Extensions, lower case, by which files are found in a folder. A file named outright is opened whatever it is called."""
+"""Extensions, lower case, by which files are found in a folder; a file named outright is opened whatever its name."""
 
 _NATIVE_BLOCK_SECONDS = 10.0
 _OGG_TAIL_BYTES = 65_536 + 27 + 255
-"""One Ogg page is at most 27 + 255 + 255 * 255 bytes: the last page's header begins within this many bytes of the end."""
+"""An Ogg page has at most 27 + 255 + 255 * 255 bytes: the last one's header begins within this many of the end."""
 
 
 class AudioInfo(NamedTuple):
@@ -99,6 +99,9 @@ class AudioStream:
     damage: str = ""
     """After the last block: what is wrong with the file although it was read, "" if nothing is."""
 
+    heard_seconds: float = 0.0
+    """Sound decoded so far."""
+
     def __init__(self, path: Path, sample_rate: int) -> None:
         """Open a file.
 
@@ -146,6 +149,7 @@ class AudioStream:
         native_read = non_finite = 0
         for native in self._native_blocks():
             native_read += len(native)
+            self.heard_seconds = native_read / native_rate
             samples, bad = _finite(native)
             non_finite += bad
             if resampler is not None:
@@ -163,8 +167,8 @@ class AudioStream:
         if non_finite:
             self._note(f"{non_finite} samples are not finite, taken as 0")
         missing = self._missing(native_read)
-        if missing:
-            self._note(f"truncated after {native_read / native_rate:.1f} s{missing}")
+        if missing is not None:
+            self._note(f"truncated after {self.heard_seconds:.1f} s{missing}")
 
     def _native_blocks(self) -> Iterator[Float32]:
         """Mono blocks at the file's own rate; ends early, with a note, where the decoder fails."""

@@ -35,7 +35,7 @@ class WindowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"window_seconds is {self.window_seconds}, allowed are 0.1 to 60")
         if not 0 < self.min_tail_seconds <= self.window_seconds:
             raise ValueError(
-                f"min_tail_seconds is {self.min_tail_seconds}, allowed are above 0 to window_seconds ({self.window_seconds})"
+                f"min_tail_seconds is {self.min_tail_seconds}, allowed is 0 < min_tail_seconds <= {self.window_seconds}"
             )
 
 

@@ -68,10 +68,10 @@ def filterbank(config: MelConfig, sample_rate: int) -> Float32:
     left, centre, right = corner_hz[:-2], corner_hz[1:-1], corner_hz[2:]
     rising = (bin_hz[:, None] - left) / (centre - left)
     falling = (right - bin_hz[:, None]) / (right - centre)
-    weights = np.maximum(0.0, np.minimum(rising, falling))
+    weights: npt.NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling))
     if config.filter_norm == "slaney":
         weights *= 2.0 / (right - left)
-    bank = weights.astype(np.float32)
+    bank: Float32 = weights.astype(np.float32)
     bank.flags.writeable = False
     return bank
 

@@ -1,0 +1,5 @@
+"""``python -m birdinfer`` is ``birdinfer``."""
+
+from birdinfer.cli.app import main
+
+main()

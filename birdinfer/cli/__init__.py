@@ -1,0 +1,5 @@
+"""The command line: the only rooms that print. A command is a plain function with a thin wrapper of options.
+
+Modules here import typer and the standard library at the top and everything heavy inside their functions, so that
+``birdinfer --help`` answers at once.
+"""

@@ -1,0 +1,65 @@
+"""``birdinfer``: the commands, put together; and the one place where an error becomes a line and an exit code.
+
+Exit codes: 0 all good; 2 the command cannot be carried out as asked (one line says why); 3 finished, with files that
+failed or are damaged; 130 stopped with Ctrl-C.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import birdinfer
+from birdinfer.cli.demo import demo
+from birdinfer.cli.doctor import doctor
+from birdinfer.cli.export import export
+from birdinfer.cli.predict import predict
+from birdinfer.cli.score import score
+from birdinfer.cli.train import train
+from birdinfer.errors import BirdinferError
+
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Bird-sound recognition ensembles on long field recordings: train folds, export a bundle, predict, score.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (train, export, predict, demo, score, doctor):
+    app.command()(command)
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        typer.echo(birdinfer.__version__)
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command line and leave with its exit code; errors of birdinfer's own become one line."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except BirdinferError as error:
+        _complain(str(error))
+        sys.exit(EXIT_REFUSED)
+    except KeyboardInterrupt:
+        _complain("stopped with Ctrl-C")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _complain(line: str) -> None:
+    from rich.markup import escape
+
+    from birdinfer.cli.console import stderr
+
+    stderr().print(f"[bold red]birdinfer:[/] {escape(line)}")
+
+
+if __name__ == "__main__":
+    main()

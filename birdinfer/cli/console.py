@@ -1,0 +1,20 @@
+"""Where the commands print: results to standard output, progress and complaints to standard error."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def stdout() -> "Console":
+    """For results: what a user may pipe into another program."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def stderr() -> "Console":
+    """For progress, warnings and errors: never mixed into a result."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)

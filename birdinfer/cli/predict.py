@@ -1,0 +1,182 @@
+"""``birdinfer predict``: soundscapes -> submission.csv."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from birdinfer.predictor import Predictor
+    from birdinfer.soundscapes import SoundscapeResult
+    from birdinfer.spool import ScoreSpool
+    from birdinfer.submission import Written
+
+EXIT_WITH_FAILURES = 3
+_LISTED_PROBLEMS = 20
+
+
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(help="Sound files and folders of them (searched to the bottom).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The table to write.")] = Path("submission.csv"),
+    bundle: Annotated[Path | None, typer.Option(help="Bundle folder; the demo bundle if left out.")] = None,
+    sample_submission: Annotated[
+        Path | None, typer.Option(help="Write exactly the rows and columns of this file, in its order.")
+    ] = None,
+    year: Annotated[int, typer.Option(help="Shape of the BirdCLEF year, 2021 to 2026.")] = 2026,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="2021 and 2022 only: a species is heard from this probability on.")
+    ] = 0.5,
+    smooth: Annotated[
+        str | None,
+        typer.Option(help="Kernel over neighbouring windows, as 0.2,0.6,0.2, or none; the bundle's if left out."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
+    workers: Annotated[
+        int | None, typer.Option("--workers", "--jobs", "-j", min=1, help="Lanes; one per core if left out.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only complaints.")] = False,
+) -> None:
+    """Predict soundscapes of any number and length and write submission.csv.
+
+    Beside the table stands NAME.files.csv: every file, what was heard of it, and what is wrong with it. Exit code 0:
+    all files are good; 3: the table is written, some files failed or are damaged.
+    """
+    from birdinfer.bundle import Bundle, demo_bundle_path
+    from birdinfer.predictor import Predictor
+    from birdinfer.soundscapes import find_soundscapes
+
+    paths = find_soundscapes(inputs)
+    predictor = Predictor(Bundle.load(bundle or demo_bundle_path()), engine, parse_kernel(smooth))
+    results = predict_to_submission(
+        predictor, paths, output, sample_submission, year, threshold, workers=workers, quiet=quiet
+    )
+    if any(result.status != "ok" for result in results):
+        raise typer.Exit(EXIT_WITH_FAILURES)
+
+
+def predict_to_submission(
+    predictor: "Predictor",
+    paths: "Sequence[Path]",
+    output: Path,
+    sample_submission: Path | None = None,
+    year: int = 2026,
+    threshold: float = 0.5,
+    *,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> "list[SoundscapeResult]":
+    """Predict files, show how far it is, write the table and its report.
+
+    Returns:
+        What became of each file, in the order of ``paths``.
+    """
+    from time import perf_counter
+
+    from birdinfer.files import check_writable
+    from birdinfer.spool import ScoreSpool
+    from birdinfer.submission import SubmissionWriter, read_sample, write_file_report
+
+    began = perf_counter()
+    manifest = predictor.bundle.manifest
+    sample = read_sample(sample_submission) if sample_submission else None
+    writer = SubmissionWriter(
+        predictor.labels, manifest.fallback_probabilities, manifest.frontend.window, year, sample, threshold
+    )
+    check_writable(output)
+    with ScoreSpool(output.parent, len(predictor.labels)) as spool:
+        results = _predict_into(spool, predictor, paths, workers, quiet)
+        written = writer.write(output, spool, results)
+        n_windows = sum(spool.n_windows(result.path.stem) or 0 for result in results)
+    report = output.with_suffix(".files.csv")
+    write_file_report(report, results)
+    _list_problems(results, report)
+    if not quiet:
+        _say_what_was_done(results, n_windows, perf_counter() - began, output, written)
+    return results
+
+
+def parse_kernel(text: str | None) -> tuple[float, ...] | None:
+    """``"0.2,0.6,0.2"`` -> (0.2, 0.6, 0.2); ``"none"`` -> (1.0,); None stays None.
+
+    Raises:
+        ConfigError: it is not a kernel.
+    """
+    from birdinfer.config import PostConfig
+    from birdinfer.errors import ConfigError
+
+    if text is None:
+        return None
+    if text == "none":
+        return (1.0,)
+    try:
+        return PostConfig(tuple(float(weight) for weight in text.split(","))).smoothing_kernel
+    except ValueError as error:
+        raise ConfigError("--smooth", f"{text!r}: {error}", "write it as 0.2,0.6,0.2 or none") from error
+
+
+def _predict_into(
+    spool: "ScoreSpool", predictor: "Predictor", paths: "Sequence[Path]", workers: int | None, quiet: bool
+) -> "list[SoundscapeResult]":
+    """Predict; scores go to the spool, the results without them come back in the order of ``paths``."""
+    from dataclasses import replace
+
+    from birdinfer.cli.progress import Progress
+    from birdinfer.soundscapes import predict_soundscapes
+
+    results = {}
+    with Progress(len(paths), quiet) as progress:
+        for result in predict_soundscapes(predictor, paths, workers, progress.advance):
+            if result.probabilities is not None:
+                spool.add(result.path.stem, result.probabilities)
+            results[result.path] = replace(result, probabilities=None)
+            progress.file_done(failed=result.status == "failed")
+    return [results[path] for path in paths]
+
+
+def _list_problems(results: "Sequence[SoundscapeResult]", report: Path) -> None:
+    """Name the files that are not well, the first of them at least; the report names all."""
+    from rich.markup import escape
+
+    from birdinfer.cli.console import stderr
+
+    console = stderr()
+    troubled = [result for result in results if result.status != "ok"]
+    for result in troubled[:_LISTED_PROBLEMS]:
+        colour = "red" if result.status == "failed" else "yellow"
+        console.print(f"[{colour}]{result.status:>7}[/]  {escape(str(result.path))}: {escape(result.problem)}")
+    if len(troubled) > _LISTED_PROBLEMS:
+        console.print(f"         and {len(troubled) - _LISTED_PROBLEMS} more, all listed in {escape(str(report))}")
+
+
+def _say_what_was_done(
+    results: "Sequence[SoundscapeResult]", n_windows: int, seconds: float, output: Path, written: "Written"
+) -> None:
+    from rich.markup import escape
+
+    from birdinfer.cli.console import stderr
+
+    heard_seconds = sum(result.seconds for result in results)
+    failed = sum(result.status == "failed" for result in results)
+    damaged = sum(result.status == "damaged" for result in results)
+    console = stderr()
+    notes = [f"{written.rows} rows"]
+    if written.fallback_rows:
+        notes.append(f"{written.fallback_rows} of them filled with the fallback")
+    if written.unused_labels:
+        notes.append(f"{written.unused_labels} of the bundle's labels were not asked for")
+    console.print(f"[bold]{escape(str(output))}[/]: {', '.join(notes)}")
+    console.print(
+        f"{len(results)} files, {n_windows} windows, {seconds:.1f} s, {heard_seconds / seconds:.0f} x real time, "
+        f"peak memory {peak_memory_mb():.0f} MB, {failed} failed, {damaged} damaged"
+    )
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held, in MB (10^6 bytes)."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -1,0 +1,38 @@
+"""What is done to one soundscape's probabilities [windows, species] after the ensemble: pure functions.
+
+Each function sees one file only, so nothing can leak from one file into another.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+
+
+def smooth(probabilities: Float32, kernel: Sequence[float]) -> Float32:
+    """Weighted mean of each window with its neighbours in time; a call rarely stops where a window does.
+
+    At a file's two ends the kernel is cut and its remaining weights scaled to sum to 1, so that a constant stays
+    constant. The kernels [.1, .2, .4, .2, .1] and [.2, .6, .2] are those of BirdCLEF 2025 and 2026 winners.
+
+    Args:
+        probabilities: [windows, species], one file in time order.
+        kernel: an odd number of weights >= 0, the middle one for the window itself.
+
+    Returns:
+        [windows, species], within the range of the input of each species.
+    """
+    reach = len(kernel) // 2
+    n_windows = len(probabilities)
+    total = np.zeros_like(probabilities)
+    weight_sum = np.zeros((n_windows, 1), np.float32)
+    for offset, weight in zip(range(-reach, reach + 1), kernel, strict=True):
+        here = slice(max(0, -offset), n_windows - max(0, offset))
+        there = slice(max(0, offset), n_windows - max(0, -offset))
+        if here.start < here.stop:
+            total[here] += np.float32(weight) * probabilities[there]
+            weight_sum[here] += np.float32(weight)
+    # A kernel whose middle is 0 leaves a lone window without any weight: it stays as it is.
+    return np.where(weight_sum > 0, total / np.maximum(weight_sum, np.float32(1e-12)), probabilities)

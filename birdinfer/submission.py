@@ -1,0 +1,241 @@
+"""Scores -> rows: the file a BirdCLEF competition scores, in the shape of its year.
+
+Conventions
+-----------
+* A row's number is the END of its window in whole seconds: ``soundscape_42_15`` is second 10 to 15 of
+  ``soundscape_42.ogg``. The name is the file's, as it stands: nothing is put in front of it.
+* With a sample_submission.csv the rows and columns are exactly its own, in its order. A row for which there is no score
+  (a file that could not be read, a window past its end) gets the bundle's fallback: each species' mean probability.
+* 2021 lists the species found per row (``nocall`` if none), 2022 asks for one row per file, species and end with a
+  truth value, 2023 to 2026 have one column of probabilities per species.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from birdinfer.config import WindowConfig
+from birdinfer.errors import ConfigError, InputNotFoundError, MetadataError
+from birdinfer.files import atomic_text
+from birdinfer.soundscapes import SoundscapeResult
+from birdinfer.spool import ScoreSpool
+from birdinfer.windows import end_seconds
+
+Float32 = npt.NDArray[np.float32]
+
+YEARS = (2021, 2022, 2023, 2024, 2025, 2026)
+NO_CALL = "nocall"
+
+
+class Sample(NamedTuple):
+    """What sample_submission.csv asks for."""
+
+    path: Path
+    row_ids: tuple[str, ...]
+    columns: tuple[str, ...]
+    """All but ``row_id``."""
+
+
+class Written(NamedTuple):
+    """What a submission holds."""
+
+    rows: int
+    fallback_rows: int
+    """Rows without a score of their own."""
+    unused_labels: int
+    """Labels of the bundle that the sample does not ask for."""
+
+
+class _Row(NamedTuple):
+    """One row to be written."""
+
+    row_id: str
+    stem: str
+    """Of the sound file, as the year's row ids spell it."""
+    end_seconds: int
+    label: str = ""
+    """The species a row of 2022 is about."""
+
+
+def read_sample(path: Path) -> Sample:
+    """Read the rows and columns of a sample_submission.csv; its values are of no interest.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        MetadataError: it has no ``row_id`` in front, no rows, or a row or column twice.
+    """
+    if not path.is_file():
+        raise InputNotFoundError(path, "no such file")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        row_ids = tuple(row[0] for row in reader if row)
+    if header[:1] != ["row_id"]:
+        raise MetadataError(path, f"its first column is {(header or ['missing'])[0]!r}, needed is 'row_id'")
+    for kind, names in (("column", header), ("row_id", row_ids)):
+        name, times = Counter(names).most_common(1)[0] if names else ("", 0)
+        if times > 1:
+            raise MetadataError(path, f"{kind} {name!r} stands {times} times")
+    if not row_ids:
+        raise MetadataError(path, "has no rows")
+    return Sample(path, row_ids, tuple(header[1:]))
+
+
+class SubmissionWriter:
+    """Turns a spool of scores into a submission of one year's shape."""
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        fallback: Sequence[float],
+        window: WindowConfig,
+        year: int = YEARS[-1],
+        sample: Sample | None = None,
+        threshold: float = 0.5,
+    ) -> None:
+        """Check that what is asked for can be written, before anything is predicted.
+
+        Args:
+            labels: species in the scores' column order.
+            fallback: a probability per species for rows without a score.
+            window: the windows' length.
+            year: whose shape, 2021 to 2026.
+            sample: the rows and columns wanted; all windows and labels if None.
+            threshold: from what probability on 2021 and 2022 count a species as heard.
+
+        Raises:
+            ConfigError: no such year.
+            MetadataError: the sample asks for what the bundle does not score, or has another year's shape.
+        """
+        if year not in YEARS:
+            raise ConfigError("--year", f"{year} is not known", f"choose one of {YEARS[0]} to {YEARS[-1]}")
+        self._labels = tuple(labels)
+        self._fallback = np.asarray(fallback, np.float32)
+        self._window = window
+        self._year = year
+        self._sample = sample
+        self._threshold = threshold
+        self._column = {label: index for index, label in enumerate(self._labels)}
+        if sample is not None:
+            self._check_sample(sample)
+
+    def write(self, path: Path, spool: ScoreSpool, results: Sequence[SoundscapeResult]) -> Written:
+        """Write the submission, atomically.
+
+        Args:
+            path: where to.
+            spool: the scores, under each file's stem.
+            results: every file, in the order of the rows; their probabilities are not looked at.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        columns = self._columns()
+        picked = [self._column[label] for label in columns]
+        n_rows = n_fallback = 0
+        stem_of = {self._row_stem(result.path.stem): result.path.stem for result in results}
+        with atomic_text(path) as text:
+            table = csv.writer(text, lineterminator="\n")
+            table.writerow(["row_id", *self._value_names(columns)])
+            for row in self._sample_rows() if self._sample else self._own_rows(spool, results):
+                scores = self._scores(spool, stem_of.get(row.stem), row.end_seconds)
+                n_rows, n_fallback = n_rows + 1, n_fallback + (scores is None)
+                values = self._fallback if scores is None else scores
+                table.writerow([row.row_id, *self._cells(row, values, picked)])
+        return Written(n_rows, n_fallback, len(self._labels) - len(columns))
+
+    def _columns(self) -> tuple[str, ...]:
+        """The species of the wide shape; the other shapes always speak of all labels."""
+        return self._sample.columns if self._sample and self._year >= 2023 else self._labels
+
+    def _value_names(self, columns: Sequence[str]) -> Sequence[str]:
+        return {2021: ("birds",), 2022: ("target",)}.get(self._year, columns)
+
+    def _cells(self, row: _Row, values: Float32, picked: list[int]) -> list[str]:
+        if self._year == 2021:
+            heard = [label for label, value in zip(self._labels, values, strict=True) if value >= self._threshold]
+            return [" ".join(label for label in heard if label != NO_CALL) or NO_CALL]
+        if self._year == 2022:
+            return [str(bool(values[self._column[row.label]] >= self._threshold))]
+        # Seven digits keep the order of float32 scores; fewer would make ties, which a rank metric punishes.
+        return ["%.7g" % value for value in values[picked].tolist()]  # noqa: UP031 - twice as fast as a format call
+
+    def _scores(self, spool: ScoreSpool, stem: str | None, end: int) -> Float32 | None:
+        scores = spool.scores(stem) if stem is not None else None
+        index = end / self._window.window_seconds - 1
+        if scores is None or index != int(index) or not 0 <= index < len(scores):
+            return None
+        row: Float32 = scores[int(index)]
+        return row
+
+    def _own_rows(self, spool: ScoreSpool, results: Sequence[SoundscapeResult]) -> Iterator[_Row]:
+        """Every window of every file; a file without scores gets as many rows as most files have."""
+        counts = Counter(spool.n_windows(result.path.stem) for result in results)
+        del counts[None]
+        usual = counts.most_common(1)[0][0] if counts else None
+        for result in results:
+            stem = self._row_stem(result.path.stem)
+            for end in end_seconds(spool.n_windows(result.path.stem) or usual or 1, self._window):
+                if self._year == 2022:
+                    yield from (_Row(f"{stem}_{label}_{end}", stem, end, label) for label in self._labels)
+                else:
+                    yield _Row(f"{stem}_{end}", stem, end)
+
+    def _sample_rows(self) -> Iterator[_Row]:
+        assert self._sample is not None
+        for row_id in self._sample.row_ids:
+            yield self._parse(row_id)
+
+    def _parse(self, row_id: str) -> _Row:
+        """Take a row id apart from its end, for names hold underscores too."""
+        stem, _, end = row_id.rpartition("_")
+        label = ""
+        if self._year == 2022:
+            stem, _, label = stem.rpartition("_")
+        if not stem or not end.isdecimal():
+            raise self._refused(f"row_id {row_id!r} does not end in _<end second>")
+        return _Row(row_id, stem, int(end), label)
+
+    def _row_stem(self, stem: str) -> str:
+        """How the year's row ids spell a file: 2021 leaves out the date of ``<id>_<site>_<date>``."""
+        return "_".join(stem.split("_")[:2]) if self._year == 2021 else stem
+
+    def _check_sample(self, sample: Sample) -> None:
+        names = self._value_names(sample.columns)
+        if tuple(names) != sample.columns:
+            raise self._refused(f"its columns are not those of {self._year} (row_id,{','.join(names)})")
+        if self._year >= 2023:
+            asked = sample.columns
+            if set(asked) & {"birds", "target"} and not set(asked) & set(self._labels):
+                raise self._refused(f"its columns ({','.join(asked)}) are those of 2021 or 2022: give --year")
+        else:
+            asked = tuple(dict.fromkeys(row.label for row in self._sample_rows() if row.label))
+        unknown = [label for label in asked if label not in self._column]
+        if unknown:
+            raise self._refused(
+                f"asks for {len(unknown)} labels that the bundle does not score: {', '.join(unknown[:5])}"
+            )
+        for row_id in sample.row_ids:
+            self._parse(row_id)
+
+    def _refused(self, what: str) -> MetadataError:
+        assert self._sample is not None
+        return MetadataError(self._sample.path, what)
+
+
+def write_file_report(path: Path, results: Sequence[SoundscapeResult]) -> None:
+    """What became of each file, as a table: file, status (ok, damaged, failed), seconds heard, problem.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_text(path) as text:
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["file", "status", "seconds", "problem"])
+        for result in results:
+            table.writerow([result.path, result.status, f"{result.seconds:.3f}", result.problem])
