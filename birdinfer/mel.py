@@ -80,7 +80,7 @@ def filterbank(config: MelConfig, sample_rate: int) -> Float32:
 def hann_window(config: MelConfig) -> Float32:
     """Periodic Hann window [n_fft], divided by half its sum so that a full-scale sine has power 1. Read-only."""
     hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(config.n_fft) / config.n_fft)
-    scaled = (hann / (hann.sum() / 2.0)).astype(np.float32)
+    scaled: Float32 = (hann / (hann.sum() / 2.0)).astype(np.float32)
     scaled.flags.writeable = False
     return scaled
 

@@ -1,0 +1,178 @@
+"""A trained run -> a bundle, whole or not at all.
+
+Everything is made in a folder of its own beside the target and takes the target's place only when each graph has
+passed its checks; an export that fails leaves an older bundle as it was.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+import birdinfer
+from birdinfer import mel
+from birdinfer.bundle import FORMAT, Bundle, Manifest, Member, Provenance, file_sha256, labels_sha256, save_manifest
+from birdinfer.errors import CheckpointError, InputNotFoundError, LabelError, OutputError
+from birdinfer.export.onnx import export_graph
+from birdinfer.export.parity import check_parity, real_windows
+from birdinfer.training.checkpoint import Checkpoint, load_checkpoint
+
+CHECKPOINT_NAME = "best.safetensors"
+OUT_OF_FOLD_NAME = "oof.csv"
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    data_dir: Path | None = None,
+    engines: Sequence[str] = ("onnxruntime",),
+    report: Callable[[str], None] = lambda line: None,
+) -> Bundle:
+    """Export every trained fold of a run into a bundle.
+
+    Args:
+        run: ``runs/NAME`` with ``fold*/best.safetensors``.
+        out: the bundle's folder; an older bundle there is replaced.
+        data_dir: where the training clips are now; where they were in training if None.
+        engines: each graph is compared with its torch model in these.
+        report: is told about each step in one line.
+
+    Raises:
+        InputNotFoundError: the run has no trained fold.
+        LabelError: folds were trained on different labels.
+        CheckpointError: folds were trained with different front ends.
+        ParityError: a graph does not answer as its model does; nothing is written.
+        OutputError: the bundle cannot be written there.
+    """
+    checkpoints = _checkpoints(run)
+    first = next(iter(checkpoints.values()))
+    labels = tuple(species.label for species in first.species)
+    staging = _staging(out)
+    try:
+        members = []
+        for folder, checkpoint in checkpoints.items():
+            member = _export_member(checkpoint, folder, staging, data_dir, engines)
+            members.append(member)
+            report(
+                f"{folder.name}: {member.backbone}, out-of-fold macro AUC {checkpoint.val_macro_auc:.4f}, "
+                f"largest |p_onnx - p_torch| {member.max_probability_difference:.1e}"
+            )
+        frontend = first.recipe.frontend
+        manifest = Manifest(
+            format=FORMAT,
+            name=out.name,
+            species=first.species,
+            frontend=frontend,
+            post=first.recipe.post,
+            members=tuple(members),
+            frontend_fingerprint=tuple(mel.fingerprint(frontend)),
+            fallback_probabilities=_mean_out_of_fold(list(checkpoints), labels),
+            provenance=Provenance(
+                created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                run=run.name,
+                versions={**first.versions, **_versions()},
+                recipe=msgspec.to_builtins(first.recipe),
+            ),
+        )
+        save_manifest(staging, manifest)
+        Bundle.load(staging)
+        _take_place(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle.load(out)
+
+
+def _checkpoints(run: Path) -> dict[Path, Checkpoint]:
+    """Each trained fold's folder and best checkpoint, in order of folds."""
+    if not run.is_dir():
+        raise InputNotFoundError(run, "no such run", "birdinfer train makes one")
+    folders = sorted(path.parent for path in run.glob(f"fold*/{CHECKPOINT_NAME}"))
+    if not folders:
+        raise InputNotFoundError(run, f"holds no trained fold (fold*/{CHECKPOINT_NAME})", "birdinfer train makes one")
+    checkpoints = {folder: load_checkpoint(folder / CHECKPOINT_NAME) for folder in folders}
+    checkpoints = dict(sorted(checkpoints.items(), key=lambda item: item[1].fold))
+    first_folder, first = next(iter(checkpoints.items()))
+    for folder, checkpoint in checkpoints.items():
+        if [species.label for species in checkpoint.species] != [species.label for species in first.species]:
+            raise LabelError(
+                folder, f"was trained on other labels than {first_folder}", "train all folds on one taxonomy"
+            )
+        if checkpoint.recipe.frontend != first.recipe.frontend:
+            raise CheckpointError(
+                folder, f"has another front end than {first_folder}", "train all folds with one recipe"
+            )
+    return checkpoints
+
+
+def _export_member(
+    checkpoint: Checkpoint, folder: Path, staging: Path, data_dir: Path | None, engines: Sequence[str]
+) -> Member:
+    """One fold: graph, checks, and its entry in the manifest."""
+    frontend, model = checkpoint.recipe.frontend, checkpoint.build_model()
+    labels = tuple(species.label for species in checkpoint.species)
+    path = staging / f"{folder.name}.onnx"
+    shape = (frontend.mel.n_mels, frontend.frames_per_window)
+    export_graph(model, shape, path, {"labels_sha256": labels_sha256(labels), "birdinfer": birdinfer.__version__})
+    audio = (data_dir or Path(checkpoint.data_dir)) / "train_audio"
+    clips = [audio / name for name in _out_of_fold(folder)["filename"]]
+    difference = check_parity(model, path, real_windows(clips, frontend), engines)
+    return Member(
+        file=path.name,
+        sha256=file_sha256(path),
+        fold=checkpoint.fold,
+        backbone=checkpoint.recipe.model.backbone,
+        out_of_fold_macro_auc=checkpoint.val_macro_auc,
+        max_probability_difference=difference,
+    )
+
+
+def _out_of_fold(folder: Path) -> Any:
+    """The fold's out-of-fold table: filename, primary_label, a column of probabilities per label."""
+    import pandas as pd
+
+    path = folder / OUT_OF_FOLD_NAME
+    if not path.is_file():
+        raise InputNotFoundError(path, "is missing", "train the fold to its end")
+    return pd.read_csv(path, dtype={"filename": str, "primary_label": str})
+
+
+def _mean_out_of_fold(folders: Sequence[Path], labels: Sequence[str]) -> tuple[float, ...]:
+    """Per species, the mean probability over all clips that no member was trained on."""
+    rows = np.concatenate([_out_of_fold(folder)[list(labels)].to_numpy(np.float64) for folder in folders])
+    return tuple(round(float(mean), 7) for mean in rows.mean(axis=0))
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("onnx", "onnxscript", "onnxruntime")} | {
+        "birdinfer": birdinfer.__version__
+    }
+
+
+def _staging(out: Path) -> Path:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    except OSError as error:
+        raise OutputError(out, f"cannot be written ({error.strerror})", "choose another place: --out") from error
+
+
+def _take_place(staging: Path, out: Path) -> None:
+    """Put the new bundle where the old one was; a folder that is no bundle is never touched."""
+    if not out.exists():
+        staging.chmod(0o755)  # mkdtemp makes folders for the owner alone
+        staging.rename(out)
+        return
+    if any(out.iterdir()) and not (out / "manifest.json").is_file():
+        raise OutputError(out, "holds other things than a bundle", "choose another place: --out")
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    out.rename(old)
+    staging.chmod(0o755)
+    staging.rename(out)
+    shutil.rmtree(old)

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import soundfile
+from conftest import tone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from birdinfer import mel
+from birdinfer.config import FrontEndConfig, MelConfig
+from birdinfer.windows import cut_runs
+
+RATE = 32_000
+CONFIGS = [
+    MelConfig(),
+    MelConfig(n_fft=1024, n_mels=64, scale="htk", filter_norm="none"),
+    MelConfig(n_fft=2048, hop_length=512, n_mels=256, f_min_hz=0, f_max_hz=16_000),
+    MelConfig(n_fft=4096, hop_length=1252, n_mels=224, scale="htk"),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_pitfall_2_filterbank_equals_librosas(config):
+    librosa = pytest.importorskip("librosa")
+    wanted = librosa.filters.mel(
+        sr=RATE, n_fft=config.n_fft, n_mels=config.n_mels, fmin=config.f_min_hz, fmax=config.f_max_hz,
+        htk=config.scale == "htk", norm="slaney" if config.filter_norm == "slaney" else None,
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        mel.filterbank(config, RATE), wanted.T, atol=1e-7 if config.filter_norm == "slaney" else 1e-5
+    )
+
+
+def test_pitfall_2_slaney_and_htk_differ_so_much_that_a_mix_up_shows():
+    slaney, htk = (mel.filterbank(MelConfig(scale=scale), RATE) for scale in ("slaney", "htk"))
+    assert np.abs(slaney - htk).max() > 0.1 * slaney.max()
+    prints = [mel.fingerprint(FrontEndConfig(mel=MelConfig(scale=scale))) for scale in ("slaney", "htk")]
+    assert np.abs(np.subtract(*prints)).max() > 1
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_pitfall_2_log_mel_equals_librosas_on_the_same_frames(config):
+    librosa = pytest.importorskip("librosa")
+    wave = tone(3.0) + np.random.default_rng(1).normal(0, 0.05, 3 * RATE).astype(np.float32)
+    n_frames = (len(wave) - config.n_fft) // config.hop_length + 1
+    spectrum = librosa.stft(wave, n_fft=config.n_fft, hop_length=config.hop_length, window="hann", center=False)
+    power = np.abs(spectrum) ** 2 / (config.n_fft / 4) ** 2  # half the sum of a Hann window is n_fft / 4
+    wanted = 10 * np.log10(mel.filterbank(config, RATE).T @ power + mel.floor_power(config))
+    found = mel.log_mel(wave, n_frames, config, RATE)
+    np.testing.assert_allclose(found.T, wanted[:, :n_frames], atol=1e-3)
+
+
+def test_a_full_scale_sine_has_power_one():
+    config = MelConfig(n_fft=2048, filter_norm="none", n_mels=256)
+    hz = 100 * RATE / 2048
+    wave = np.sin(2 * np.pi * hz * np.arange(RATE) / RATE).astype(np.float32)
+    spectrum = np.fft.rfft(wave[:2048] * mel.hann_window(config))
+    assert np.abs(spectrum[100]) ** 2 == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", ["slaney", "htk"])
+@given(hz=st.lists(st.floats(0, 48_000), min_size=1))
+def test_mel_and_hz_are_inverse(scale, hz):
+    np.testing.assert_allclose(mel.mel_to_hz(mel.hz_to_mel(np.array(hz), scale), scale), hz, rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize("hop_length", [500, 512])
+@pytest.mark.parametrize("normalisation", ["zscore", "minmax", "none"])
+def test_slicing_one_spectrogram_equals_each_window_alone(hop_length, normalisation):
+    config = FrontEndConfig(mel=MelConfig(hop_length=hop_length, normalisation=normalisation))
+    (run,) = cut_runs([tone(20.0)], 12, config)
+    together = mel.windows_to_input(run.samples, 4, config)
+    assert together.shape == (4, 1, 128, config.frames_per_window)
+    for index in range(4):
+        begin = index * config.window_samples
+        alone = mel.windows_to_input(run.samples[begin : begin + config.window_samples + 2048], 1, config)
+        np.testing.assert_allclose(together[index], alone[0], atol=2e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(4)))
+def test_pitfall_1_a_windows_input_does_not_depend_on_its_neighbours(order):
+    """A loud neighbour must not move a quiet window, as top_db over a batch does."""
+    config = MelConfig(n_mels=16)
+    windows = (
+        np.random.default_rng(0).normal(0, 1, (4, 16, 20)).astype(np.float32) * np.array([1, 9, 30, 0.1])[:, None, None]
+    )
+    windows = windows.astype(np.float32)
+    for kind in ("zscore", "minmax"):
+        kinds = MelConfig(n_mels=16, normalisation=kind)
+        alone = np.concatenate([mel.normalise(window[None].copy(), kinds) for window in windows])
+        shuffled = mel.normalise(windows[list(order)], kinds)
+        assert np.array_equal(shuffled, alone[list(order)])
+    assert config.normalisation == "zscore"
+
+
+@pytest.mark.parametrize("normalisation", ["zscore", "minmax", "none"])
+def test_pitfall_6_silence_is_finite(normalisation):
+    config = FrontEndConfig(mel=MelConfig(normalisation=normalisation))
+    silence = np.zeros(config.window_samples + 2048, np.float32)
+    assert np.isfinite(mel.windows_to_input(silence, 1, config)).all()
+
+
+def test_too_few_samples_are_refused():
+    with pytest.raises(ValueError, match="hold 1 frames, 2 were asked for"):
+        mel.log_mel(np.zeros(2048, np.float32), 2, MelConfig(), RATE)
+
+
+def test_shared_tables_cannot_be_written_to():
+    with pytest.raises(ValueError, match="read-only"):
+        mel.filterbank(MelConfig(), RATE)[0, 0] = 1
+
+
+def test_fingerprint_moves_with_every_setting():
+    base = np.array(mel.fingerprint(FrontEndConfig()))
+    assert len(base) == 65
+    for change in (
+        {"n_fft": 1024}, {"hop_length": 512}, {"n_mels": 64}, {"f_min_hz": 0.0}, {"f_max_hz": 16_000.0},
+        {"scale": "htk"}, {"filter_norm": "none"}, {"floor_db": -80.0}, {"normalisation": "minmax"},
+    ):  # fmt: skip
+        other = np.array(mel.fingerprint(FrontEndConfig(mel=MelConfig(**change))))
+        assert np.abs(base - other).max() > 0.01, change
+
+
+def test_real_soundscape_equals_torchaudios_mel(shared_data):
+    torchaudio = pytest.importorskip("torchaudio", exc_type=(ImportError, OSError))
+    functional = torchaudio.functional
+    config = MelConfig(scale="htk", filter_norm="none")
+    wanted = functional.melscale_fbanks(1025, 50.0, 14_000.0, 128, RATE, norm=None, mel_scale="htk").numpy()
+    np.testing.assert_allclose(mel.filterbank(config, RATE), wanted, atol=1e-4)
+
+
+def test_real_sound_is_well_above_the_floor(shared_data):
+    wave, _ = soundfile.read(shared_data / "soundscapes" / "public" / "real" / "audio" / "urban.ogg", dtype="float32")
+    decibels = mel.log_mel(wave, 3_000, MelConfig(), RATE)
+    assert -100 <= decibels.min()
+    assert np.median(decibels) > -95
