@@ -1,0 +1,222 @@
+"""`birdinfer predict` as a user meets it: one clear line and an exit code, whatever the input."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import LABELS, SAMPLE_RATE, tone
+
+from birdinfer import Bundle, Predictor
+from birdinfer.cli.app import main
+from birdinfer.cli.predict import parse_kernel, predict_to_submission
+from birdinfer.errors import ConfigError
+
+
+@pytest.fixture
+def birdinfer(capsys):
+    """Run a command line in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return left.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_a_good_run(birdinfer, bundle, soundscapes, tmp_path):
+    out = tmp_path / "new" / "submission.csv"
+    code, stdout, stderr = birdinfer("predict", soundscapes, "-o", out, "--bundle", bundle)
+    assert code == 0
+    assert stdout == ""
+    rows = rows_of(out)
+    assert rows[0] == ["row_id", *LABELS]
+    assert len(rows) == 1 + 17
+    scores = np.array([row[1:] for row in rows[1:13]], np.float32)
+    np.testing.assert_allclose(scores, Predictor(Bundle.load(bundle)).predict(soundscapes / "site_0.ogg"), atol=1e-6)
+    assert "3 files, 17 windows" in stderr
+    assert "x real time, peak memory" in stderr
+    assert "0 failed, 0 damaged" in stderr
+    assert [row[1] for row in rows_of(out.with_suffix(".files.csv"))[1:]] == ["ok"] * 3
+
+
+def test_quiet_says_nothing(birdinfer, bundle, soundscapes, tmp_path):
+    assert birdinfer("predict", soundscapes, "-o", tmp_path / "s.csv", "--bundle", bundle, "-q") == (0, "", "")
+
+
+@pytest.mark.parametrize("lanes", ["1", "3"])
+def test_lanes_and_order_change_nothing(birdinfer, bundle, soundscapes, tmp_path, lanes):
+    birdinfer("predict", soundscapes, "-o", tmp_path / "a.csv", "--bundle", bundle, "-j", "2")
+    birdinfer("predict", soundscapes, "-o", tmp_path / "b.csv", "--bundle", bundle, "-j", lanes)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_bad_files_are_listed_filled_and_cost_no_good_one(birdinfer, bundle, soundscapes, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "text.ogg").write_text("not sound")
+    (bad / "zero.ogg").touch()
+    (bad / "cut.ogg").write_bytes((soundscapes / "site_0.ogg").read_bytes()[:200_000])
+    wave = tone(5.0)
+    wave[7] = np.nan
+    soundfile.write(bad / "nan.wav", wave, SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(bad / "silence.wav", np.zeros(5 * SAMPLE_RATE), SAMPLE_RATE)
+    soundfile.write(bad / "stereo44.wav", np.stack([tone(5.0, 44_100)] * 2, 1), 44_100)
+    out = tmp_path / "s.csv"
+    code, _, stderr = birdinfer("predict", soundscapes, bad, "-o", out, "--bundle", bundle)
+    assert code == 3
+    for line in (
+        f"failed  {bad / 'text.ogg'}: cannot be decoded",
+        f"failed  {bad / 'zero.ogg'}: is empty (0 bytes)",
+        f"damaged  {bad / 'cut.ogg'}: truncated after",
+        f"damaged  {bad / 'nan.wav'}: 1 samples are not finite, taken as 0",
+    ):
+        assert line in stderr
+    assert "2 failed, 2 damaged" in stderr
+    rows = {row[0]: np.array(row[1:], float) for row in rows_of(out)[1:]}
+    np.testing.assert_allclose(rows["text_5"], [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
+    assert len([row for row in rows if row.startswith("site_0")]) == 12
+    assert all(np.isfinite(values).all() for values in rows.values())
+    status = {row[0].rsplit("/", 1)[-1]: row[1] for row in rows_of(tmp_path / "s.files.csv")}
+    assert status["silence.wav"] == status["stereo44.wav"] == status["site_2.ogg"] == "ok"
+
+
+def test_many_bad_files_do_not_flood_the_screen(birdinfer, bundle, tmp_path):
+    for index in range(30):
+        (tmp_path / f"{index}.ogg").touch()
+    code, _, stderr = birdinfer("predict", tmp_path, "-o", tmp_path / "s.csv", "--bundle", bundle)
+    assert code == 3
+    assert stderr.count("is empty") == 20
+    assert f"and 10 more, all listed in {tmp_path / 's.files.csv'}" in stderr
+
+
+def refusals(tmp_path, bundle, soundscapes):
+    """What a user may get wrong: (arguments, what the one line says)."""
+    empty = tmp_path / "empty"
+    empty.mkdir(exist_ok=True)
+    texts = tmp_path / "texts"
+    texts.mkdir(exist_ok=True)
+    (texts / "readme.txt").touch()
+    no_row_id = tmp_path / "no_row_id.csv"
+    no_row_id.write_text("id,comcuc\na_5,0\n")
+    unknown = tmp_path / "unknown.csv"
+    unknown.write_text("row_id,houspa\na_5,0\n")
+    blocked = tmp_path / "file"
+    blocked.touch()
+    good = [soundscapes, "--bundle", bundle]
+    return {
+        "missing directory": ([tmp_path / "gone", "--bundle", bundle], "gone: no such file or folder"),
+        "empty directory": ([empty, "--bundle", bundle], "empty: holds no sound file - looked for .aif"),
+        "no audio in it": ([texts, "--bundle", bundle], "texts: holds no sound file"),
+        "no bundle": ([soundscapes, "--bundle", empty], "empty: is not a bundle (no manifest.json)"),
+        "csv without a needed column": ([*good, "--sample-submission", no_row_id], "needed is 'row_id'"),
+        "unknown label": ([*good, "--sample-submission", unknown], "does not score: houspa"),
+        "no sample": ([*good, "--sample-submission", tmp_path / "x.csv"], "x.csv: no such file"),
+        "output in a file": ([*good, "-o", blocked / "s.csv"], "s.csv: cannot be written"),
+        "output is a folder": ([*good, "-o", empty], "empty: is a folder"),
+        "year": ([*good, "--year", "1999"], "--year: 1999 is not known"),
+        "engine": ([*good, "--engine", "tflite"], "--engine: 'tflite' is not an engine"),
+        "kernel": ([*good, "--smooth", "0.5,0.5"], "--smooth: '0.5,0.5': smoothing_kernel has 2 weights"),
+    }
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["missing directory", "empty directory", "no audio in it", "no bundle", "csv without a needed column",
+     "unknown label", "no sample", "output in a file", "output is a folder", "year", "engine", "kernel"],
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_exit_2(birdinfer, bundle, soundscapes, tmp_path, monkeypatch, what):
+    monkeypatch.chdir(tmp_path)
+    arguments, complaint = refusals(tmp_path, bundle, soundscapes)[what]
+    code, stdout, stderr = birdinfer("predict", *arguments)
+    assert (code, stdout) == (2, "")
+    assert complaint in stderr
+    assert stderr.startswith("birdinfer: ")
+    assert stderr.count("\n") == 1
+    assert not (tmp_path / "submission.csv").exists()
+
+
+def test_a_read_only_folder_is_named_before_any_work(birdinfer, bundle, soundscapes, tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o500)
+    if os.access(folder, os.W_OK):
+        pytest.skip("root may write anywhere")
+    code, _, stderr = birdinfer("predict", soundscapes, "--bundle", bundle, "-o", folder / "s.csv")
+    assert code == 2
+    assert "s.csv: cannot be written (Permission denied)" in stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "kernel"), [(None, None), ("none", (1.0,)), ("0.25,0.5,0.25", (0.25, 0.5, 0.25)), ("1", (1.0,))]
+)
+def test_kernels_on_the_command_line(text, kernel):
+    assert parse_kernel(text) == kernel
+
+
+@pytest.mark.parametrize("text", ["", "a,b,c", "0.1,0.8,0.2", "nan"])
+def test_kernels_that_are_none(text):
+    with pytest.raises(ConfigError, match="--smooth"):
+        parse_kernel(text)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT])
+def test_ctrl_c_leaves_the_old_table_and_says_so(bundle, soundscapes, tmp_path, signal_number):
+    out = tmp_path / "s.csv"
+    out.write_text("the old table")
+    soundfile.write(tmp_path / "long.wav", np.zeros(3_600 * SAMPLE_RATE, np.int16), SAMPLE_RATE)
+    command = [sys.executable, "-m", "birdinfer", "predict", str(tmp_path / "long.wav"), "-o", str(out), "-j", "1"]
+    process = subprocess.Popen([*command, "--bundle", str(bundle)], stderr=subprocess.PIPE, text=True)
+    _wait_for_a_lane(process.pid)
+    process.send_signal(signal_number)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stderr == "birdinfer: stopped with Ctrl-C\n"
+    assert out.read_text() == "the old table"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.wav", "s.csv"]
+
+
+def _wait_for_a_lane(pid):
+    """Until the process reads the recording, which is after it has set up everything else."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            links = []
+        if any(link.endswith("long.wav") for link in links):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the run never opened its file")
+
+
+def test_progress_in_plain_lines(bundle, soundscapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("birdinfer.cli.progress._PLAIN_LINE_SECONDS", 0.0)
+    predictor = Predictor(Bundle.load(bundle))
+    predict_to_submission(predictor, sorted(soundscapes.iterdir()), tmp_path / "s.csv")
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("3/3 files, ") and "x real time" in line and "s left" in line for line in lines)
+
+
+def test_progress_as_a_bar(bundle, soundscapes, tmp_path, monkeypatch, capsys):
+    from rich.console import Console
+
+    monkeypatch.setattr("birdinfer.cli.console.stderr", lambda: Console(stderr=True, force_terminal=True, width=100))
+    predictor = Predictor(Bundle.load(bundle))
+    (tmp_path / "bad.ogg").touch()
+    predict_to_submission(predictor, [tmp_path / "bad.ogg", *sorted(soundscapes.iterdir())], tmp_path / "s.csv")
+    shown = capsys.readouterr().err
+    assert "4/4 files" in shown
+    assert "1 failed" in shown

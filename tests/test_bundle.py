@@ -1,0 +1,155 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import LABELS, write_linear_graph
+
+from birdinfer import Bundle, Predictor
+from birdinfer.bundle import demo_bundle_path, file_sha256
+from birdinfer.errors import BundleError, InputNotFoundError, LabelError, MissingExtraError
+
+
+def edit(folder, change):
+    """Change the manifest as a text editor would."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_good_bundle_loads(bundle):
+    loaded = Bundle.load(bundle)
+    assert loaded.labels == LABELS
+    assert [member.file for member in loaded.manifest.members] == ["fold0.onnx", "fold1.onnx"]
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
+    with pytest.raises(InputNotFoundError, match=r"is not a bundle \(no manifest.json\)"):
+        Bundle.load(tmp_path)
+
+
+def test_one_changed_byte_is_found(make_bundle):
+    folder = make_bundle()
+    graph = folder / "fold1.onnx"
+    raw = bytearray(graph.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    graph.write_bytes(raw)
+    with pytest.raises(BundleError, match=r"fold1.onnx: has changed \(sha256"):
+        Bundle.load(folder)
+
+
+def put(*keys, value):
+    def change(manifest):
+        place = manifest
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (put("extra", value=1), "unknown field `extra`"),
+        (put("frontend", "mel", "bands", value=1), r"unknown field `bands` - at `\$.frontend.mel`"),
+        (put("frontend", "mel", "n_mels", value=9999), "n_mels is 9999"),
+        (put("post", "smoothing_kernel", value=[1, 1]), "smoothing_kernel"),
+        (put("format", value=7), "format 7, known is 1"),
+        (put("members", value=[]), "has no members"),
+        (put("species", value=[]), "no label"),
+        (put("species", 1, "label", value="comcuc"), "'comcuc' stands twice"),
+        (put("fallback_probabilities", value=[0.1]), "fallback_probabilities has 1 values, labels 4"),
+        (put("members", 0, "file", value="../fold0.onnx"), "lies outside the bundle"),
+        (put("members", 0, "file", value="/etc/passwd"), "lies outside the bundle"),
+        (put("members", 0, "file", value="..\\fold0.onnx"), "lies outside the bundle"),
+        (put("members", 0, "file", value="gone.onnx"), "is missing from the bundle"),
+        (put("frontend", "mel", "hop_length", value=400), "another front end"),
+        (put("frontend_fingerprint", value=[1.0]), "another front end"),
+    ],
+)
+def test_a_manifest_that_is_not_right_is_refused_in_one_line(make_bundle, change, complaint):
+    folder = make_bundle()
+    edit(folder, change)
+    with pytest.raises((BundleError, LabelError), match=complaint) as caught:
+        Bundle.load(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_weights_that_sum_to_nothing_are_refused(make_bundle):
+    folder = make_bundle()
+    edit(folder, lambda manifest: [member.update(weight=0) for member in manifest["members"]])
+    with pytest.raises(BundleError, match="weights sum to 0"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00", '{"format": "one"}'])
+def test_a_manifest_that_is_no_manifest_is_refused_in_one_line(make_bundle, text):
+    folder = make_bundle()
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=r"manifest.json: ") as caught:
+        Bundle.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_that_leaves_the_folder_is_refused(make_bundle, tmp_path):
+    folder = make_bundle()
+    shutil.move(folder / "fold0.onnx", tmp_path / "elsewhere.onnx")
+    (folder / "fold0.onnx").symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(BundleError, match="lies outside"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("labels", [("comcuc", "0012", "1161364", "other"), ("comcuc", "0012")])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_members_whose_labels_differ_are_refused(make_bundle, labels, engine):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    folder = make_bundle()
+    write_linear_graph(folder / "fold1.onnx", 1, labels)
+    edit(folder, put("members", 1, "sha256", value=file_sha256(folder / "fold1.onnx")))
+    with pytest.raises(BundleError, match=r"fold1.onnx: (was exported with other labels|scores 2 labels)"):
+        Predictor(Bundle.load(folder), engine)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_graph_that_is_none_is_refused(make_bundle, engine):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    folder = make_bundle()
+    (folder / "fold0.onnx").write_bytes(b"not a graph")
+    edit(folder, put("members", 0, "sha256", value=file_sha256(folder / "fold0.onnx")))
+    with pytest.raises(BundleError, match=r"fold0.onnx: cannot be loaded by"):
+        Predictor(Bundle.load(folder), engine)
+
+
+@pytest.mark.parametrize(("engine", "extra"), [("onnxruntime", "cpu"), ("openvino", "openvino")])
+def test_a_missing_engine_says_how_to_get_it(bundle, monkeypatch, engine, extra):
+    import sys
+
+    monkeypatch.setitem(sys.modules, engine, None)
+    with pytest.raises(MissingExtraError, match=rf"birdinfer\[{extra}\]"):
+        Predictor(Bundle.load(bundle), engine)
+
+
+def test_an_unknown_engine_names_the_known_ones(bundle):
+    with pytest.raises(ValueError, match="'tensorrt' is not an engine - choose one of onnxruntime, openvino"):
+        Predictor(Bundle.load(bundle), "tensorrt")
+
+
+def test_the_demo_bundle_is_found_and_loads():
+    loaded = Bundle.load(demo_bundle_path())
+    assert len(loaded.labels) == 8
+    assert sum(path.stat().st_size for path in loaded.folder.iterdir()) <= 3_000_000
+
+
+def test_an_installation_without_a_demo_bundle_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr("birdinfer.bundle.__file__", str(tmp_path / "birdinfer" / "bundle.py"))
+    with pytest.raises(InputNotFoundError, match="has no demo bundle"):
+        demo_bundle_path()
+
+
+def test_fallback_is_per_species(bundle):
+    np.testing.assert_allclose(Bundle.load(bundle).manifest.fallback_probabilities, [0.1, 0.2, 0.3, 0.4])

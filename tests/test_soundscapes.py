@@ -1,0 +1,233 @@
+import gc
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import LABELS, SAMPLE_RATE, tone
+
+from birdinfer import Bundle, Predictor, predict_soundscapes
+from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
+from birdinfer.errors import AudioError, InputNotFoundError
+from birdinfer.mel import windows_to_input
+from birdinfer.soundscapes import find_soundscapes
+from birdinfer.windows import cut_runs
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle):
+    return Predictor(Bundle.load(bundle))
+
+
+def by_name(results):
+    return {result.path.name: result for result in results}
+
+
+def test_scores_equal_the_plain_way(predictor, soundscapes):
+    """Window by window, member by member, without lanes: the definition that the pipeline must reproduce."""
+    wave, _ = soundfile.read(soundscapes / "site_1.ogg", dtype="float32")
+    padded = np.pad(wave, 512, mode="reflect")
+    config = predictor.frontend
+    plain = []
+    for index in range(3):
+        window = padded[index * 160_000 : (index + 1) * 160_000 + 1024]
+        opinions = [
+            1 / (1 + np.exp(-engine.run(windows_to_input(window, 1, config))[0])) for engine in predictor.engines
+        ]
+        plain.append(np.mean(opinions, axis=0))
+    plain = np.array(plain)
+    smoothed = [
+        (0.6 * plain[0] + 0.2 * plain[1]) / 0.8,
+        0.2 * plain[0] + 0.6 * plain[1] + 0.2 * plain[2],
+        (0.6 * plain[2] + 0.2 * plain[1]) / 0.8,
+    ]
+    np.testing.assert_allclose(predictor.predict(soundscapes / "site_1.ogg"), smoothed, atol=1e-5)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+def test_lanes_change_nothing(predictor, soundscapes, lanes):
+    paths = find_soundscapes([soundscapes])
+    results = by_name(predict_soundscapes(predictor, paths, lanes))
+    assert {name: result.probabilities.shape for name, result in results.items()} == {
+        "site_0.ogg": (12, 4), "site_1.ogg": (3, 4), "site_2.ogg": (2, 4),
+    }  # fmt: skip
+    for path in paths:
+        assert np.array_equal(results[path.name].probabilities, predictor.predict(path))
+
+
+def test_lanes_share_one_long_file_and_keep_its_order(predictor, tmp_path):
+    soundfile.write(tmp_path / "long.wav", tone(400.0), SAMPLE_RATE)
+    at_work = set()
+    (result,) = predict_soundscapes(
+        predictor, [tmp_path / "long.wav"], 3, lambda share, seconds: at_work.add(threading.get_ident())
+    )
+    assert result.status == "ok"
+    assert result.seconds == 400
+    assert np.array_equal(result.probabilities, predictor.predict(tmp_path / "long.wav"))
+    assert len(at_work) > 1
+
+
+def test_progress_adds_up(predictor, soundscapes):
+    seen = []
+    list(predict_soundscapes(predictor, find_soundscapes([soundscapes]), 2, lambda *step: seen.append(step)))
+    assert sum(seconds for _, seconds in seen) == 17 * 5
+    assert sum(files for files, _ in seen) == pytest.approx(3, abs=0.3)
+
+
+def test_pitfall_1_scores_do_not_depend_on_the_batch(predictor, soundscapes):
+    config = predictor.frontend
+    wave, _ = soundfile.read(soundscapes / "site_0.ogg", dtype="float32")
+    wave[160_000:320_000] *= 30  # one window far louder than the rest
+    (run,) = cut_runs([wave], 12, config)
+    batch = windows_to_input(run.samples, 12, config)
+    engine = predictor.engines[0]
+    alone = np.concatenate([engine.run(batch[index : index + 1]) for index in range(12)])
+    order = np.random.default_rng(0).permutation(12)
+    padded = np.concatenate([batch, np.zeros_like(batch)])
+    np.testing.assert_allclose(engine.run(batch), alone, atol=1e-6)
+    np.testing.assert_allclose(engine.run(np.ascontiguousarray(batch[order])), alone[order], atol=1e-6)
+    np.testing.assert_allclose(engine.run(padded)[:12], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [59.999, 60.0, 60.001])
+def test_pitfall_5_twelve_windows_from_a_minute_more_or_less(predictor, tmp_path, seconds):
+    soundfile.write(tmp_path / "a.wav", tone(seconds), SAMPLE_RATE)
+    assert predictor.predict(tmp_path / "a.wav").shape == (12, 4)
+
+
+def test_pitfall_6_a_silent_file_has_finite_scores(predictor, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(10 * SAMPLE_RATE), SAMPLE_RATE)
+    assert np.isfinite(predictor.predict(tmp_path / "a.wav")).all()
+
+
+def test_pitfall_7_sessions_have_no_threads_of_their_own(bundle, soundscapes):
+    """Five members on two lanes: the process may hold the lanes and the main thread, not a pool per session."""
+    code = f"""
+import json, os, threading
+from pathlib import Path
+import birdinfer.predictor as home
+from birdinfer import Bundle, Predictor, predict_soundscapes
+from birdinfer.soundscapes import find_soundscapes
+count = lambda: len(os.listdir("/proc/self/task"))
+predictor = Predictor(Bundle.load({str(bundle)!r}))
+before, most = count(), 0
+def look(*step):
+    global most
+    most = max(most, count())
+list(predict_soundscapes(predictor, find_soundscapes([Path({str(soundscapes)!r})]), 2, look))
+print(json.dumps([before, most]))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, most = json.loads(run.stdout)
+    assert most <= before + 2
+    assert before <= 1 + _blas_threads()
+
+
+def _blas_threads():
+    """OpenBLAS starts a worker per further core at import; they sleep while it is pinned."""
+    from birdinfer.cores import available_cores
+
+    return available_cores()
+
+
+def test_pitfall_8_sound_is_let_go(predictor, tmp_path):
+    """Of forty minutes of sound, what stays in memory is scores: not one run of windows (7.7 MB) outlives its turn."""
+    for index in range(4):
+        soundfile.write(tmp_path / f"{index}.wav", tone(600.0, seed=index), SAMPLE_RATE)
+    results = list(predict_soundscapes(predictor, find_soundscapes([tmp_path]), 2))
+    gc.collect()
+    alive = [thing for thing in gc.get_objects() if isinstance(thing, np.ndarray) and thing.nbytes > 1_000_000]
+    assert not alive
+    assert sum(result.probabilities.nbytes for result in results) == 4 * 120 * len(LABELS) * 4
+
+
+def test_pitfall_9_a_file_knows_nothing_of_the_others(predictor, soundscapes, tmp_path):
+    alone = predictor.predict(soundscapes / "site_2.ogg")
+    soundfile.write(tmp_path / "loud.wav", np.clip(50 * tone(30.0), -1, 1), SAMPLE_RATE)
+    paths = [tmp_path / "loud.wav", *find_soundscapes([soundscapes])]
+    assert np.array_equal(by_name(predict_soundscapes(predictor, paths, 2))["site_2.ogg"].probabilities, alone)
+
+
+def test_pitfall_13_bad_files_cost_no_good_ones(predictor, soundscapes, tmp_path):
+    (tmp_path / "empty.ogg").write_bytes(b"")
+    (tmp_path / "text.ogg").write_text("hello")
+    (tmp_path / "cut.ogg").write_bytes((soundscapes / "site_0.ogg").read_bytes()[:100_000])
+    soundfile.write(tmp_path / "no_samples.wav", np.zeros(0), SAMPLE_RATE)
+    soundfile.write(tmp_path / "short.wav", tone(0.2), SAMPLE_RATE)
+    paths = [*find_soundscapes([tmp_path]), *find_soundscapes([soundscapes])]
+    results = by_name(predict_soundscapes(predictor, paths, 2))
+    assert {name: result.status for name, result in results.items()} == {
+        "empty.ogg": "failed", "text.ogg": "failed", "no_samples.wav": "failed", "cut.ogg": "damaged",
+        "short.wav": "ok", "site_0.ogg": "ok", "site_1.ogg": "ok", "site_2.ogg": "ok",
+    }  # fmt: skip
+    assert results["cut.ogg"].problem.startswith("truncated after")
+    assert results["short.wav"].probabilities.shape == (1, 4)
+    assert all("\n" not in result.problem for result in results.values())
+
+
+def test_a_file_that_fails_half_way_keeps_its_scores(predictor, soundscapes, monkeypatch):
+    import birdinfer.soundscapes as home
+
+    class Failing(home.AudioStream):
+        def blocks(self):
+            yield from list(super().blocks())[:3]
+            raise OSError("Input/output error")
+
+    monkeypatch.setattr(home, "AudioStream", Failing)
+    (result,) = predict_soundscapes(predictor, [soundscapes / "site_0.ogg"], 1)
+    assert (result.status, result.problem) == ("failed", "Input/output error")
+    monkeypatch.setattr(home, "RUN_WINDOWS", 1)
+    (result,) = predict_soundscapes(predictor, [soundscapes / "site_0.ogg"], 1)
+    assert (result.status, result.problem) == ("damaged", "Input/output error")
+    assert 0 < len(result.probabilities) < 12
+
+
+def test_an_engine_that_breaks_ends_the_run_instead_of_hanging(predictor, soundscapes, monkeypatch):
+    def broken(self, log_mel):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "run", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(predict_soundscapes(predictor, find_soundscapes([soundscapes]), 2))
+
+
+def test_a_caller_who_leaves_early_stops_the_lanes(predictor, soundscapes, tmp_path):
+    soundfile.write(tmp_path / "long.wav", tone(600.0), SAMPLE_RATE)
+    running = predict_soundscapes(predictor, [*find_soundscapes([soundscapes]), tmp_path / "long.wav"], 2)
+    next(running)
+    began = time.monotonic()
+    running.close()
+    assert time.monotonic() - began < 5
+    assert not [thread for thread in threading.enumerate() if "work" in thread.name]
+
+
+def test_find_goes_to_the_bottom_and_ignores_case(tmp_path):
+    for name in ("b/c/2.WAV", "a/1.Ogg", "a/notes.txt", "0.flac"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_soundscapes([tmp_path, tmp_path / "a" / "notes.txt", tmp_path / "0.flac"])
+    assert [path.name for path in found] == ["0.flac", "1.Ogg", "2.WAV", "notes.txt"]
+
+
+def test_find_says_what_is_missing(tmp_path):
+    with pytest.raises(InputNotFoundError, match="no such file or folder"):
+        find_soundscapes([tmp_path / "gone"])
+    with pytest.raises(InputNotFoundError, match="holds no sound file"):
+        find_soundscapes([tmp_path])
+    for name in ("a/x.ogg", "b/x.wav"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(AudioError, match="has the same name as"):
+        find_soundscapes([tmp_path])
+
+
+def test_openvino_gives_the_scores_of_onnx_runtime(bundle, predictor, soundscapes):
+    pytest.importorskip("openvino")
+    other = Predictor(Bundle.load(bundle), "openvino")
+    paths = find_soundscapes([soundscapes])
+    for result in predict_soundscapes(other, paths, 2):
+        np.testing.assert_allclose(result.probabilities, predictor.predict(result.path), atol=1e-5)

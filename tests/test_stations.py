@@ -1,0 +1,122 @@
+"""The small pure stations: scores, ensemble, postprocess, labels, spool, cores."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from birdinfer.cores import available_cores, one_thread_per_lane
+from birdinfer.ensemble import weighted_mean
+from birdinfer.errors import LabelError
+from birdinfer.labels import check_labels
+from birdinfer.postprocess import smooth
+from birdinfer.scores import sigmoid
+from birdinfer.spool import ScoreSpool
+
+probabilities = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.floats(0, 1, width=32)
+)
+kernels = st.lists(st.floats(0.01, 1), min_size=1, max_size=4).map(
+    lambda half: [weight / (2 * sum(half) - half[-1]) for weight in (*half, *half[-2::-1])]
+)
+
+
+def test_sigmoid_by_hand():
+    np.testing.assert_allclose(sigmoid(np.float32([0, np.log(3), -np.log(3)])), [0.5, 0.75, 0.25], rtol=1e-6)
+
+
+@given(hnp.arrays(np.float32, 10, elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+def test_sigmoid_is_bounded_and_monotone(logits):
+    found = sigmoid(np.sort(logits))
+    assert ((found >= 0) & (found <= 1)).all()
+    assert (np.diff(found) >= 0).all()
+
+
+@given(probabilities, kernels)
+def test_smoothing_stays_within_each_species_range(scores, kernel):
+    smoothed = smooth(scores, kernel)
+    assert smoothed.shape == scores.shape
+    assert (smoothed <= scores.max(axis=0) + 1e-6).all()
+    assert (smoothed >= scores.min(axis=0) - 1e-6).all()
+
+
+@given(probabilities)
+def test_the_neutral_kernel_changes_nothing(scores):
+    assert np.array_equal(smooth(scores, (1.0,)), scores)
+    np.testing.assert_allclose(smooth(scores, (0, 0, 1, 0, 0)), scores, atol=1e-7)
+
+
+@given(probabilities, kernels)
+def test_smoothing_runs_alike_in_both_directions(scores, kernel):
+    np.testing.assert_allclose(smooth(scores[::-1], kernel), smooth(scores, kernel)[::-1], atol=1e-6)
+
+
+def test_smoothing_by_hand():
+    scores = np.float32([[1], [0], [0], [0.5]])
+    found = smooth(scores, (0.2, 0.6, 0.2)).ravel()
+    np.testing.assert_allclose(found, [0.6 / 0.8, 0.2, 0.1, 0.3 / 0.8], rtol=1e-6)
+
+
+def test_a_file_shorter_than_the_kernel():
+    np.testing.assert_allclose(smooth(np.float32([[0.3]]), (0.1, 0.2, 0.4, 0.2, 0.1)), [[0.3]], rtol=1e-6)
+    np.testing.assert_allclose(smooth(np.float32([[0.3]]), (0.5, 0, 0.5)), [[0.3]], rtol=1e-6)
+
+
+@given(probabilities, st.lists(st.floats(0.1, 5), min_size=1, max_size=4))
+def test_the_mean_of_one_opinion_is_that_opinion(scores, weights):
+    np.testing.assert_allclose(weighted_mean([scores] * len(weights), weights), scores, atol=1e-6)
+
+
+@given(probabilities, st.floats(0.1, 5), st.floats(0.1, 5))
+def test_the_mean_lies_between_the_members(scores, a, b):
+    other = scores[::-1].copy()
+    mean = weighted_mean([scores, other], [a, b])
+    assert (mean <= np.maximum(scores, other) + 1e-6).all()
+    assert (mean >= np.minimum(scores, other) - 1e-6).all()
+
+
+@pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0], [float("nan"), 1.0]])
+def test_weights_without_sense_are_refused(weights):
+    with pytest.raises(ValueError, match="weights"):
+        weighted_mean([np.zeros((1, 1), np.float32)] * 2, weights)
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"), [([], "no label"), (["a", " "], "label 2 is empty"), (["a", "b", "a"], "'a' stands twice")]
+)
+def test_labels_without_sense_are_refused(labels, complaint):
+    with pytest.raises(LabelError, match=complaint):
+        check_labels(labels, "here")
+
+
+def test_the_spool_gives_back_what_it_took(tmp_path):
+    rng = np.random.default_rng(0)
+    kept = {f"file{index}": rng.random((index, 5), np.float32) for index in range(1, 6)}
+    with ScoreSpool(tmp_path, 5) as spool:
+        for stem, scores in kept.items():
+            spool.add(stem, scores)
+        for stem in ("file3", "file1", "file1", "file5", "file3"):
+            assert np.array_equal(spool.scores(stem), kept[stem])
+        assert spool.n_windows("file4") == 4
+        assert spool.n_windows("unknown") is None
+        assert spool.scores("unknown") is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_cores_respect_a_containers_quota(tmp_path, monkeypatch):
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr("birdinfer.cores._CGROUP_CPU_MAX", quota)
+    without = available_cores()
+    assert without >= 1
+    for text, cores in (("max 100000", without), ("100000 100000", 1), ("10000 100000", without), ("oh no", without)):
+        quota.write_text(text)
+        assert available_cores() == cores
+
+
+def test_blas_is_pinned_to_one_thread():
+    import threadpoolctl
+
+    with one_thread_per_lane():
+        pools = threadpoolctl.threadpool_info()
+        assert all(pool["num_threads"] == 1 for pool in pools if pool["user_api"] == "blas")
