@@ -7,9 +7,9 @@ import logging
 import warnings
 from pathlib import Path
 
-import onnx
 import torch
 
+import onnx
 from birdinfer.errors import ParityError
 
 OPSET = 18
@@ -77,7 +77,7 @@ def _simplified(graph: onnx.ModelProto) -> onnx.ModelProto:
     return slim
 
 
-class _quiet_exporter(warnings.catch_warnings):  # noqa: N801 - used as a verb
+class _quiet_exporter(warnings.catch_warnings):
     """The exporter warns about its own insides; none of it is for the user to mend."""
 
     def __enter__(self) -> None:  # type: ignore[override]

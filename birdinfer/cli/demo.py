@@ -1,0 +1,104 @@
+"""``birdinfer demo``: soundscapes made on the spot, predicted, scored against their truth and shown."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from birdinfer.cli.score import ScoreReport
+    from birdinfer.tables import ScoreTable
+
+_LEVELS = " ▁▂▃▄▅▆▇█"
+_TOP_ROWS = 4
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the soundscapes and the results.")] = Path("demo"),
+    files: Annotated[int, typer.Option(min=1, max=1000, help="Soundscapes to make.")] = 6,
+    seconds: Annotated[float, typer.Option(min=10, max=3600, help="Length of each.")] = 60.0,
+    seed: Annotated[int | None, typer.Option(help="For the same sounds again; a fresh one if left out.")] = None,
+) -> None:
+    """Make a few minutes of synthetic soundscapes, predict them with the demo bundle, score them, show the result."""
+    import secrets
+
+    from rich.markup import escape
+
+    from birdinfer.bundle import Bundle, demo_bundle_path
+    from birdinfer.cli.console import stdout
+    from birdinfer.cli.predict import predict_to_submission
+    from birdinfer.cli.score import score_submission
+    from birdinfer.predictor import Predictor
+    from birdinfer.soundscapes import find_soundscapes
+    from birdinfer.synthetic import write_soundscapes
+    from birdinfer.tables import read_scores
+
+    console = stdout()
+    seed = secrets.randbelow(1_000_000) if seed is None else seed
+    bundle = Bundle.load(demo_bundle_path())
+    audio, submission = out / "soundscapes", out / "submission.csv"
+    console.print(f"[bold]1.[/] {files} soundscapes of {seconds:g} s, seed {seed}: {escape(str(audio))}")
+    _clear_old_soundscapes(audio)
+    truth = write_soundscapes(audio, files, seconds, seed)
+    console.print(f"[bold]2.[/] birdinfer predict {escape(str(audio))} -o {escape(str(submission))}")
+    predict_to_submission(Predictor(bundle), find_soundscapes([audio]), submission)
+    console.print(f"[bold]3.[/] birdinfer score {escape(str(submission))} {escape(str(truth))}")
+    report = score_submission(submission, truth)
+    table = read_scores(submission)
+    _show_score(report)
+    _show_chart(table, read_scores(truth))
+    _show_top(submission)
+    console.print(
+        "[bold]Next:[/] birdinfer predict YOUR_SOUNDSCAPES/ -o submission.csv      (with the demo bundle, which knows "
+        "these eight only)\n"
+        "      birdinfer train --data YOUR_DATA/ --fold 0                  (BirdCLEF layout; README.md has the walk)"
+    )
+
+
+def _clear_old_soundscapes(folder: Path) -> None:
+    """Only what an earlier demo made: its soundscapes would be predicted along and miss their truth."""
+    for path in folder.glob("synthetic_*.ogg"):
+        path.unlink()
+
+
+def _show_score(report: "ScoreReport") -> None:
+    from birdinfer.cli.console import stdout
+
+    stdout().print(
+        f"   macro ROC-AUC [bold green]{report.macro_roc_auc or float('nan'):.4f}[/], padded cmAP "
+        f"{report.padded_cmap:.4f} ({report.rows} rows, {report.classes_scored} species)"
+    )
+
+
+def _show_chart(scores: "ScoreTable", truth: "ScoreTable") -> None:
+    """The first soundscape as a strip per species: the height is the probability, green is where it truly sings."""
+    from birdinfer.cli.console import stdout
+
+    console = stdout()
+    stem = scores.row_ids[0].rpartition("_")[0]
+    rows = [index for index, row_id in enumerate(scores.row_ids) if row_id.rpartition("_")[0] == stem][:60]
+    truth_rows = [truth.row_ids.index(scores.row_ids[index]) for index in rows]
+    console.print(f"\n{stem}: one column per 5 s, height is probability, [black on green] [/] truly sings there")
+    for column, label in enumerate(scores.labels):
+        strip = ""
+        for index, truth_index in zip(rows, truth_rows, strict=True):
+            level = _LEVELS[min(8, int(scores.values[index, column] * 9))]
+            sings = truth.values[truth_index, truth.labels.index(label)] > 0
+            strip += f"[black on green]{level}{level}[/]" if sings else f"{level}{level}"
+        console.print(f"{label:>16} ▏{strip}▕")
+
+
+def _show_top(submission: Path) -> None:
+    """The first lines of the table, as they stand in the file."""
+    from rich.markup import escape
+
+    from birdinfer.cli.console import stdout
+
+    console = stdout()
+    console.print(f"\n[bold]{escape(str(submission))}[/]")
+    with submission.open(encoding="utf-8") as file:
+        for _, line in zip(range(_TOP_ROWS), file, strict=False):
+            cells = line.rstrip("\n").split(",")
+            shown = [cells[0], *(f"{cell[:8]:>9}" for cell in cells[1:5]), "..."]
+            console.print(escape(" ".join(shown)))
+    console.print("")
