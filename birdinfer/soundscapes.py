@@ -5,7 +5,7 @@ file and takes run after run of windows from it; when no file is left to open, i
 read, so that a single 24-hour recording keeps every core busy too. Only scores are kept; sound is let go run by run,
 so memory grows neither with the number of files nor with their length.
 
-A failure is a value: a file that cannot be read gives a :class:`SoundscapeResult` with an error and costs no other file.
+A failure is a value: a file that cannot be read gives a :class:`SoundscapeResult` that says why and costs no other.
 """
 
 import queue

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from birdinfer.predictor import Predictor
     from birdinfer.soundscapes import SoundscapeResult
@@ -36,6 +36,9 @@ def predict(
     workers: Annotated[
         int | None, typer.Option("--workers", "--jobs", "-j", min=1, help="Lanes; one per core if left out.")
     ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Draw each soundscape and its scores into this folder (extra report).")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only complaints.")] = False,
 ) -> None:
     """Predict soundscapes of any number and length and write submission.csv.
@@ -50,7 +53,7 @@ def predict(
     paths = find_soundscapes(inputs)
     predictor = Predictor(Bundle.load(bundle or demo_bundle_path()), engine, parse_kernel(smooth))
     results = predict_to_submission(
-        predictor, paths, output, sample_submission, year, threshold, workers=workers, quiet=quiet
+        predictor, paths, output, sample_submission, year, threshold, plots, workers=workers, quiet=quiet
     )
     if any(result.status != "ok" for result in results):
         raise typer.Exit(EXIT_WITH_FAILURES)
@@ -63,6 +66,7 @@ def predict_to_submission(
     sample_submission: Path | None = None,
     year: int = 2026,
     threshold: float = 0.5,
+    plots: Path | None = None,
     *,
     workers: int | None = None,
     quiet: bool = False,
@@ -85,10 +89,14 @@ def predict_to_submission(
         predictor.labels, manifest.fallback_probabilities, manifest.frontend.window, year, sample, threshold
     )
     check_writable(output)
+    draw = _artist(predictor, plots) if plots else None
     with ScoreSpool(output.parent, len(predictor.labels)) as spool:
         results = _predict_into(spool, predictor, paths, workers, quiet)
         written = writer.write(output, spool, results)
         n_windows = sum(spool.n_windows(result.path.stem) or 0 for result in results)
+        if draw:
+            for result in results:
+                draw(result, spool)
     report = output.with_suffix(".files.csv")
     write_file_report(report, results)
     _list_problems(results, report)
@@ -133,6 +141,34 @@ def _predict_into(
             results[result.path] = replace(result, probabilities=None)
             progress.file_done(failed=result.status == "failed")
     return [results[path] for path in paths]
+
+
+def _artist(predictor: "Predictor", folder: Path) -> "Callable[[SoundscapeResult, ScoreSpool], None]":
+    """What draws one soundscape into a folder; found missing before hours of work, not after.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    import numpy as np
+
+    from birdinfer.audio import AudioStream
+    from birdinfer.errors import MissingExtraError
+
+    try:
+        from birdinfer.report.plots import draw_soundscape
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "matplotlib", "report") from error
+
+    def draw(result: "SoundscapeResult", spool: "ScoreSpool") -> None:
+        scores = spool.scores(result.path.stem)
+        if scores is None:
+            return
+        with AudioStream(result.path, predictor.frontend.audio.sample_rate) as stream:
+            samples = np.concatenate(list(stream.blocks()))
+        picture = folder / f"{result.path.stem}.png"
+        draw_soundscape(picture, result.path.name, samples, scores, predictor.labels, predictor.frontend)
+
+    return draw
 
 
 def _list_problems(results: "Sequence[SoundscapeResult]", report: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,10 +194,10 @@ def _wait_for_a_lane(pid):
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+            links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
         except OSError:
             links = []
-        if any(link.endswith("long.wav") for link in links):
+        if any(link.name == "long.wav" for link in links):
             return
         time.sleep(0.01)
     raise AssertionError("the run never opened its file")
