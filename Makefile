@@ -1,0 +1,48 @@
+# What a fresh machine needs: Python 3.11 to 3.13 and make. Everything else goes into .venv.
+#
+# pip's own choice of torch on Linux brings CUDA (2.5 GB). Without a GPU, save the download:
+#   make test PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+PIP_OPTIONS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-cpu  ## Predict synthetic soundscapes with the demo bundle (installs no torch)
+	$(BIN)/birdinfer demo
+
+test: lint  ## Linters, types and all tests with their coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+lint: $(VENV)/.installed-dev  ## Linters and types only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev  ## Speed, memory and accuracy side by side with a naive notebook
+	$(BIN)/python -m pytest benchmarks/
+
+clean:  ## Remove caches and build results; .venv stays
+	rm -rf build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The stamps tell make that nothing is to be installed again until pyproject.toml changes.
+$(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-cpu
+
+# `make -B` or an older stamp must not rebuild the environment, hence an order-only prerequisite above.
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 to 3.13, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "birdinfer needs Python 3.11 to 3.13, $(PYTHON) is $$($(PYTHON) -V 2>&1): name another with make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
