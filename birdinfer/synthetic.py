@@ -236,7 +236,7 @@ def write_training_data(folder: Path, clips_per_species: int, seed: int = 0) -> 
         seed: >= 0.
 
     Returns:
-        The path of ``train.csv``.
+        ``folder``, which ``birdinfer train --data`` takes.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -252,7 +252,8 @@ def write_training_data(folder: Path, clips_per_species: int, seed: int = 0) -> 
         for column, species in enumerate(SPECIES)
         for clip in range(clips_per_species)
     ]
-    return _write_csv(folder / "train.csv", list(rows[0]) if rows else [], [list(row.values()) for row in rows])
+    _write_csv(folder / "train.csv", list(rows[0]) if rows else [], [list(row.values()) for row in rows])
+    return folder
 
 
 def _check(duration_seconds: float, sample_rate: int) -> None:

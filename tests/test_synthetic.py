@@ -301,24 +301,24 @@ class TestWriteSoundscapes:
 
 class TestWriteTrainingData:
     def test_layout_is_that_of_birdclef_2025(self, training):
-        rows = read_csv(training)
+        rows = read_csv(training / "train.csv")
         assert list(rows[0]) == BIRDCLEF_2025_COLUMNS
         assert [row["primary_label"] for row in rows] == [label for label in LABELS for _ in range(6)]
         for row in rows:
-            file = training.parent / "train_audio" / row["filename"]
+            file = training / "train_audio" / row["filename"]
             assert file.parent.name == row["primary_label"]
             info = soundfile.info(file)
             assert info.samplerate == RATE
             assert 6 <= info.frames / RATE <= 12
 
     def test_taxonomy_is_in_column_order(self, training):
-        rows = read_csv(training.parent / "taxonomy.csv")
+        rows = read_csv(training / "taxonomy.csv")
         assert list(rows[0]) == ["primary_label", "inat_taxon_id", "scientific_name", "common_name", "class_name"]
         assert [row["primary_label"] for row in rows] == LABELS
         assert {row["class_name"] for row in rows} == {"Aves", "Insecta", "Amphibia"}
 
     def test_secondary_labels_are_the_text_of_a_list(self, training):
-        texts = [row["secondary_labels"] for row in read_csv(training)]
+        texts = [row["secondary_labels"] for row in read_csv(training / "train.csv")]
         assert "['']" in texts
         named = [re.fullmatch(r"\['(\w+)'\]", text) for text in texts if text != "['']"]
         assert named
@@ -326,17 +326,19 @@ class TestWriteTrainingData:
 
     def test_authors_belong_to_one_species_each(self, training):
         by_author = {}
-        for row in read_csv(training):
+        for row in read_csv(training / "train.csv"):
             by_author.setdefault(row["author"], set()).add(row["primary_label"])
         assert len(by_author) == len(LABELS) * AUTHORS_PER_SPECIES
         assert all(len(labels) == 1 for labels in by_author.values())
 
     def test_a_clip_depends_on_seed_species_and_number_alone(self, training, tmp_path):
         again = write_training_data(tmp_path, clips_per_species=1, seed=5)
-        assert read_csv(again) == [row for row in read_csv(training) if "SYN00000" in row["filename"]]
-        for row in read_csv(again):
-            first, _ = soundfile.read(training.parent / "train_audio" / row["filename"])
+        assert read_csv(again / "train.csv") == [
+            row for row in read_csv(training / "train.csv") if "SYN00000" in row["filename"]
+        ]
+        for row in read_csv(again / "train.csv"):
+            first, _ = soundfile.read(training / "train_audio" / row["filename"])
             np.testing.assert_array_equal(first, soundfile.read(tmp_path / "train_audio" / row["filename"])[0])
 
     def test_no_clip_is_an_empty_table(self, tmp_path):
-        assert read_csv(write_training_data(tmp_path, clips_per_species=0)) == []
+        assert read_csv(write_training_data(tmp_path, clips_per_species=0) / "train.csv") == []
