@@ -1,0 +1,194 @@
+"""Checkpoints: weights and all that is known about them, in one safetensors file; nothing is pickled.
+
+The JSON state lies in the safetensors header, so that one rename replaces tensors and state together: killed at any
+moment, a run leaves the old checkpoint or the new one.
+"""
+
+import math
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+import birdinfer
+from birdinfer.errors import CheckpointError, InputNotFoundError
+from birdinfer.files import write_atomic
+from birdinfer.labels import Species
+from birdinfer.training.models import build_model
+from birdinfer.training.recipe import Recipe
+from birdinfer.training.torchvision_shim import import_timm
+
+FORMAT_VERSION = 1
+_KEY = "birdinfer"
+MODEL, EMA = "model.", "ema."
+"""Prefixes of the tensors: the weights themselves and their running average."""
+
+Tensors = dict[str, torch.Tensor]
+
+
+class EpochRow(msgspec.Struct, frozen=True):
+    """One row of history.csv."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    val_loss: float | None
+    """Binary cross-entropy of the clips' probabilities; None if no clip could be decoded."""
+    val_macro_auc: float | None
+    """None if no species of the fold can be scored."""
+    val_top1: float | None
+    """Share of clips whose most probable species is their primary label."""
+    lr: float
+    """At the epoch's end."""
+    seconds: float
+
+
+class Progress(msgspec.Struct):
+    """How far a run is: with the tensors, all that a resume needs."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    step: int = 0
+    """Steps done in the epoch after them."""
+    loss_sum: float = 0.0
+    """Of these steps."""
+    seconds: float = 0.0
+    """Spent on the epoch so far."""
+    best_epoch: int = 0
+    """From 1; 0 before the first validation."""
+    best_auc: float | None = None
+    history: list[EpochRow] = msgspec.field(default_factory=list)
+    scaler: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class Header(msgspec.Struct, frozen=True):
+    """The JSON in a checkpoint."""
+
+    recipe: Recipe
+    species: tuple[Species, ...]
+    fold: int
+    progress: Progress
+    data_dir: str
+    """Where the clips were, as an absolute path."""
+    versions: dict[str, str]
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory."""
+
+    path: Path
+    header: Header
+    tensors: Tensors
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it was trained with."""
+        return self.header.recipe
+
+    @property
+    def species(self) -> tuple[Species, ...]:
+        """Columns of its logits."""
+        return self.header.species
+
+    @property
+    def fold(self) -> int:
+        """The fold it was validated on."""
+        return self.header.fold
+
+    @property
+    def epoch(self) -> int:
+        """Epochs it was trained for."""
+        return self.header.progress.epoch
+
+    @property
+    def val_macro_auc(self) -> float:
+        """Macro ROC-AUC of its epoch on the fold's validation clips; nan if it was never validated or not scorable."""
+        rows = [row for row in self.header.progress.history if row.epoch == self.epoch]
+        auc = rows[0].val_macro_auc if rows else None
+        return math.nan if auc is None else auc
+
+    @property
+    def data_dir(self) -> str:
+        """Where its clips were when it was trained."""
+        return self.header.data_dir
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Packages it was made with."""
+        return self.header.versions
+
+    def build_model(self) -> torch.nn.Module:
+        """The network with the weights that were validated (averaged ones if there are), in eval mode, on the CPU.
+
+        Raises:
+            CheckpointError: the tensors do not fit the recipe's model.
+        """
+        model = build_model(self.recipe.model, len(self.species), start=False)
+        weights = self.weights(EMA) or self.weights(MODEL)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(self.path, f"does not fit its own recipe ({str(error)[:120]})") from error
+        return model.eval()
+
+    def weights(self, prefix: str) -> Tensors:
+        """The tensors under a prefix, by their names in the model; empty if there are none."""
+        return {name.removeprefix(prefix): x for name, x in self.tensors.items() if name.startswith(prefix)}
+
+
+def save_checkpoint(path: Path, header: Header, tensors: Tensors) -> None:
+    """Write a checkpoint atomically; tensors may lie on any device.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(plain, {_KEY: msgspec.json.encode(header).decode()}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        CheckpointError: it is damaged, or not birdinfer's.
+    """
+    if not path.is_file():
+        raise InputNotFoundError(path, "no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = (file.metadata() or {}).get(_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if state else {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(path, f"is damaged or no checkpoint ({error})", "train it again") from error
+    if state is None:
+        raise CheckpointError(path, "holds tensors but no birdinfer state", "name a best.safetensors of a run")
+    return Checkpoint(path, _read_header(path, state), tensors)
+
+
+def versions() -> dict[str, str]:
+    """What trains here."""
+    return {
+        "birdinfer": birdinfer.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "timm": str(import_timm().__version__),
+        "numpy": np.__version__,
+    }
+
+
+def _read_header(path: Path, state: str) -> Header:
+    try:
+        version = msgspec.json.decode(state).get("format_version")
+        if version != FORMAT_VERSION:
+            raise CheckpointError(path, f"has format {version}, this birdinfer reads {FORMAT_VERSION}", "update it")
+        return msgspec.json.decode(state, type=Header)
+    except (msgspec.DecodeError, AttributeError) as error:
+        raise CheckpointError(path, f"holds a state that cannot be read ({error})", "train it again") from error

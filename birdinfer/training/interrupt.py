@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM, answered between two steps: first the state is saved, then the run ends.
+
+A second signal does not wait.
+"""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """While it is entered, a signal sets ``requested`` instead of ending the process."""
+
+    def __init__(self) -> None:
+        """Nothing is requested yet."""
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        # Python lets only the main thread set handlers; elsewhere signals are somebody else's business.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def requested(self) -> bool:
+        """Whether to save and leave."""
+        return self._received is not None
+
+    def leave(self) -> NoReturn:
+        """End as the signal would have: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM."""
+        if self._received == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Leave if it was requested: for places where nothing needs saving."""
+        if self.requested:
+            self.leave()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        again = self.requested
+        self._received = number
+        if again:
+            self.leave()

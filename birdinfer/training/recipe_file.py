@@ -1,0 +1,120 @@
+"""Recipes on disk: TOML and ``key=value`` overrides -> :class:`~birdinfer.training.recipe.Recipe`, and back to TOML.
+
+A value that cannot be used is refused as one line with the file, the key, the value and what is allowed; a key that
+does not exist is answered with the nearest one that does.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from birdinfer.errors import ConfigError, InputNotFoundError
+from birdinfer.training.recipe import Recipe
+
+Table = dict[str, Any]
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a TOML file; None starts from the built-in defaults.
+        overrides: ``["optim.lr=3e-4", ...]``, the values written as in TOML; a bare word is taken as text.
+
+    Returns:
+        The recipe, checked. Without a ``name`` of its own it is called like its file.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        ConfigError: it is not TOML, or a key or value cannot be used.
+    """
+    table: Table = {} if path is None else {"name": path.stem} | _read_toml(path)
+    for override in overrides:
+        _set(table, override)
+    try:
+        return msgspec.convert(table, Recipe)
+    except msgspec.ValidationError as error:
+        raise _refusal(error, table, "recipe" if path is None else str(path)) from error
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """The recipe as TOML, every value written out; :func:`load_recipe` reads it back equal."""
+    return _toml(msgspec.to_builtins(recipe))
+
+
+def _read_toml(path: Path) -> Table:
+    if not path.is_file():
+        raise InputNotFoundError(path, "no such recipe", "see train/*.toml for those that come with birdinfer")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"is not TOML ({error})") from error
+
+
+def _set(table: Table, override: str) -> None:
+    """Put one ``a.b=value`` into the table."""
+    key, sign, text = (part.strip() for part in override.partition("="))
+    names = key.split(".")
+    if not sign or not all(names):
+        raise ConfigError("--set", f"{override!r} is not KEY=VALUE", "write it as optim.lr=3e-4")
+    for name in names[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError("--set", f"{override!r}: {name} holds no further keys")
+    table[names[-1]] = _value(text)
+
+
+def _value(text: str) -> Any:
+    """A TOML value; what is none is text, so that a shell's quotes may be left out."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _refusal(error: msgspec.ValidationError, table: Table, source: str) -> ConfigError:
+    """Turn msgspec's words ("Expected `float` <= 1.0 - at `$.optim.lr`") into birdinfer's."""
+    what, _, place = str(error).partition(" - at `$.")
+    names = [name for name in re.split(r"[.\[\]`]+", place) if name]
+    unknown = re.search(r"unknown field `(.*?)`", what)
+    if unknown:
+        key = ".".join([*names, unknown[1]])
+        return ConfigError(f"{source}: {key}", "there is no such key", _nearest(names, unknown[1]))
+    value = _lookup(table, names)
+    told = what.replace("`", "")
+    if isinstance(value, dict):
+        return ConfigError(f"{source}: {'.'.join(names)}" if names else source, told)
+    return ConfigError(f"{source}: {'.'.join(names)}", f"is {value!r}, {told[:1].lower()}{told[1:]}")
+
+
+def _lookup(table: Any, names: Sequence[str]) -> Any:
+    for name in names:
+        table = table.get(name) if isinstance(table, dict) else table
+    return table
+
+
+def _nearest(names: Sequence[str], unknown: str) -> str:
+    """Which keys the table at ``names`` does have, the most similar first."""
+    defaults: Any = Recipe()
+    for name in names:
+        defaults = getattr(defaults, name)
+    known = [field.name for field in msgspec.structs.fields(defaults)]
+    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+
+
+def _toml(table: Mapping[str, Any], prefix: str = "") -> str:
+    """TOML of nested tables of numbers, text, booleans and lists: all that a recipe holds. JSON writes those alike."""
+    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in plain.items())
+    for key, value in table.items():
+        if isinstance(value, dict):
+            inner = _toml(value, f"{prefix}{key}.")
+            text += f"\n[{prefix}{key}]\n{inner}" if not inner.startswith("\n[") else inner
+    return text
