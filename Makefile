@@ -1,7 +1,7 @@
 # What a fresh machine needs: Python 3.11 to 3.13 and make. Everything else goes into .venv.
 #
-# pip's own choice of torch on Linux brings CUDA (2.5 GB). Without a GPU, save the download:
-#   make test PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# pip's own choice of torch on Linux brings CUDA (2.5 GB). Without a GPU, give pip PyTorch's index of CPU builds:
+#   make test PIP_OPTIONS="--extra-index-url ..."
 
 PYTHON ?= python3
 PIP_OPTIONS ?=

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from birdinfer.config import FrontEndConfig
+from birdinfer.config import FrontEndConfig, PostConfig
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 """A probability or a share of something, 0 to 1."""
@@ -131,13 +131,15 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     loop: LoopConfig = LoopConfig()
+    post: PostConfig = PostConfig()
+    """Not of the training: what the exported bundle does to its scores."""
 
     def __post_init__(self) -> None:
         if not self.name or any(sign in self.name for sign in "/\\\0") or self.name in {".", ".."}:
             raise ValueError(f"name is {self.name!r}, needed is one that a folder can have")
 
 
-NOT_DECISIVE = frozenset({"name", "loop.num_workers", "loop.checkpoint_every_steps"})
+NOT_DECISIVE = frozenset({"name", "loop.num_workers", "loop.checkpoint_every_steps", "post.smoothing_kernel"})
 """Keys that change no result: a run may be resumed with other values."""
 
 

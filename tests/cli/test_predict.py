@@ -14,22 +14,8 @@ import soundfile
 from conftest import LABELS, SAMPLE_RATE, tone
 
 from birdinfer import Bundle, Predictor
-from birdinfer.cli.app import main
 from birdinfer.cli.predict import parse_kernel, predict_to_submission
 from birdinfer.errors import ConfigError
-
-
-@pytest.fixture
-def birdinfer(capsys):
-    """Run a command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return left.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 def rows_of(path):
@@ -221,3 +207,24 @@ def test_progress_as_a_bar(bundle, soundscapes, tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert "4/4 files" in shown
     assert "1 failed" in shown
+
+
+def test_plots_are_drawn_for_each_file_that_was_heard(birdinfer, bundle, soundscapes, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "bad.ogg").touch()
+    inputs = [soundscapes / "site_2.ogg", tmp_path / "bad.ogg"]
+    code, _, _ = birdinfer(
+        "predict", *inputs, "--bundle", bundle, "-o", tmp_path / "s.csv", "--plots", tmp_path / "pictures"
+    )
+    assert code == 3
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["site_2.png"]
+
+
+def test_plots_without_matplotlib_say_what_to_install(birdinfer, bundle, soundscapes, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "birdinfer.report.plots", None)
+    code, _, stderr = birdinfer(
+        "predict", soundscapes, "--bundle", bundle, "-o", tmp_path / "s.csv", "--plots", tmp_path / "pictures"
+    )
+    assert code == 2
+    assert 'pip install "birdinfer[report]"' in stderr
+    assert not (tmp_path / "s.csv").exists()

@@ -1,0 +1,58 @@
+import subprocess
+import sys
+
+import pytest
+
+import birdinfer as package
+from birdinfer.cli import app
+
+
+def test_version(birdinfer):
+    assert birdinfer("--version") == (0, f"{package.__version__}\n", "")
+
+
+def test_help_names_every_command(birdinfer):
+    code, out, _ = birdinfer("--help")
+    assert code == 0
+    for name in ("train", "export", "predict", "demo", "score", "doctor"):
+        assert name in out
+
+
+@pytest.mark.parametrize("command", ["train", "export", "predict", "demo", "score", "doctor"])
+def test_every_command_explains_itself(birdinfer, command):
+    code, out, _ = birdinfer(command, "-h")
+    assert code == 0
+    assert "Usage:" in out
+
+
+def test_an_unknown_command_is_exit_2(birdinfer):
+    code, _, err = birdinfer("fly")
+    assert code == 2
+    assert "No such command 'fly'" in err
+
+
+def test_ctrl_c_is_exit_130(birdinfer, monkeypatch):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "app", interrupted)
+    assert birdinfer("predict") == (130, "", "birdinfer: stopped with Ctrl-C\n")
+
+
+def test_help_imports_nothing_heavy():
+    code = """
+import sys
+from birdinfer.cli.app import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+heavy = {"torch", "timm", "pandas", "numpy", "onnxruntime", "soundfile", "librosa", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_python_dash_m():
+    run = subprocess.run([sys.executable, "-m", "birdinfer", "--version"], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == package.__version__

@@ -1,0 +1,44 @@
+import struct
+
+import numpy as np
+import pytest
+
+from birdinfer.config import FrontEndConfig, MelConfig
+
+plots = pytest.importorskip("birdinfer.report.plots")
+
+
+def size_of(path):
+    """Width and height that a PNG states."""
+    raw = path.read_bytes()
+    assert raw[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", raw[16:24])
+
+
+@pytest.mark.parametrize("n_species", [1, 8, 60])
+@pytest.mark.parametrize("with_truth", [True, False])
+def test_a_soundscape_is_drawn(tmp_path, n_species, with_truth):
+    rng = np.random.default_rng(0)
+    scores = rng.random((3, n_species), np.float32)
+    samples = rng.normal(0, 0.1, 14 * 32_000).astype(np.float32)
+    labels = [f"species{index}" for index in range(n_species)]
+    truth = scores > 0.7 if with_truth else None
+    plots.draw_soundscape(tmp_path / "a.png", "a", samples, scores, labels, FrontEndConfig(), truth)
+    width, height = size_of(tmp_path / "a.png")
+    assert width == 1320
+    assert height == pytest.approx((3.2 + 0.28 * min(20, n_species)) * 110, abs=2)
+
+
+def test_a_clip_shorter_than_a_frame_is_drawn(tmp_path):
+    frontend = FrontEndConfig(mel=MelConfig(scale="htk"))
+    plots.draw_soundscape(
+        tmp_path / "a.png", "a", np.zeros(10, np.float32), np.zeros((1, 2), np.float32), "ab", frontend
+    )
+    assert size_of(tmp_path / "a.png")[0] == 1320
+
+
+@pytest.mark.parametrize("auc", [[0.5, 0.9, 0.8], [None, None, None], [None, 0.7, None]])
+def test_a_history_is_drawn(tmp_path, auc):
+    losses = {"training": [3.0, 2.0, 1.0], "validation": [3.0, 2.5, 2.6]}
+    plots.draw_history(tmp_path / "new" / "h.png", "run", [1, 2, 3], losses, auc)
+    assert size_of(tmp_path / "new" / "h.png") == (880, 440)
