@@ -113,7 +113,7 @@ def make_clip(
 
     Args:
         rng: source of all chance.
-        label: the species that dominates; it is never silent for more than 2 s.
+        label: the species that dominates; it is never silent for more than 1.5 s.
         secondary_label: a species that calls once in the background.
         sample_rate: Hz, at least 18,000.
         snr_db: lowest and highest SNR of the dominating species; all its calls in a clip have the same.
@@ -124,16 +124,12 @@ def make_clip(
     Raises:
         ConfigError: too low a rate, or a label that is not one of :data:`SPECIES`.
     """
-    n_samples = round(rng.uniform(6.0, 12.0) * sample_rate)
-    _check(n_samples / sample_rate, sample_rate)
+    _check(6.0, sample_rate)
+    bout = _draw_bout(rng, _singers(rng, [label])[0], sample_rate)
+    n_samples = bout[-1][0] + len(bout[-1][1]) + round(rng.uniform(0, 0.5) * sample_rate)
     background = make_background(rng, n_samples, sample_rate)
-    waveform, events, snr = background.copy(), [], rng.uniform(*snr_db)
-    species = _singers(rng, [label])[0]
-    onset, call = round(rng.uniform(0, 1.5) * sample_rate), make_call(species, rng, sample_rate)
-    while onset + len(call) <= n_samples:
-        events.append(_add_call(waveform, background, label, call, onset, snr, sample_rate))
-        onset += len(call) + round(rng.uniform(0.4, 2.0) * sample_rate)
-        call = make_call(species, rng, sample_rate)
+    waveform, snr = background.copy(), rng.uniform(*snr_db)
+    events = [_add_call(waveform, background, label, call, onset, snr, sample_rate) for onset, call in bout]
     if secondary_label is not None:
         call = make_call(_singers(rng, [secondary_label])[0], rng, sample_rate)
         onset, softer = int(rng.integers(n_samples - len(call))), snr - rng.uniform(3.0, 10.0)
@@ -272,6 +268,16 @@ def _singers(rng: np.random.Generator, labels: Sequence[str] | None) -> list[Spe
         if label not in by_label:
             raise ConfigError("labels", f"{label!r} is none of the synthetic species", f"known are {list(by_label)}")
     return [by_label[label] for label in labels]
+
+
+def _draw_bout(rng: np.random.Generator, species: Species, sample_rate: int) -> list[tuple[int, Float64]]:
+    """Calls of one bird with their onsets (samples), one after the other until 6 or 7 s are full."""
+    bout, end, enough = [], 0, rng.uniform(6.0, 7.0) * sample_rate
+    while end < enough:
+        onset, call = end + round(rng.uniform(0.2, 1.5) * sample_rate), make_call(species, rng, sample_rate)
+        bout.append((onset, call))
+        end = onset + len(call)
+    return bout
 
 
 def _draw_onset(rng: np.random.Generator, length: int, n_samples: int, sample_rate: int) -> int:

@@ -1,5 +1,4 @@
 import csv
-import itertools
 import re
 
 import numpy as np
@@ -126,7 +125,7 @@ class TestMakeSoundscape:
         # Few calls, so that most stand alone; those that overlap another are left out of the comparison.
         arguments = {"duration_seconds": 30, "labels": [label], "snr_db": (0.0, 15.0)}
         compared = 0
-        for seed in range(3):
+        for seed in range(2):
             mixed, events = make_soundscape(np.random.default_rng(seed), calls_per_minute=8, **arguments)
             background, none = make_soundscape(np.random.default_rng(seed), calls_per_minute=0, **arguments)
             assert none == []
@@ -145,11 +144,11 @@ class TestMakeSoundscape:
                 snr_db = 10 * np.log10(band_power(call, *band) / band_power(background[place], *band))
                 assert snr_db == pytest.approx(event.snr_db, abs=1)
                 compared += 1
-        assert compared >= 3
+        assert compared >= 2
 
     def test_no_event_overlaps_a_window_by_a_doubtful_part(self):
         starts = np.arange(0, 60, 5)
-        for seed in range(5):
+        for seed in range(3):
             _, events = make_soundscape(np.random.default_rng(seed), 60, calls_per_minute=60)
             for event in events:
                 overlap = np.minimum(event.offset_seconds, starts + 5) - np.maximum(event.onset_seconds, starts)
@@ -199,7 +198,7 @@ class TestMakeBackground:
 
 
 class TestMakeClip:
-    def test_the_primary_species_dominates_and_never_pauses_long(self):
+    def test_the_primary_species_dominates(self):
         waveform, events = make_clip(np.random.default_rng(1), LABELS[0], LABELS[1])
         primary = [event for event in events if event.label == LABELS[0]]
         secondary = [event for event in events if event.label == LABELS[1]]
@@ -207,8 +206,13 @@ class TestMakeClip:
         assert len({event.snr_db for event in primary}) == 1
         assert len(secondary) == 1
         assert primary[0].snr_db - 10 <= secondary[0].snr_db <= primary[0].snr_db - 3
-        gaps = [b.onset_seconds - a.offset_seconds for a, b in itertools.pairwise(primary)]
-        assert max(gaps, default=0) <= 2.001
+
+    @pytest.mark.parametrize("label", LABELS)
+    def test_the_primary_species_never_pauses_long_so_that_every_window_holds_it(self, label):
+        waveform, events = make_clip(np.random.default_rng(2), label)
+        edges = [0.0, *(time for event in events for time in event[1:3]), len(waveform) / RATE]
+        pauses = [after - before for before, after in zip(edges[::2], edges[1::2], strict=True)]
+        assert max(pauses) <= 1.501
 
     def test_without_a_secondary_species_one_label_is_heard(self):
         _, events = make_clip(np.random.default_rng(1), LABELS[3])
