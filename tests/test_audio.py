@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 import soundfile
-from conftest import SAMPLE_RATE, tone
+from making import SAMPLE_RATE, tone
 
 from birdinfer.audio import AudioStream, probe, read_segment
 from birdinfer.errors import AudioError, InputNotFoundError

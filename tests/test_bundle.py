@@ -3,7 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import LABELS, write_linear_graph
+from making import LABELS, write_linear_graph
 
 from birdinfer import Bundle, Predictor
 from birdinfer.bundle import demo_bundle_path, file_sha256

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import LABELS
+from making import LABELS
 
 NOTEBOOK = Path(__file__).parents[1] / "submission" / "birdinfer.ipynb"
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import tone
 
 from birdinfer import mel
 from birdinfer.config import FrontEndConfig, MelConfig

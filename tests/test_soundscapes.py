@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from conftest import LABELS, SAMPLE_RATE, tone
+from making import LABELS, SAMPLE_RATE, tone
 
 from birdinfer import Bundle, Predictor, predict_soundscapes
 from birdinfer.engines.onnxruntime import OnnxRuntimeEngine

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import soundfile
-from conftest import SAMPLE_RATE, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import SAMPLE_RATE, tone
 
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WindowConfig
 from birdinfer.errors import AudioError

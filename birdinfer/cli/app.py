@@ -32,13 +32,19 @@ for command in (train, export, predict, demo, score, doctor):
     app.command()(command)
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(birdinfer.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -48,9 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BirdinferError as error:
         _complain(str(error))
         sys.exit(EXIT_REFUSED)
-    except KeyboardInterrupt:
-        _complain("stopped with Ctrl-C")
-        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as left:
+        # typer turns Ctrl-C into this exit code without a word.
+        if left.code == EXIT_INTERRUPTED:
+            _complain("stopped with Ctrl-C")
+        raise
 
 
 def _complain(line: str) -> None:

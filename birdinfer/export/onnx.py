@@ -80,7 +80,7 @@ def _simplified(graph: onnx.ModelProto) -> onnx.ModelProto:
 class _quiet_exporter(warnings.catch_warnings):
     """The exporter warns about its own insides; none of it is for the user to mend."""
 
-    def __enter__(self) -> None:  # type: ignore[override]
+    def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)

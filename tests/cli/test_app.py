@@ -4,7 +4,6 @@ import sys
 import pytest
 
 import birdinfer as package
-from birdinfer.cli import app
 
 
 def test_version(birdinfer):
@@ -32,11 +31,11 @@ def test_an_unknown_command_is_exit_2(birdinfer):
 
 
 def test_ctrl_c_is_exit_130(birdinfer, monkeypatch):
-    def interrupted(**_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "app", interrupted)
-    assert birdinfer("predict") == (130, "", "birdinfer: stopped with Ctrl-C\n")
+    monkeypatch.setattr("birdinfer.cli.score.score_submission", interrupted)
+    assert birdinfer("score", "a.csv", "b.csv") == (130, "", "birdinfer: stopped with Ctrl-C\n")
 
 
 def test_help_imports_nothing_heavy():

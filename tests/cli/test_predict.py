@@ -1,7 +1,6 @@
 """`birdinfer predict` as a user meets it: one clear line and an exit code, whatever the input."""
 
 import csv
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import LABELS, SAMPLE_RATE, tone
+from making import LABELS, SAMPLE_RATE, tone
 
 from birdinfer import Bundle, Predictor
 from birdinfer.cli.predict import parse_kernel, predict_to_submission
@@ -135,15 +134,16 @@ def test_wrong_input_is_one_line_and_exit_2(birdinfer, bundle, soundscapes, tmp_
     assert not (tmp_path / "submission.csv").exists()
 
 
-def test_a_read_only_folder_is_named_before_any_work(birdinfer, bundle, soundscapes, tmp_path):
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    folder.chmod(0o500)
-    if os.access(folder, os.W_OK):
-        pytest.skip("root may write anywhere")
-    code, _, stderr = birdinfer("predict", soundscapes, "--bundle", bundle, "-o", folder / "s.csv")
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder in which not even root may write: /sys")
+def test_a_read_only_folder_is_named_before_any_work(birdinfer, bundle, soundscapes, monkeypatch):
+    def too_late(*_):
+        raise AssertionError("predicted although the result cannot be written")
+
+    monkeypatch.setattr(Predictor, "score_run", too_late)
+    code, _, stderr = birdinfer("predict", soundscapes, "--bundle", bundle, "-o", "/sys/kernel/s.csv")
     assert code == 2
-    assert "s.csv: cannot be written (Permission denied)" in stderr
+    assert "/sys/kernel/s.csv: cannot be written (" in stderr
+    assert stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""What tests make: small sound files, and bundles that take milliseconds and no torch."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from birdinfer import mel
+from birdinfer.bundle import FORMAT, Manifest, Member, Provenance, file_sha256, labels_sha256, save_manifest
+from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, PostConfig, WindowConfig
+from birdinfer.labels import Species
+
+SAMPLE_RATE = 32_000
+
+FRONTEND = FrontEndConfig(AudioConfig(), WindowConfig(), MelConfig(n_fft=1024, n_mels=32, normalisation="none"))
+LABELS = ("comcuc", "0012", "1161364", "47158son16")
+"""An eBird code, and three labels that a careless table reader would turn into numbers."""
+
+
+def tone(seconds: float, rate: int = SAMPLE_RATE, hz: float = 2_000.0, seed: int = 0) -> np.ndarray:
+    """A tone that swells and ebbs over faint noise: every window differs from its neighbours."""
+    clock = np.arange(round(seconds * rate)) / rate
+    swell = 0.3 + 0.2 * np.sin(2 * np.pi * clock / 7.3)
+    noise = np.random.default_rng(seed).normal(0, 0.01, len(clock))
+    return (swell * np.sin(2 * np.pi * hz * clock) + noise).astype(np.float32)
+
+
+def write_linear_graph(path: Path, seed: int, labels: tuple[str, ...] = LABELS, n_mels: int = 32) -> None:
+    """A graph small enough to check by hand: logits = mean over time of (log-mel / 20) @ weights."""
+    weights = np.random.default_rng(seed).normal(0, 0.1, (n_mels, len(labels))).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["log_mel", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "weights"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("log_mel", TensorProto.FLOAT, ["batch", 1, n_mels, "frames"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(labels)])],
+        [
+            numpy_helper.from_array(np.array([1, 3]), "axes"),
+            numpy_helper.from_array(np.float32(0.05), "scale"),
+            numpy_helper.from_array(weights, "weights"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {"labels_sha256": labels_sha256(labels)})
+    onnx.save(model, path)
+
+
+def write_bundle(
+    folder: Path,
+    members: int = 2,
+    frontend: FrontEndConfig = FRONTEND,
+    labels: tuple[str, ...] = LABELS,
+    kernel: tuple[float, ...] = (0.2, 0.6, 0.2),
+) -> Path:
+    """A whole, valid bundle of linear members."""
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for fold in range(members):
+        path = folder / f"fold{fold}.onnx"
+        write_linear_graph(path, fold, labels, frontend.mel.n_mels)
+        listed.append(Member(path.name, file_sha256(path), fold, "linear"))
+    manifest = Manifest(
+        format=FORMAT,
+        name=folder.name,
+        species=tuple(Species(label) for label in labels),
+        frontend=frontend,
+        post=PostConfig(kernel),
+        members=tuple(listed),
+        frontend_fingerprint=tuple(mel.fingerprint(frontend)),
+        fallback_probabilities=tuple(0.1 * (index + 1) for index in range(len(labels))),
+        provenance=Provenance("2026-01-01T00:00:00Z", "tests", {}, {}),
+    )
+    save_manifest(folder, manifest)
+    return folder
