@@ -30,9 +30,8 @@ def main() -> None:
         work = Path(temporary)
         data = write_training_data(work / "data", CLIPS_PER_SPECIES, seed=2026)
         for fold in FOLDS:
-            birdinfer(
-                "train", "--recipe", "train/demo.toml", "--data", data, "--runs-dir", work, "--run", "demo", "--fold", fold
-            )
+            place = ("--data", data, "--runs-dir", work, "--run", "demo")
+            birdinfer("train", "--recipe", "train/demo.toml", *place, "--fold", fold)
         birdinfer("export", "--onnx", "--run", work / "demo", "--data", data, "--out", work / "bundle")
         for seed in (1, 2, 3):
             truth = write_soundscapes(work / f"soundscapes{seed}", 10, 60.0, seed=seed)

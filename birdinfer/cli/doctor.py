@@ -20,12 +20,12 @@ Status = Literal["ok", "absent", "warning", "broken"]
 
 EXIT_UNUSABLE = 1
 
-CORE = ("numpy", "soundfile", "soxr", "msgspec", "threadpoolctl", "typer", "rich", "pandas")
+CORE = ("numpy", "soundfile", "soxr", "msgspec", "threadpoolctl", "typer", "rich")
 EXTRAS = {
     "cpu": ("onnxruntime",),
     "gpu": ("onnxruntime-gpu",),
     "openvino": ("openvino",),
-    "train": ("torch", "timm", "safetensors", "scikit-learn"),
+    "train": ("torch", "timm", "safetensors", "pandas", "scikit-learn"),
     "export": ("onnx", "onnxscript", "onnxslim"),
     "kaggle": ("kaggle",),
     "report": ("matplotlib",),
