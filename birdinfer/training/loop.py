@@ -115,7 +115,6 @@ def train_fold(job: FoldJob, device: torch.device, reporter: Reporter, stop: Sto
     while progress.epoch < config.epochs:
         began = perf_counter() - progress.seconds
         loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=device)
-        lr = 0.0
         state.model.train()
         batches.begin(progress.epoch, progress.step)
         for batch in training if progress.step < per_epoch else ():
@@ -130,8 +129,7 @@ def train_fold(job: FoldJob, device: torch.device, reporter: Reporter, stop: Sto
             with autocast():
                 logits = state.model(mask(frontend(waveforms), recipe.augment, rng))
             loss = loss_of(logits, wanted, batch.weights.to(device))
-            lr = learning_rate(step, n_steps, n_warmup, recipe.optim)
-            state.step(loss, lr, step)
+            state.step(loss, learning_rate(step, n_steps, n_warmup, recipe.optim), step)
 
             loss_sum += loss.detach()
             progress.step += 1
@@ -149,7 +147,8 @@ def train_fold(job: FoldJob, device: torch.device, reporter: Reporter, stop: Sto
                 lambda waveforms: model(frontend(waveforms.to(device))), validation, job.validation, labels, stop.check
             )
         complain(outcome.failed)
-        row = _row(progress, outcome, lr, perf_counter() - began)
+        last_lr = learning_rate((progress.epoch + 1) * per_epoch - 1, n_steps, n_warmup, recipe.optim)
+        row = _row(progress, outcome, last_lr, perf_counter() - began)
         progress = new_progress(progress)
         progress.history.append(row)
         # A score that cannot be computed is no reason to keep none: then the latest epoch is the best.

@@ -1,0 +1,121 @@
+import json
+import math
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from birdinfer.errors import CheckpointError, InputNotFoundError
+from birdinfer.labels import Species
+from birdinfer.training.checkpoint import (
+    EMA,
+    MODEL,
+    EpochRow,
+    Header,
+    Progress,
+    load_checkpoint,
+    save_checkpoint,
+    versions,
+)
+from birdinfer.training.models import build_model
+from birdinfer.training.recipe import ModelConfig, Recipe
+
+SPECIES = (Species("0012", "Corvus corax", "Raven", "Aves"), Species("1161364"))
+RECIPE = Recipe(model=ModelConfig(backbone="test_efficientnet"))
+
+
+def header(auc=0.75, epoch=2, recipe=RECIPE):
+    rows = [EpochRow(index, 0.5, 0.4, auc if index == 2 else 0.1, 0.5, 1e-3, 2.0) for index in (1, 2)]
+    return Header(recipe, SPECIES, 3, Progress(epoch=epoch, history=rows), "/where/clips/were", versions())
+
+
+def model_tensors(prefix=MODEL, seed=0):
+    torch.manual_seed(seed)
+    return {prefix + k: v for k, v in build_model(RECIPE.model, 2, start=False).state_dict().items()}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, header(), model_tensors())
+    return path
+
+
+class TestRoundTrip:
+    def test_state(self, path):
+        checkpoint = load_checkpoint(path)
+        assert checkpoint.recipe == RECIPE
+        assert checkpoint.species == SPECIES
+        assert (checkpoint.fold, checkpoint.epoch, checkpoint.val_macro_auc) == (3, 2, 0.75)
+        assert checkpoint.data_dir == "/where/clips/were"
+        assert checkpoint.versions["torch"] == torch.__version__
+
+    def test_tensors_bit_for_bit(self, path):
+        tensors = load_checkpoint(path).tensors
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in model_tensors().items())
+
+    def test_model_is_in_eval_mode_and_answers(self, path):
+        model = load_checkpoint(path).build_model()
+        assert not model.training
+        with torch.no_grad():
+            assert model(torch.zeros(2, 1, 32, 64)).shape == (2, 2)
+
+    def test_averaged_weights_win(self, path):
+        averaged = model_tensors(EMA, seed=1)
+        save_checkpoint(path, header(), {**model_tensors(), **averaged})
+        assert torch.equal(load_checkpoint(path).build_model().conv_stem.weight, averaged[f"{EMA}conv_stem.weight"])
+
+    @pytest.mark.parametrize("state", [header(auc=None), header(epoch=9)])
+    def test_what_was_not_scored_is_nan(self, path, state):
+        save_checkpoint(path, state, model_tensors())
+        assert math.isnan(load_checkpoint(path).val_macro_auc)
+
+
+class TestRefused:
+    def test_missing(self, tmp_path):
+        with pytest.raises(InputNotFoundError, match="no such checkpoint"):
+            load_checkpoint(tmp_path / "none")
+
+    @pytest.mark.parametrize("keep", [0, 4, 100, 20_000])
+    def test_cut_short(self, path, keep):
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(CheckpointError, match=r"is damaged or no checkpoint") as caught:
+            load_checkpoint(path)
+        assert "\n" not in str(caught.value)
+
+    def test_pickle(self, path):
+        torch.save({"model": torch.zeros(1)}, path)
+        with pytest.raises(CheckpointError, match="is damaged or no checkpoint"):
+            load_checkpoint(path)
+
+    def test_foreign_tensors(self, path):
+        save_file({"x": torch.zeros(1)}, path)
+        with pytest.raises(CheckpointError, match="holds tensors but no birdinfer state"):
+            load_checkpoint(path)
+
+    @pytest.mark.parametrize(
+        ("state", "words"),
+        [
+            ("{", "cannot be read"),
+            ("[]", "cannot be read"),
+            ('{"format_version": 1}', "cannot be read"),
+            ('{"format_version": 99}', "has format 99, this birdinfer reads 1"),
+        ],
+    )
+    def test_state_that_cannot_be_read(self, path, state, words):
+        save_file({"x": torch.zeros(1)}, path, {"birdinfer": state})
+        with pytest.raises(CheckpointError, match=words):
+            load_checkpoint(path)
+
+    def test_a_recipe_key_that_no_longer_exists(self, path):
+        state = json.loads(msgspec.json.encode(header()))
+        state["recipe"]["optim"]["nesterov"] = True
+        save_file({"x": torch.zeros(1)}, path, {"birdinfer": json.dumps(state)})
+        with pytest.raises(CheckpointError, match="nesterov"):
+            load_checkpoint(path)
+
+    def test_tensors_of_another_model(self, path):
+        save_checkpoint(path, header(), {f"{MODEL}x": torch.zeros(1)})
+        with pytest.raises(CheckpointError, match="does not fit its own recipe"):
+            load_checkpoint(path).build_model()

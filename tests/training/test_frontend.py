@@ -1,0 +1,98 @@
+import itertools
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from birdinfer import mel
+from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WindowConfig
+from birdinfer.training.frontend import LogMel
+from birdinfer.windows import read_window
+
+MELS = [
+    MelConfig(n_fft=1024, hop_length=500, n_mels=64),
+    MelConfig(n_fft=2048, hop_length=512, n_mels=128),  # 160,000 / 512 is 312.5
+    MelConfig(n_fft=2048, n_mels=128, scale="htk", filter_norm="none", floor_db=-80.0),
+]
+
+
+def random_windows(config, n_windows=3):
+    """Noise, a quiet tone, and digital silence, which must not become NaN."""
+    rng, length = np.random.default_rng(0), config.window_samples + 2 * config.margin_samples
+    tone = 1e-3 * np.sin(2 * np.pi * 3_000 * np.arange(length) / config.audio.sample_rate)
+    return np.stack([rng.normal(0, 0.2, length), tone, np.zeros(length)])[:n_windows].astype(np.float32)
+
+
+def both(config, windows):
+    numpy = np.concatenate([mel.windows_to_input(window, 1, config) for window in windows])
+    return numpy, LogMel(config)(torch.from_numpy(windows)).numpy()
+
+
+class TestParity:
+    """Pitfall 2: one front end. Torch answers as mel.py does, whatever the scale, the norm and the hop."""
+
+    @pytest.mark.parametrize("melconfig", MELS)
+    def test_decibels_on_generated_sound(self, melconfig):
+        config = FrontEndConfig(mel=MelConfig(**dict(_fields(melconfig), normalisation="none")))
+        numpy, torched = both(config, random_windows(config))
+        assert torched.shape == (3, 1, config.mel.n_mels, config.frames_per_window)
+        assert np.abs(numpy - torched).max() < 1e-3
+
+    @pytest.mark.parametrize("melconfig", MELS)
+    def test_decibels_on_real_sound(self, melconfig, shared_data):
+        config = FrontEndConfig(mel=MelConfig(**dict(_fields(melconfig), normalisation="none")))
+        clips = itertools.islice(sorted((shared_data / "birds" / "train_audio").rglob("*.ogg")), 0, 60, 10)
+        numpy, torched = both(config, np.stack([read_window(clip, 2.0, config) for clip in clips]))
+        assert np.abs(numpy - torched).max() < 1e-3
+
+    @pytest.mark.parametrize("normalisation", ["zscore", "minmax"])
+    def test_normalised(self, normalisation):
+        config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32, normalisation=normalisation))
+        numpy, torched = both(config, random_windows(config))
+        assert np.isfinite(torched).all()
+        # Noise only: the normalised tone divides float32 rounding by a small spread in both.
+        np.testing.assert_allclose(torched, numpy, atol=1e-3)
+
+    def test_a_window_that_the_hop_does_not_divide_at_another_rate(self):
+        config = FrontEndConfig(
+            AudioConfig(8_000), WindowConfig(0.7), MelConfig(n_fft=256, hop_length=97, n_mels=16, f_max_hz=4_000.0)
+        )
+        numpy, torched = both(config, random_windows(config))
+        assert torched.shape == numpy.shape
+
+
+def _fields(config):
+    return ((name, getattr(config, name)) for name in config.__struct_fields__)
+
+
+def test_no_score_depends_on_the_batch():
+    """Pitfall 1: a window alone, and among louder ones."""
+    config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32))
+    windows, frontend = torch.from_numpy(random_windows(config)), LogMel(config)
+    together = frontend(windows * torch.tensor([[100.0], [1.0], [1.0]]))
+    torch.testing.assert_close(frontend(windows[1:2]), together[1:2], atol=1e-5, rtol=0)
+
+
+def test_computes_in_float32_under_mixed_precision():
+    config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32))
+    windows, frontend = torch.from_numpy(random_windows(config)), LogMel(config)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = frontend(windows)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, frontend(windows))
+
+
+def test_a_checkpoint_holds_no_second_front_end():
+    assert LogMel(FrontEndConfig()).state_dict() == {}
+
+
+def test_training_window_equals_prediction_window(tmp_path):
+    """A window decoded alone has the frames that it has within its soundscape's spectrogram."""
+    config = FrontEndConfig(AudioConfig(), WindowConfig(1.0), MelConfig(n_fft=1024, n_mels=32))
+    sound = np.random.default_rng(1).normal(0, 0.1, 32_000 * 4).astype(np.float32)
+    soundfile.write(tmp_path / "x.wav", sound, 32_000, subtype="FLOAT")
+    padded = np.pad(sound, config.margin_samples, mode="reflect")
+    whole = mel.windows_to_input(padded, 4, config)
+    alone = LogMel(config)(torch.from_numpy(read_window(tmp_path / "x.wav", 2.0, config))[None])
+    np.testing.assert_allclose(alone.numpy(), whole[2:3], atol=1e-3)

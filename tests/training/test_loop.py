@@ -1,0 +1,353 @@
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from birdinfer.errors import CheckpointError, ConfigError
+from birdinfer.training import loop as loop_module
+from birdinfer.training.checkpoint import load_checkpoint
+from birdinfer.training.interrupt import StopRequest
+from birdinfer.training.loop import BEST, LAST, FoldJob, check_same_recipe, train_fold
+from birdinfer.training.metadata import read_metadata
+from birdinfer.training.recipe import Recipe
+from birdinfer.training.report import Silent
+from birdinfer.training.state import TrainingState, build_optimiser, learning_rate
+
+CPU = torch.device("cpu")
+STEPS_PER_EPOCH = 4
+
+
+class Recorder(Silent):
+    def __init__(self):
+        self.messages, self.rows, self.starts, self.results = [], [], [], []
+
+    def message(self, line):
+        self.messages.append(line)
+
+    def epoch(self, row, is_best):
+        self.rows.append((row, is_best))
+
+    def start(self, start):
+        self.starts.append(start)
+
+    def finish(self, result):
+        self.results.append(result)
+
+
+def job(recipe, clips_dir, folder):
+    metadata = read_metadata(clips_dir)
+    clips = metadata.clips
+    held_out = {clip.filename for index, clip in enumerate(clips) if index % 3 == 0}
+    return FoldJob(
+        recipe,
+        metadata.species,
+        0,
+        tuple(clip for clip in clips if clip.filename not in held_out),
+        tuple(clip for clip in clips if clip.filename in held_out),
+        clips_dir,
+        folder,
+    )
+
+
+def train(job, reporter=None, stop=None):
+    return train_fold(job, CPU, reporter or Silent(), stop or StopRequest())
+
+
+def tensors(folder, name=LAST):
+    return load_checkpoint(folder / name).tensors
+
+
+def assert_same_bits(folder, other):
+    for name in (LAST, BEST):
+        mine, theirs = tensors(folder, name), tensors(other, name)
+        assert mine.keys() == theirs.keys()
+        different = [key for key in mine if not torch.equal(mine[key], theirs[key])]
+        assert different == []
+    assert (folder / "oof.csv").read_bytes() == (other / "oof.csv").read_bytes()
+    assert without_seconds(folder) == without_seconds(other)
+
+
+def without_seconds(folder):
+    with (folder / "history.csv").open(newline="") as file:
+        return [row[:-1] for row in csv.reader(file)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_recipe, clips_dir):
+    """A run that nobody disturbed."""
+    folder, reporter = tmp_path_factory.mktemp("finished"), Recorder()
+    train(job(tiny_recipe, clips_dir, folder), reporter)
+    return folder, reporter
+
+
+class TestTrainFold:
+    def test_leaves_what_was_promised(self, finished):
+        folder, reporter = finished
+        assert {path.name for path in folder.iterdir()} == {LAST, BEST, "history.csv", "oof.csv"}
+        assert len(reporter.rows) == 3
+        (start,) = reporter.starts
+        assert (start.n_training, start.n_validation, start.steps_per_epoch) == (16, 8, STEPS_PER_EPOCH)
+
+    def test_the_best_epoch_is_kept(self, finished):
+        folder, reporter = finished
+        best = load_checkpoint(folder / BEST)
+        assert best.val_macro_auc == max(row.val_macro_auc for row, _ in reporter.rows)
+        assert best.epoch == [row.epoch for row, is_best in reporter.rows if is_best][-1]
+        assert {name.split(".")[0] for name in best.tensors} == {"model"}
+
+    def test_out_of_fold_is_what_the_best_checkpoint_says(self, finished, tiny_recipe, clips_dir):
+        """The stored table can be made again from the stored weights: nothing of training mode is in it."""
+        from birdinfer.training.frontend import LogMel
+        from birdinfer.windows import read_window
+
+        folder, _ = finished
+        with (folder / "oof.csv").open(newline="") as file:
+            row = next(csv.DictReader(file))
+        model, frontend = load_checkpoint(folder / BEST).build_model(), LogMel(tiny_recipe.frontend)
+        windows = [read_window(clips_dir / "train_audio" / row["filename"], s, tiny_recipe.frontend) for s in (0, 0.5)]
+        with torch.no_grad():
+            expected = torch.sigmoid(model(frontend(torch.from_numpy(np.stack(windows))))).mean(0)
+        stored = [float(row[species.label]) for species in load_checkpoint(folder / BEST).species]
+        np.testing.assert_allclose(stored, expected, atol=1e-5)
+
+    def test_it_learns(self, clips_dir, tmp_path, plain_recipe):
+        """Four tones are told apart after a few steps."""
+        recipe = msgspec.structs.replace(
+            plain_recipe,
+            augment=msgspec.structs.replace(plain_recipe.augment, mixup_probability=0.0),
+            optim=msgspec.structs.replace(plain_recipe.optim, lr=5e-3, ema_decay=0.0, warmup_epochs=0),
+            loop=msgspec.structs.replace(plain_recipe.loop, epochs=12, batch_size=4),
+        )
+        progress = train(job(recipe, clips_dir, tmp_path))
+        assert progress.best_auc > 0.9
+        assert progress.history[-1].train_loss < 0.6 * progress.history[0].train_loss
+
+    def test_same_seed_same_bits_another_seed_others(self, finished, tiny_recipe, clips_dir, tmp_path):
+        train(job(tiny_recipe, clips_dir, tmp_path / "same"))
+        assert_same_bits(finished[0], tmp_path / "same")
+        train(job(msgspec.structs.replace(tiny_recipe, seed=1), clips_dir, tmp_path / "other"))
+        other = tensors(tmp_path / "other")
+        assert any(not torch.equal(tensor, other[name]) for name, tensor in tensors(finished[0]).items())
+
+    def test_a_loss_that_is_no_number_is_refused(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
+        monkeypatch.setattr(loop_module, "build_loss", lambda _: lambda logits, *_: logits.sum() * float("nan"))
+        with pytest.raises(ConfigError, match="no longer finite in epoch 1, step 2 - lower it"):
+            train(job(plain_recipe, clips_dir, tmp_path))
+        assert not (tmp_path / LAST).exists()
+
+    def test_clips_that_break_while_training_are_named_once(self, clips_dir, tmp_path, plain_recipe):
+        """Pitfall 13: neither training nor validation ends, and the table holds the others."""
+        whole = job(plain_recipe, clips_dir, tmp_path)
+        gone = [clips[0]._replace(path=tmp_path / "gone", filename=name) for clips, name in
+                ((whole.training, "t.ogg"), (whole.validation, "v.ogg"))]  # fmt: skip
+        recipe = msgspec.structs.replace(plain_recipe, loop=msgspec.structs.replace(plain_recipe.loop, epochs=2))
+        reporter = Recorder()
+        broken = whole._replace(
+            recipe=msgspec.structs.replace(recipe, data=msgspec.structs.replace(recipe.data, sampling_power=0.0)),
+            training=(gone[0], *whole.training[1:]),
+            validation=(gone[1], *whole.validation[1:]),
+        )
+        train(broken, reporter)
+        assert sorted(reporter.messages) == [
+            "left out, cannot be decoded: t.ogg (no such file)",
+            "left out, cannot be decoded: v.ogg (no such file)",
+        ]
+        assert len((tmp_path / "oof.csv").read_text().splitlines()) == 1 + 7
+
+    def test_a_fold_that_cannot_be_scored_keeps_its_latest_epoch(self, clips_dir, tmp_path, plain_recipe):
+        whole = job(plain_recipe, clips_dir, tmp_path)
+        progress = train(whole._replace(validation=whole.validation[:1]))
+        assert (progress.best_epoch, progress.best_auc) == (1, None)
+        assert (tmp_path / BEST).is_file()
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing is saved on the way out."""
+
+
+def die_at(monkeypatch, step, how):
+    """Let the n-th step of the optimiser (from 1) end with ``how()``."""
+    real, count = TrainingState.step, iter(range(1, 1_000))
+
+    def step_or_die(self, *arguments):
+        real(self, *arguments)
+        if next(count) == step:
+            how()
+
+    monkeypatch.setattr(TrainingState, "step", step_or_die)
+
+
+def kill():
+    raise Killed
+
+
+class TestExactResume:
+    @pytest.mark.parametrize("step", [1, 3, 4, 7, 11])
+    def test_killed_at_any_step(self, step, finished, tiny_recipe, clips_dir, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            die_at(patch, step, kill)
+            with pytest.raises(Killed):
+                train(job(tiny_recipe, clips_dir, tmp_path))
+        reporter = Recorder()
+        train(job(tiny_recipe, clips_dir, tmp_path), reporter)
+        saved_every = tiny_recipe.loop.checkpoint_every_steps
+        assert reporter.starts[0].first_step == (step - 1) // saved_every * saved_every
+        assert_same_bits(tmp_path, finished[0])
+
+    @pytest.mark.parametrize("name", ["oof_table", "evaluate", "_history_table"])
+    def test_killed_between_the_files_of_an_epoch(self, name, finished, tiny_recipe, clips_dir, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop_module, name, lambda *_: kill())
+            with pytest.raises(Killed):
+                train(job(tiny_recipe, clips_dir, tmp_path))
+        train(job(tiny_recipe, clips_dir, tmp_path))
+        assert_same_bits(tmp_path, finished[0])
+
+    @pytest.mark.parametrize(("number", "leaves"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+    def test_a_signal_saves_the_very_step(
+        self, number, leaves, finished, tiny_recipe, clips_dir, tmp_path, monkeypatch
+    ):
+        with monkeypatch.context() as patch, StopRequest() as stop:
+            die_at(patch, 5, lambda: os.kill(os.getpid(), number))
+            with pytest.raises(leaves) as left:
+                train(job(tiny_recipe, clips_dir, tmp_path), stop=stop)
+        if number == signal.SIGTERM:
+            assert left.value.code == 143
+        reporter = Recorder()
+        train(job(tiny_recipe, clips_dir, tmp_path), reporter)
+        assert reporter.starts[0].first_step == 5
+        assert_same_bits(tmp_path, finished[0])
+
+    def test_sigkill_of_the_process(self, finished, tiny_recipe, clips_dir, tmp_path):
+        """No stand-in: a process of its own, killed within an epoch."""
+        from birdinfer.training.recipe_file import write_recipe
+
+        (tmp_path / "tiny.toml").write_text(write_recipe(tiny_recipe))
+        program = f"""
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from birdinfer.training.recipe_file import load_recipe
+from birdinfer.training.state import TrainingState
+import importlib.util
+spec = importlib.util.spec_from_file_location("loop_tests", {__file__!r})
+tests = importlib.util.module_from_spec(spec); spec.loader.exec_module(tests)
+real, count = TrainingState.step, iter(range(1, 99))
+def step(self, *arguments):
+    real(self, *arguments)
+    if next(count) == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+TrainingState.step = step
+recipe = load_recipe(Path({str(tmp_path / "tiny.toml")!r}))
+tests.train(tests.job(recipe, Path({str(clips_dir)!r}), Path({str(tmp_path / "run")!r})))
+"""
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        train(job(tiny_recipe, clips_dir, tmp_path / "run"))
+        assert_same_bits(tmp_path / "run", finished[0])
+
+    def test_worker_processes_change_nothing(self, finished, tiny_recipe, clips_dir, tmp_path):
+        recipe = msgspec.structs.replace(tiny_recipe, loop=msgspec.structs.replace(tiny_recipe.loop, num_workers=1))
+        train(job(recipe, clips_dir, tmp_path))
+        assert_same_bits(tmp_path, finished[0])
+
+    def test_another_recipe_is_refused(self, finished, tiny_recipe, clips_dir):
+        other = msgspec.structs.replace(tiny_recipe, optim=msgspec.structs.replace(tiny_recipe.optim, lr=0.5))
+        with pytest.raises(CheckpointError, match=r"was trained with optim\.lr = 0\.003, asked is 0\.5 - resume with"):
+            train(job(other, clips_dir, finished[0]))
+
+    def test_other_species_are_refused(self, finished, tiny_recipe, clips_dir):
+        mine = job(tiny_recipe, clips_dir, finished[0])
+        with pytest.raises(CheckpointError, match="other species"):
+            train(mine._replace(species=mine.species[::-1]))
+
+    def test_tensors_of_another_model_are_refused(self, finished, tiny_recipe):
+        model = torch.nn.Linear(2, 2)
+        state = TrainingState(model, tiny_recipe.optim, torch.amp.GradScaler("cpu", enabled=False))
+        with pytest.raises(CheckpointError, match="does not fit the model"):
+            state.restore(load_checkpoint(finished[0] / LAST))
+
+    def test_a_scaler_comes_back(self, finished, tiny_recipe, tmp_path):
+        checkpoint = load_checkpoint(finished[0] / LAST)
+        state = TrainingState(
+            checkpoint.build_model(), msgspec.structs.replace(tiny_recipe.optim, ema_decay=0.0), FakeScaler()
+        )
+        checkpoint.header.progress.scaler["scale"] = 8.0
+        state.restore(checkpoint)
+        assert state.scaler.loaded == {"scale": 8.0}
+
+
+class FakeScaler:
+    def load_state_dict(self, state):
+        self.loaded = state
+
+
+def test_keys_that_change_no_result_may_differ(tmp_path):
+    a, b = Recipe(), Recipe(name="b", loop=msgspec.structs.replace(Recipe().loop, num_workers=4))
+    check_same_recipe(a, b, tmp_path)
+    with pytest.raises(CheckpointError, match="and 1 more keys differ"):
+        check_same_recipe(a, msgspec.structs.replace(b, seed=1, model=msgspec.structs.replace(a.model, backbone="x")),
+                          tmp_path)  # fmt: skip
+
+
+class TestSchedule:
+    CONFIG = Recipe().optim
+
+    def test_warms_up_peaks_and_falls(self):
+        rates = [learning_rate(step, 100, 10, self.CONFIG) for step in range(100)]
+        assert rates[0] == pytest.approx(self.CONFIG.lr / 10)
+        assert max(rates) == rates[9] == rates[10] == self.CONFIG.lr
+        assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+        assert rates[-1] == pytest.approx(self.CONFIG.lr * self.CONFIG.final_lr_share, rel=0.1)
+
+    @pytest.mark.parametrize("n_warmup", [0, 5, 50])
+    def test_short_runs(self, n_warmup):
+        assert all(0 < learning_rate(step, 5, n_warmup, self.CONFIG) <= self.CONFIG.lr for step in range(5))
+
+
+def test_biases_and_norms_are_not_decayed():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    decayed, others = build_optimiser(model, Recipe().optim).param_groups
+    assert [x.ndim for x in decayed["params"]] == [4]
+    assert decayed["weight_decay"] > others["weight_decay"] == 0
+    assert len(others["params"]) == 3
+
+
+class TestStopRequest:
+    def test_a_second_signal_does_not_wait(self):
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.requested
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def test_puts_the_handlers_back(self):
+        before = signal.getsignal(signal.SIGTERM)
+        with StopRequest() as stop:
+            assert signal.getsignal(signal.SIGTERM) != before
+            stop.check()
+        assert signal.getsignal(signal.SIGTERM) == before
+
+    def test_outside_the_main_thread_it_does_nothing(self):
+        problems = []
+
+        def enter():
+            try:
+                with StopRequest():
+                    pass
+            except ValueError as error:
+                problems.append(error)
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        assert problems == []

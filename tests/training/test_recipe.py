@@ -1,0 +1,93 @@
+import msgspec
+import pytest
+
+from birdinfer.errors import ConfigError, InputNotFoundError
+from birdinfer.training.recipe import Recipe, flatten
+from birdinfer.training.recipe_file import load_recipe, write_recipe
+
+
+@pytest.fixture
+def toml(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+class TestLoadRecipe:
+    def test_without_a_file_it_is_the_defaults(self):
+        assert load_recipe(None) == Recipe()
+
+    def test_is_called_like_its_file_unless_it_says_otherwise(self, toml):
+        assert load_recipe(toml("seed = 3")).name == "mine"
+        assert load_recipe(toml('name = "other"')).name == "other"
+
+    def test_reads_nested_tables(self, toml):
+        recipe = load_recipe(toml('[optim]\nlr = 1\n[frontend.mel]\nn_mels = 64\n[model]\nbackbone = "x"'))
+        assert (recipe.optim.lr, recipe.frontend.mel.n_mels, recipe.model.backbone) == (1.0, 64, "x")
+
+    @pytest.mark.parametrize(
+        ("override", "key", "value"),
+        [
+            ("optim.lr=3e-4", "optim.lr", 3e-4),
+            (" loop.epochs = 7 ", "loop.epochs", 7),
+            ("model.backbone=lcnet_035", "model.backbone", "lcnet_035"),
+            ('model.backbone="lcnet_035"', "model.backbone", "lcnet_035"),
+            ("augment.background_dir=../a b/c", "augment.background_dir", "../a b/c"),
+            ("augment.background_snr_db=[0, 10]", "augment.background_snr_db", [0.0, 10.0]),
+            ("model.pretrained=true", "model.pretrained", True),
+            ("frontend.mel.n_mels=64", "frontend.mel.n_mels", 64),
+        ],
+    )
+    def test_overrides_are_toml_values(self, override, key, value):
+        assert flatten(load_recipe(None, [override]))[key] == (tuple(value) if isinstance(value, list) else value)
+
+    def test_missing_file(self, tmp_path):
+        with pytest.raises(InputNotFoundError, match="no such recipe"):
+            load_recipe(tmp_path / "none.toml")
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("lr = = 3", ["is not TOML"]),
+            ("[optim]\nlr = 2.0", ["mine.toml: optim.lr", "is 2.0", "<= 1"]),
+            ("[optim]\nlr = 'fast'", ["optim.lr", "is 'fast'", "float"]),
+            ("[optim]\nlrr = 0.1", ["optim.lrr", "no such key", "did you mean lr?"]),
+            ("[optimm]\nlr = 0.1", ["optimm", "no such key", "did you mean optim?"]),
+            ("[optim]\nqqqqq = 0.1", ["known are lr, weight_decay"]),
+            ("[frontend.mel]\nn_mels = 4", ["frontend.mel", "n_mels is 4", "8 to 512"]),
+            ("[frontend.mel]\nscale = 'bark'", ["frontend.mel.scale", "is 'bark'"]),
+            ("[frontend.mel]\nf_max_hz = 20000.0", ["frontend", "mel.f_max_hz is 20000"]),
+            ("[augment]\nbackground_snr_db = [9, 3]", ["augment", "[9.0, 3.0]", "from <= to"]),
+            ("[augment]\nbackground_snr_db = [9, 'x']", ["augment.background_snr_db", "is [9, 'x']"]),
+            ("[loop]\nepochs = 0", ["loop.epochs", "is 0", ">= 1"]),
+            ("name = 'a/b'", ["name is 'a/b'"]),
+            ("optim = 3", ["optim", "is 3", "object"]),
+        ],
+    )
+    def test_refuses_with_file_key_value_and_what_is_allowed(self, toml, text, words):
+        with pytest.raises(ConfigError) as caught:
+            load_recipe(toml(text))
+        assert all(word in str(caught.value) for word in words), caught.value
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("override", ["lr", "=3", "optim..lr=3", "seed.deep=1"])
+    def test_refuses_overrides_that_are_none(self, override):
+        with pytest.raises(ConfigError, match="--set"):
+            load_recipe(None, ["seed=1", override])
+
+
+class TestWriteRecipe:
+    def test_reads_back_equal(self, toml, tiny_recipe):
+        odd = msgspec.structs.replace(
+            tiny_recipe, optim=msgspec.structs.replace(tiny_recipe.optim, lr=1e-5), name='a "b" é'
+        )
+        assert load_recipe(toml(write_recipe(odd))) == odd
+
+    def test_writes_every_value_out(self):
+        text = write_recipe(Recipe())
+        assert "[frontend.mel]\nn_fft = 2048\n" in text
+        assert "\n[loop]\nepochs = 20\n" in text
+        assert "[frontend]" not in text

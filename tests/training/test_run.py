@@ -1,0 +1,276 @@
+import csv
+import json
+import math
+
+import msgspec
+import pytest
+import torch
+from tiny_clips import LABELS, write_clips
+
+from birdinfer.cli import train as command
+from birdinfer.cli.app import main
+from birdinfer.errors import CheckpointError, ConfigError, MissingExtraError
+from birdinfer.training import run as run_module
+from birdinfer.training.checkpoint import EpochRow, load_checkpoint
+from birdinfer.training.recipe import DataConfig
+from birdinfer.training.recipe_file import load_recipe, write_recipe
+from birdinfer.training.report import FoldResult, FoldStart, Silent
+from birdinfer.training.run import choose_device, debug, summarise, train
+
+
+class Recorder(Silent):
+    def __init__(self):
+        self.messages, self.results = [], []
+
+    def message(self, line):
+        self.messages.append(line)
+
+    def finish(self, result):
+        self.results.append(result)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, plain_recipe, clips_dir):
+    """All three folds of a run."""
+    run_dir, reporter = tmp_path_factory.mktemp("runs") / "tiny", Recorder()
+    results = train(plain_recipe, clips_dir, run_dir, None, "cpu", reporter)
+    return run_dir, results, reporter
+
+
+class TestTrain:
+    def test_every_fold_leaves_its_files(self, finished):
+        run_dir, results, _ = finished
+        names = {"best.safetensors", "last.safetensors", "history.csv", "oof.csv", "metrics.json", "recipe.toml"}
+        assert [result.fold for result in results] == [0, 1, 2]
+        for fold in range(3):
+            assert {path.name for path in (run_dir / f"fold{fold}").iterdir()} == names
+            assert load_checkpoint(run_dir / f"fold{fold}" / "best.safetensors").fold == fold
+
+    def test_folds_are_written_with_labels_as_text(self, finished):
+        with (finished[0] / "folds.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["filename", "primary_label", "group", "fold"]
+        assert {row["primary_label"] for row in rows} == set(LABELS)
+        assert {row["fold"] for row in rows} == {"0", "1", "2"}
+
+    def test_every_clip_is_validated_once(self, finished):
+        names = []
+        for fold in range(3):
+            with (finished[0] / f"fold{fold}" / "oof.csv").open(newline="") as file:
+                names += [row["filename"] for row in csv.DictReader(file)]
+        assert len(names) == len(set(names)) == 24
+
+    def test_metrics_and_summary(self, finished):
+        run_dir, results, _ = finished
+        metrics = json.loads((run_dir / "fold1" / "metrics.json").read_text())
+        assert metrics["macro_auc"] == results[1].macro_auc
+        assert metrics["n_training_clips"] + metrics["n_validation_clips"] == 24
+        assert metrics["versions"]["torch"] == torch.__version__
+        summary = json.loads((run_dir / "summary.json").read_text())
+        assert summary["mean_macro_auc"] == pytest.approx(sum(result.macro_auc for result in results) / 3)
+        assert summary["n_failed"] == 0
+
+    def test_the_recipe_reads_back(self, finished, plain_recipe):
+        assert load_recipe(finished[0] / "fold0" / "recipe.toml") == plain_recipe
+
+    def test_says_what_it_runs_on(self, finished):
+        assert finished[2].messages[0].startswith("training on the CPU with")
+
+    def test_what_is_there_is_not_touched(self, finished, plain_recipe, clips_dir):
+        with pytest.raises(CheckpointError, match=r"fold0.*is already there - go on with --resume"):
+            train(plain_recipe, clips_dir, finished[0], [0], "cpu", Silent())
+
+    def test_resuming_what_is_finished_says_so(self, finished, plain_recipe, clips_dir):
+        reporter = Recorder()
+        before = (finished[0] / "fold0" / "last.safetensors").stat().st_mtime_ns
+        (result,) = train(plain_recipe, clips_dir, finished[0], [0], "cpu", reporter, resume=True)
+        assert "fold 0 is finished already" in reporter.messages
+        assert result == finished[1][0]
+        assert (finished[0] / "fold0" / "last.safetensors").stat().st_mtime_ns == before
+
+    def test_resuming_with_another_recipe_is_refused(self, finished, plain_recipe, clips_dir):
+        other = msgspec.structs.replace(plain_recipe, seed=9)
+        with pytest.raises(CheckpointError, match="seed = 0, asked is 9"):
+            train(other, clips_dir, finished[0], [0], "cpu", Silent(), resume=True)
+
+    def test_other_data_is_refused(self, finished, plain_recipe, tmp_path):
+        data = write_clips(tmp_path / "data", clips_per_label=3)
+        with pytest.raises(CheckpointError, match=r"folds\.csv: holds other clips or folds"):
+            train(plain_recipe, data, finished[0], [0], "cpu", Silent(), resume=True)
+
+    def test_a_fold_that_fails_does_not_stop_the_others(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
+        real = run_module.train_fold
+
+        def fail_on_fold_1(job, *arguments):
+            if job.fold == 1:
+                raise RuntimeError("CUDA out of memory\nTried to allocate")
+            return real(job, *arguments)
+
+        monkeypatch.setattr(run_module, "train_fold", fail_on_fold_1)
+        results = train(plain_recipe, clips_dir, tmp_path / "r", None, "cpu", Silent())
+        assert [result.problem for result in results] == ["", "CUDA out of memory Tried to allocate", ""]
+        assert json.loads((tmp_path / "r" / "summary.json").read_text())["n_failed"] == 1
+        with pytest.raises(RuntimeError, match="out of memory"):
+            train(plain_recipe, clips_dir, tmp_path / "single", [1], "cpu", Silent())
+
+    def test_a_fold_that_does_not_exist(self, plain_recipe, clips_dir, tmp_path):
+        with pytest.raises(ConfigError, match="is 3, the recipe has folds 0 to 2"):
+            train(plain_recipe, clips_dir, tmp_path, [3], "cpu", Silent())
+
+    def test_folds_from_a_column_with_a_leak(self, plain_recipe, tmp_path):
+        data = write_clips(tmp_path / "data", clips_per_label=3)
+        table = (data / "train.csv").read_text().splitlines()
+        rows = [f"{row.rsplit(',', 1)[0]},same author,{1 + index % 2}" for index, row in enumerate(table[1:])]
+        (data / "train.csv").write_text("\n".join([f"{table[0]},my_fold", *rows]))
+        recipe = msgspec.structs.replace(plain_recipe, data=DataConfig(n_folds=2, fold_column="my_fold", max_clips=9))
+        reporter = Recorder()
+        train(recipe, data, tmp_path / "run", [0], "cpu", reporter)
+        assert any("1 authors are in training and validation" in line for line in reporter.messages)
+        assert len((tmp_path / "run" / "folds.csv").read_text().splitlines()) == 1 + 9
+
+    def test_a_fold_left_without_clips_by_the_choice_of_a_few(self, plain_recipe, clips_dir, tmp_path):
+        recipe = msgspec.structs.replace(plain_recipe, data=DataConfig(n_folds=3, max_clips=1))
+        results = train(recipe, clips_dir, tmp_path / "all", None, "cpu", Silent())
+        assert all("has no clips to" in result.problem for result in results)
+        with pytest.raises(ConfigError, match="has no clips to"):
+            train(recipe, clips_dir, tmp_path / "one", [0], "cpu", Silent())
+
+
+class TestDevice:
+    def test_unknown(self):
+        with pytest.raises(ConfigError, match="is 'tpu', allowed are auto, cpu, cuda"):
+            choose_device("tpu", Silent())
+
+    def test_no_gpu(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert choose_device("auto", Silent()).type == "cpu"
+        with pytest.raises(ConfigError, match="finds no GPU"):
+            choose_device("cuda", Silent())
+
+    @pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "fp16")])
+    def test_gpu(self, monkeypatch, has_bf16, precision):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+        reporter = Recorder()
+        assert choose_device("auto", reporter).type == "cuda"
+        assert reporter.messages == [f"training on H200, mixed precision in {precision} if the recipe says so"]
+
+
+def test_summary_leaves_out_what_has_no_score():
+    results = [FoldResult(0, "", 0.8), FoldResult(1, "", 0.9), FoldResult(2, "failed"), FoldResult(3)]
+    summary = summarise(results)
+    assert summary["mean_macro_auc"] == pytest.approx(0.85)
+    assert summary["std_macro_auc"] == pytest.approx(math.sqrt(0.005))
+    assert summary["n_failed"] == 1
+    assert summarise([FoldResult(0)])["mean_macro_auc"] is None
+
+
+def test_debug_is_the_same_recipe_on_less(plain_recipe):
+    small = debug(plain_recipe)
+    assert (small.name, small.data.max_clips, small.loop.epochs) == ("tiny-debug", 1_000, 2)
+    assert small.model == plain_recipe.model
+
+
+class TestCommand:
+    @pytest.fixture
+    def birdinfer(self, capsys):
+        def run(*arguments):
+            with pytest.raises(SystemExit) as left:
+                main([str(argument) for argument in arguments])
+            printed = capsys.readouterr()
+            return left.value.code or 0, printed.out, printed.err
+
+        return run
+
+    @pytest.fixture
+    def arguments(self, plain_recipe, clips_dir, tmp_path):
+        path = tmp_path / "tiny.toml"
+        path.write_text(write_recipe(plain_recipe))
+        return ["train", "--recipe", path, "--data", clips_dir, "--runs-dir", tmp_path / "runs", "--device", "cpu"]
+
+    def test_trains_a_fold_and_says_so(self, birdinfer, arguments, tmp_path):
+        code, out, err = birdinfer(*arguments, "--fold", "1", "--run", "mine", "--set", "optim.lr=1e-4")
+        assert code == 0
+        assert "mine/fold1: macro AUC" in out
+        assert "epoch   1/1" in err
+        assert load_checkpoint(tmp_path / "runs" / "mine" / "fold1" / "best.safetensors").recipe.optim.lr == 1e-4
+
+    def test_quiet_debug(self, birdinfer, arguments, tmp_path):
+        code, out, err = birdinfer(*arguments, "--debug", "--quiet")
+        assert (code, err) == (0, "")
+        assert "tiny-debug/fold0" in out
+        assert len((tmp_path / "runs" / "tiny-debug" / "fold0" / "history.csv").read_text().splitlines()) == 1 + 2
+
+    def test_all_folds_one_of_which_fails(self, birdinfer, arguments, monkeypatch):
+        real = run_module.train_fold
+
+        def fail_on_fold_1(job, *rest):
+            if job.fold == 1:
+                raise ConfigError("augment.background_dir", "[gone]")
+            return real(job, *rest)
+
+        monkeypatch.setattr(run_module, "train_fold", fail_on_fold_1)
+        code, out, err = birdinfer(*arguments, "--fold", "all")
+        assert code == 3
+        assert "fold 1 failed: augment.background_dir: [gone]" in err
+        assert "over 2 folds, 1 failed" in out
+
+    @pytest.mark.parametrize(
+        ("more", "words"),
+        [
+            (["--fold", "two"], "--fold: is 'two'"),
+            (["--run", "../elsewhere"], "is no name for a folder"),
+            (["--set", "optim.lr=7"], "optim.lr: is 7"),
+        ],
+    )
+    def test_refusals_are_one_line(self, birdinfer, arguments, more, words):
+        code, out, err = birdinfer(*arguments, *more)
+        assert (code, out) == (2, "")
+        assert words in err
+        assert err.count("\n") == 1
+
+    def test_a_missing_extra_is_named(self, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(MissingExtraError, match=r"birdinfer\[train\]"):
+            command._need_the_extra()
+
+
+class TestProgressInATerminal:
+    def test_bar_with_loss_score_and_speed(self, monkeypatch):
+        import io
+
+        from rich.console import Console
+
+        screen = io.StringIO()
+        monkeypatch.setattr(
+            "birdinfer.cli.console.stderr",
+            lambda: Console(file=screen, force_terminal=True, width=140, highlight=False),
+        )
+        with command.TrainingProgress(quiet=False) as progress:
+            progress.start(FoldStart(0, 10, 5, 2, 10, first_step=5, batch_size=4))
+            progress.step(10, 0.25)
+            progress.epoch(EpochRow(1, 0.25, 0.3, 0.75, 0.5, 1e-3, 2.0), is_best=True)
+            progress.step(20, 0.125)
+            progress.finish(FoldResult(0))
+            progress.finish(FoldResult(1, "no [bold] luck"))
+        shown = screen.getvalue()
+        for words in ("resumed at step 5", "loss 0.1250, macro AUC 0.7500", "samples/s", "no [bold] luck"):
+            assert words in shown
+
+    def test_a_score_that_does_not_exist_is_a_dash(self):
+        assert command._score(None) == "-"
+
+
+def test_default_recipe_is_used_where_it_is(monkeypatch, tmp_path, clips_dir):
+    """Without --recipe: train/efficientnet_b0.toml of the working folder, else the built-in defaults."""
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_module, "train", lambda recipe, *_, **__: seen.append(recipe.name) or [])
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            main(["train", "--data", str(clips_dir)])
+        (tmp_path / "train").mkdir(exist_ok=True)
+        (tmp_path / "train" / "efficientnet_b0.toml").write_text("seed = 1")
+    assert seen == ["default", "efficientnet_b0"]
