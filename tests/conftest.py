@@ -7,6 +7,8 @@ import pytest
 import soundfile
 from making import SAMPLE_RATE, tone, write_bundle
 
+from birdinfer.cli.app import main
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -37,3 +39,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """Make a bundle of one's own, to break it."""
     return lambda **options: write_bundle(tmp_path / "bundle", **options)
+
+
+@pytest.fixture
+def birdinfer(capsys):
+    """``birdinfer("predict", folder)`` -> (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return left.value.code or 0, printed.out, printed.err
+
+    return run

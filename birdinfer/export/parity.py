@@ -13,7 +13,7 @@ import torch
 from birdinfer import mel
 from birdinfer.config import FrontEndConfig
 from birdinfer.engines import load_engine
-from birdinfer.errors import AudioError, ParityError
+from birdinfer.errors import AudioError, InputNotFoundError, ParityError
 from birdinfer.scores import sigmoid
 from birdinfer.windows import read_window
 
@@ -40,7 +40,7 @@ def real_windows(clips: Iterable[Path], frontend: FrontEndConfig) -> Float32:
         tried += 1
         try:
             windows.append(mel.windows_to_input(read_window(clip, 0.0, frontend), 1, frontend))
-        except AudioError:
+        except (AudioError, InputNotFoundError):
             continue  # training has listed it already; here any other clip serves as well
         if len(windows) == N_WINDOWS:
             break

@@ -1,0 +1,188 @@
+"""A run -> a bundle, whole or not at all. The runs here are written, not trained: only their form matters."""
+
+import json
+import shutil
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from making import LABELS, SAMPLE_RATE, tone
+
+from birdinfer import Bundle, Predictor
+from birdinfer.config import FrontEndConfig, MelConfig, PostConfig, WindowConfig
+from birdinfer.errors import AudioError, BirdinferError, CheckpointError, InputNotFoundError, LabelError, OutputError
+from birdinfer.export import bundler
+from birdinfer.export.bundler import export_run
+from birdinfer.labels import Species
+from birdinfer.training.checkpoint import MODEL, EpochRow, Header, Progress, save_checkpoint
+from birdinfer.training.models import build_model
+from birdinfer.training.recipe import ModelConfig, Recipe
+
+FRONTEND = FrontEndConfig(window=WindowConfig(1.0, 0.1), mel=MelConfig(n_fft=1024, n_mels=32))
+RECIPE = Recipe(
+    name="tiny", frontend=FRONTEND, model=ModelConfig(backbone="test_efficientnet"), post=PostConfig((0.25, 0.5, 0.25))
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for index in range(6):
+        path = folder / "train_audio" / LABELS[index % 4] / f"{index}.ogg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, tone(2.0, hz=500.0 * (index + 1), seed=index), SAMPLE_RATE)
+    return folder
+
+
+def write_fold(run, fold, data, recipe=RECIPE, labels=LABELS):
+    """A fold as training leaves it."""
+    folder = run / f"fold{fold}"
+    folder.mkdir(parents=True)
+    model = build_model(recipe.model, len(labels), start=False)
+    row = EpochRow(1, 0.5, 0.6, 0.75 + fold / 100, 0.5, 1e-3, 1.0)
+    header = Header(
+        recipe,
+        tuple(Species(label) for label in labels),
+        fold,
+        Progress(epoch=1, best_epoch=1, best_auc=row.val_macro_auc, history=[row]),
+        str(data),
+        {"torch": "2"},
+    )
+    save_checkpoint(folder / "best.safetensors", header, {MODEL + k: v for k, v in model.state_dict().items()})
+    clips = sorted(path.relative_to(data / "train_audio") for path in data.glob("train_audio/*/*.ogg"))
+    oof = pd.DataFrame(np.full((len(clips), len(labels)), 0.1 * (fold + 1)), columns=list(labels))
+    oof.insert(0, "filename", [str(clip) for clip in clips])
+    oof.insert(1, "primary_label", [clip.parts[0] for clip in clips])
+    oof.to_csv(folder / "oof.csv", index=False)
+
+
+@pytest.fixture
+def run(tmp_path, data):
+    """A run of one fold; add more with write_fold."""
+    write_fold(tmp_path / "runs" / "tiny", 0, data)
+    return tmp_path / "runs" / "tiny"
+
+
+def test_a_run_becomes_a_bundle_that_predicts(run, data, tmp_path, soundscapes):
+    write_fold(run, 1, data)
+    lines = []
+    bundle = export_run(run, tmp_path / "exports" / "tiny", report=lines.append)
+    manifest = Bundle.load(tmp_path / "exports" / "tiny").manifest
+    assert bundle.labels == LABELS
+    assert [(member.file, member.fold, member.backbone) for member in manifest.members] == [
+        ("fold0.onnx", 0, "test_efficientnet"),
+        ("fold1.onnx", 1, "test_efficientnet"),
+    ]
+    assert [member.out_of_fold_macro_auc for member in manifest.members] == [0.75, 0.76]
+    assert all(member.max_probability_difference < 1e-4 for member in manifest.members)
+    assert manifest.frontend == FRONTEND
+    assert manifest.post.smoothing_kernel == (0.25, 0.5, 0.25)
+    np.testing.assert_allclose(manifest.fallback_probabilities, 0.15, rtol=1e-5)
+    assert msgspec.convert(manifest.provenance.recipe, Recipe) == RECIPE
+    assert {"torch", "onnx", "onnxruntime", "birdinfer"} <= set(manifest.provenance.versions)
+    assert "fold1: test_efficientnet, out-of-fold macro AUC 0.7600, largest |p_onnx - p_torch|" in lines[1]
+    assert Predictor(bundle).predict(soundscapes / "site_2.ogg").shape == (8, 4)
+    assert str(tmp_path) not in (bundle.folder / "manifest.json").read_text()
+    assert [path.name for path in (tmp_path / "exports").iterdir()] == ["tiny"]
+
+
+def test_an_older_bundle_is_replaced(run, data, tmp_path):
+    out = tmp_path / "exports" / "tiny"
+    write_fold(run, 1, data)
+    export_run(run, out)
+    shutil.rmtree(run / "fold1")
+    export_run(run, out)
+    assert sorted(path.name for path in out.iterdir()) == ["fold0.onnx", "manifest.json"]
+
+
+def test_a_failed_parity_leaves_the_older_bundle(run, tmp_path, monkeypatch):
+    out = tmp_path / "exports" / "tiny"
+    export_run(run, out)
+    before = (out / "manifest.json").read_bytes()
+    monkeypatch.setattr("birdinfer.export.parity.TOLERANCE", -1.0)
+    with pytest.raises(BirdinferError, match=r"differs from its torch model .* no bundle was written"):
+        export_run(run, out)
+    assert (out / "manifest.json").read_bytes() == before
+    assert [path.name for path in out.parent.iterdir()] == ["tiny"]
+
+
+def test_a_folder_with_other_things_is_never_touched(run, tmp_path):
+    precious = tmp_path / "thesis" / "chapter1.txt"
+    precious.parent.mkdir()
+    precious.write_text("years of work")
+    with pytest.raises(OutputError, match="holds other things than a bundle"):
+        export_run(run, precious.parent)
+    assert precious.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(parents=True)])
+def test_no_run_and_no_fold(tmp_path, make):
+    make(tmp_path / "runs" / "x")
+    with pytest.raises(InputNotFoundError, match="birdinfer train makes one"):
+        export_run(tmp_path / "runs" / "x", tmp_path / "out")
+
+
+def test_folds_of_other_labels_are_refused(run, data, tmp_path):
+    write_fold(run, 1, data, labels=("a", "b", "c", "d"))
+    with pytest.raises(LabelError, match="fold1: was trained on other labels than"):
+        export_run(run, tmp_path / "out")
+
+
+def test_folds_of_other_front_ends_are_refused(run, data, tmp_path):
+    other = msgspec.structs.replace(RECIPE, frontend=FrontEndConfig())
+    write_fold(run, 1, data, other)
+    with pytest.raises(CheckpointError, match="fold1: has another front end than"):
+        export_run(run, tmp_path / "out")
+
+
+def test_clips_that_have_moved_are_found_by_data(run, data, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(data, moved)
+    checkpoint = bundler.load_checkpoint(run / "fold0" / "best.safetensors")
+    header = msgspec.structs.replace(checkpoint.header, data_dir="/nowhere")
+    save_checkpoint(checkpoint.path, header, checkpoint.tensors)
+    with pytest.raises(AudioError, match="name the data folder: --data"):
+        export_run(run, tmp_path / "out")
+    export_run(run, tmp_path / "out", moved)
+
+
+def test_a_fold_without_out_of_fold_scores_is_refused(run, tmp_path):
+    (run / "fold0" / "oof.csv").unlink()
+    with pytest.raises(InputNotFoundError, match=r"oof.csv: is missing - train the fold to its end"):
+        export_run(run, tmp_path / "out")
+
+
+def test_a_place_that_cannot_be_written_is_named(run, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="choose another place: --out"):
+        export_run(run, tmp_path / "file" / "bundle")
+
+
+class TestCommand:
+    def test_takes_the_latest_run(self, run, data, tmp_path, birdinfer, monkeypatch):
+        write_fold(tmp_path / "runs" / "older", 0, data)
+        import os
+
+        os.utime(tmp_path / "runs" / "older" / "fold0" / "best.safetensors", (1, 1))
+        monkeypatch.chdir(tmp_path)
+        code, _, err = birdinfer("export", "--onnx")
+        assert code == 0
+        assert "exports/tiny: 1 members, 4 labels" in err
+        manifest = json.loads((tmp_path / "exports" / "tiny" / "manifest.json").read_text())
+        assert manifest["name"] == "tiny"
+
+    def test_without_a_run_says_how_to_make_one(self, tmp_path, birdinfer, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        code, _, err = birdinfer("export")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "runs: holds no trained run - birdinfer train --fold 0 makes one" in err
+
+    def test_without_torch_says_what_to_install(self, birdinfer, monkeypatch):
+        import sys
+
+        monkeypatch.setitem(sys.modules, "birdinfer.export.bundler", None)
+        code, _, err = birdinfer("export")
+        assert code == 2
+        assert 'pip install "birdinfer[export]"' in err
