@@ -63,7 +63,7 @@ class Progress(msgspec.Struct):
     """From 1; 0 before the first validation."""
     best_auc: float | None = None
     history: list[EpochRow] = msgspec.field(default_factory=list)
-    scaler: dict[str, float] = msgspec.field(default_factory=dict)
+    scaler: dict[str, int | float] = msgspec.field(default_factory=dict)
 
 
 class Header(msgspec.Struct, frozen=True):

@@ -111,9 +111,9 @@ def learning_rate(step: int, n_steps: int, n_warmup: int, config: OptimConfig) -
     return float(config.lr * share)
 
 
-def scaler_state(scaler: torch.amp.GradScaler) -> dict[str, float]:
-    """The scaler's few numbers, empty if it is not used."""
-    return {name: float(value) for name, value in scaler.state_dict().items()}
+def scaler_state(scaler: torch.amp.GradScaler) -> dict[str, int | float]:
+    """The scaler's few numbers, empty if it is not used; integers stay integers, for the scaler insists."""
+    return {name: value if isinstance(value, int) else float(value) for name, value in scaler.state_dict().items()}
 
 
 def new_progress(progress: Progress) -> Progress:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -91,3 +93,24 @@ class TestWriteRecipe:
         assert "[frontend.mel]\nn_fft = 2048\n" in text
         assert "\n[loop]\nepochs = 20\n" in text
         assert "[frontend]" not in text
+
+
+SHIPPED = sorted((Path(__file__).parents[2] / "train").glob("*.toml"))
+
+
+class TestShippedRecipes:
+    @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+    def test_they_load_and_their_models_can_be_built(self, path):
+        from birdinfer.training.models import build_model
+
+        recipe = load_recipe(path)
+        assert recipe.name == path.stem
+        build_model(recipe.model, 3, start=False)
+
+    def test_two_folds_of_the_demo_fit_into_its_bundle(self):
+        """2.8 MB of float32 for both graphs."""
+        from birdinfer.training.models import build_model
+
+        recipe = load_recipe(next(path for path in SHIPPED if path.stem == "demo"))
+        model = build_model(recipe.model, 8, start=False)
+        assert recipe.data.n_folds * 4 * sum(parameter.numel() for parameter in model.parameters()) < 2.8e6
