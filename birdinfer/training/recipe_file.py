@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import msgspec.inspect
 
 from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.training.recipe import Recipe
@@ -90,7 +91,27 @@ def _refusal(error: msgspec.ValidationError, table: Table, source: str) -> Confi
     told = what.replace("`", "")
     if isinstance(value, dict):
         return ConfigError(f"{source}: {'.'.join(names)}" if names else source, told)
-    return ConfigError(f"{source}: {'.'.join(names)}", f"is {value!r}, {told[:1].lower()}{told[1:]}")
+    allowed = _allowed(names)
+    return ConfigError(
+        f"{source}: {'.'.join(names)}",
+        f"is {value!r}, {told[:1].lower()}{told[1:]}",
+        allowed and f"allowed is {allowed}",
+    )
+
+
+def _allowed(names: Sequence[str]) -> str:
+    """A key's whole range ("0 < lr <= 1"), or its choices; "" for what has neither."""
+    kind: Any = msgspec.inspect.type_info(Recipe)
+    for name in names:
+        fields = {field.name: field.type for field in getattr(kind, "fields", ())}
+        kind = fields.get(name)
+    if isinstance(kind, msgspec.inspect.LiteralType):
+        return " or ".join(str(value) for value in kind.values)
+    if not isinstance(kind, (msgspec.inspect.IntType, msgspec.inspect.FloatType)):
+        return ""
+    low = f"{kind.ge:g} <= " if kind.ge is not None else f"{kind.gt:g} < " if kind.gt is not None else ""
+    high = f" <= {kind.le:g}" if kind.le is not None else f" < {kind.lt:g}" if kind.lt is not None else ""
+    return f"{low}{names[-1]}{high}" if low or high else ""
 
 
 def _lookup(table: Any, names: Sequence[str]) -> Any:
