@@ -75,7 +75,8 @@ def read_segment(path: Path, start_seconds: float, n_samples: int, sample_rate: 
         begin = min(round(start_seconds * file.samplerate), file.frames)
         count = -(-n_samples * file.samplerate // sample_rate)
         try:
-            file.seek(begin)
+            if begin:  # not every format can seek, and none needs to for its beginning
+                file.seek(begin)
             samples = file.read(count, dtype="float32", always_2d=True).mean(axis=1)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise AudioError(path, f"cannot be decoded at {start_seconds:.1f} s ({_reason(error)})") from error

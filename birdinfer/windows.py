@@ -63,7 +63,7 @@ def read_window(path: Path, start_seconds: float, config: FrontEndConfig) -> Flo
     samples = read_segment(path, (begin - left) / rate if left else 0.0, left + config.window_samples + margin, rate)
     if len(samples) <= left:
         raise AudioError(path, f"holds no sound at {start_seconds:.1f} s")
-    return _with_margins(samples[:left] if left else None, samples[left:], config.window_samples, margin)
+    return _with_margins(samples, left, config.window_samples, margin)
 
 
 def cut_runs(blocks: Iterable[Float32], n_windows: int, config: FrontEndConfig) -> Iterator[WindowRun]:
@@ -82,34 +82,39 @@ def cut_runs(blocks: Iterable[Float32], n_windows: int, config: FrontEndConfig) 
     """
     window, margin = config.window_samples, config.margin_samples
     source, ended = iter(blocks), False
-    before: Float32 | None = None  # the margin left of `ahead`, None at the file's beginning
-    ahead = np.zeros(0, np.float32)
-    first = 0
+    rest, left, first = np.zeros(0, np.float32), 0, 0  # `rest` begins with `left` samples of margin
     while True:
-        pieces = [ahead]
-        while not ended and sum(map(len, pieces)) < n_windows * window + margin:
+        pieces = [rest]
+        while not ended and sum(map(len, pieces)) < left + n_windows * window + margin:
             block = next(source, None)
             ended = block is None
             if block is not None:
                 pieces.append(block)
-        ahead = np.concatenate(pieces)
+        held = np.concatenate(pieces)
         in_run = n_windows
         if ended:
+            ahead = max(0, len(held) - left)
             at_least = 1 if first == 0 else 0
-            in_run = min(n_windows, max(at_least, count_windows(len(ahead), window, config.min_tail_samples)))
+            in_run = min(n_windows, max(at_least, count_windows(ahead, window, config.min_tail_samples)))
             if in_run == 0:
                 return
-        yield WindowRun(first, in_run, _with_margins(before, ahead, in_run * window, margin))
+        yield WindowRun(first, in_run, _with_margins(held, left, in_run * window, margin))
         first += in_run
-        before = ahead[in_run * window - margin : in_run * window]
-        ahead = ahead[in_run * window :]
+        # A copy, so that the run's sound is let go with the run.
+        rest, left = held[left + in_run * window - margin :].copy(), margin
 
 
-def _with_margins(before: Float32 | None, ahead: Float32, length: int, margin: int) -> Float32:
-    """``margin``, ``length``, ``margin`` samples: true sound where there is any, else padded as cut_runs says."""
-    known = ahead[: length + margin]
-    if len(known) < length:
-        known = np.pad(known, (0, length - len(known)))
-    left = margin if before is None else 0
-    padded = np.pad(known, (left, length + margin - len(known)), mode="reflect")
-    return padded if before is None else np.concatenate([before, padded])
+def _with_margins(held: Float32, left: int, length: int, margin: int) -> Float32:
+    """``margin``, ``length``, ``margin`` samples; a view where all of it is true sound, else padded as cut_runs says.
+
+    Args:
+        held: ``left`` samples of margin, then the windows and what follows them, as far as there is sound.
+        left: ``margin``, or 0 at a file's beginning.
+        length: samples of the windows.
+        margin: samples wanted on either side.
+    """
+    known = held[: left + length + margin]
+    if len(known) < left + length:
+        known = np.pad(known, (0, left + length - len(known)))
+    missing = (margin - left, left + length + margin - len(known))
+    return np.pad(known, missing, mode="reflect") if any(missing) else known

@@ -1,5 +1,6 @@
 """Fixtures that many rooms share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import soundfile
 from making import SAMPLE_RATE, tone, write_bundle
 
 from birdinfer.cli.app import main
+
+# Before anything imports torch: the threads of tiny models wait for each other longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -1,9 +1,9 @@
-import gc
 import json
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -135,14 +135,19 @@ def _blas_threads():
 
 
 def test_pitfall_8_sound_is_let_go(predictor, tmp_path):
-    """Of forty minutes of sound, what stays in memory is scores: not one run of windows (7.7 MB) outlives its turn."""
+    """Of twenty minutes of sound (154 MB) each lane holds a run of windows (7.7 MB) and its spectrogram at a time."""
     for index in range(4):
-        soundfile.write(tmp_path / f"{index}.wav", tone(600.0, seed=index), SAMPLE_RATE)
-    results = list(predict_soundscapes(predictor, find_soundscapes([tmp_path]), 2))
-    gc.collect()
-    alive = [thing for thing in gc.get_objects() if isinstance(thing, np.ndarray) and thing.nbytes > 1_000_000]
-    assert not alive
-    assert sum(result.probabilities.nbytes for result in results) == 4 * 120 * len(LABELS) * 4
+        soundfile.write(tmp_path / f"{index}.wav", tone(300.0, seed=index), SAMPLE_RATE)
+    paths = find_soundscapes([tmp_path])
+    tracemalloc.start()
+    try:
+        results = list(predict_soundscapes(predictor, paths, 2))
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(result.probabilities.nbytes for result in results) == 4 * 60 * len(LABELS) * 4
+    assert kept < 1_000_000
+    assert most < 80_000_000
 
 
 def test_pitfall_9_a_file_knows_nothing_of_the_others(predictor, soundscapes, tmp_path):

@@ -26,7 +26,9 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal and not self._quiet:
-            self._bar = _bar(self._console)
+            from birdinfer.cli.console import bar
+
+            self._bar = bar(self._console)
             self._task = self._bar.add_task("", total=self._n_files, state=self._state())
             self._bar.start()
         return self
@@ -64,17 +66,3 @@ class Progress:
             share = max(1e-9, min(1.0, self._share / self._n_files))
             left_seconds = (self._last_line - self._began) * (1 - share) / share
             self._console.print(f"{self._state()}, {left_seconds:.0f} s left")
-
-
-def _bar(console: Any) -> Any:
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    return RichProgress(
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )

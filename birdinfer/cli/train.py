@@ -48,6 +48,7 @@ def train(
     run_dir = runs_dir / check_name(run or chosen.name)
     with TrainingProgress(quiet) as progress:
         results = training.train(chosen, data, run_dir, folds, device, progress, resume=resume)
+    _draw_histories(results, run_dir)
     _say_result(results, run_dir)
     if any(result.problem for result in results):
         raise typer.Exit(EXIT_WITH_FAILURES)
@@ -109,7 +110,9 @@ class TrainingProgress:
             f"{start.epochs} epochs of {start.steps_per_epoch} steps{resumed}"
         )
         if self._console.is_terminal and not self._quiet:
-            self._bar = _bar(self._console)
+            from birdinfer.cli.console import bar
+
+            self._bar = bar(self._console)
             self._task = self._bar.add_task(
                 "", total=start.epochs * start.steps_per_epoch, completed=start.first_step, state=f"fold {start.fold}"
             )
@@ -170,17 +173,23 @@ def _need_the_extra() -> None:
             raise MissingExtraError(module, "train")
 
 
-def _bar(console: Any) -> Any:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+def _draw_histories(results: "list[FoldResult]", run_dir: Path) -> None:
+    """history.png beside each fold's history.csv, where matplotlib is there; a picture is never worth a failure."""
+    import csv
+    from contextlib import suppress
 
-    return Progress(
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
+    with suppress(ModuleNotFoundError):
+        from birdinfer.report.plots import draw_history
+
+        for folder in [run_dir / f"fold{result.fold}" for result in results if not result.problem]:
+            with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            columns = {name: [float(row[name]) if row[name] else None for row in rows] for name in rows[0]}
+            losses = {"training loss": columns["train_loss"], "validation loss": columns["val_loss"]}
+            epochs = [int(row["epoch"]) for row in rows]
+            draw_history(
+                folder / "history.png", f"{run_dir.name}, {folder.name}", epochs, losses, columns["val_macro_auc"]
+            )
 
 
 def _say_result(results: "list[FoldResult]", run_dir: Path) -> None:
@@ -204,6 +213,8 @@ def _say_result(results: "list[FoldResult]", run_dir: Path) -> None:
             f"± {_score(summary['std_macro_auc'])} over {len(results) - summary['n_failed']} folds, "
             f"{summary['n_failed']} failed"
         )
+    if not all(result.problem for result in results):
+        console.print(f"next: birdinfer export --onnx --run {escape(str(run_dir))}")
 
 
 def _score(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """Pictures: what was heard in a soundscape, and how a training went. Each function writes one PNG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,11 @@ def draw_soundscape(
 
 
 def draw_history(
-    path: Path, title: str, epochs: Sequence[int], losses: dict[str, Sequence[float]], auc: Sequence[float | None]
+    path: Path,
+    title: str,
+    epochs: Sequence[int],
+    losses: Mapping[str, Sequence[float | None]],
+    auc: Sequence[float | None],
 ) -> None:
     """Draw a training: losses on the left axis, out-of-fold macro ROC-AUC on the right, its best epoch marked.
 
@@ -75,7 +79,7 @@ def draw_history(
     figure = Figure(figsize=(8, 4), layout="constrained")
     left = figure.subplots()
     for (name, values), style in zip(losses.items(), ("-", "--", ":"), strict=False):
-        left.plot(epochs, values, style, color="tab:grey", label=name)
+        left.plot(epochs, [np.nan if value is None else value for value in values], style, color="tab:grey", label=name)
     right = left.twinx()
     known = [(epoch, value) for epoch, value in zip(epochs, auc, strict=True) if value is not None]
     if known:
