@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -134,3 +136,12 @@ def test_real_sound_is_well_above_the_floor(shared_data):
     decibels = mel.log_mel(wave, 3_000, MelConfig(), RATE)
     assert decibels.min() >= -100
     assert np.median(decibels) > -95
+
+
+@pytest.mark.parametrize("name", ["default", "htk_512", "minmax_256"])
+def test_the_front_end_is_the_one_it_always_was(name):
+    """Against stored fingerprints: a change here would silently change the scores of every exported bundle."""
+    from golden.make_golden import CONFIGS, FINGERPRINTS
+
+    stored = json.loads(FINGERPRINTS.read_text())[name]
+    np.testing.assert_allclose(mel.fingerprint(CONFIGS[name]), stored, atol=0.01)

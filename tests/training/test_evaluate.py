@@ -63,7 +63,7 @@ def _interrupt():
     raise KeyboardInterrupt
 
 
-def test_batchnorm_does_not_learn_from_validation():
+def test_pitfall_4_batchnorm_does_not_learn_from_validation():
     """Pitfall 4: a score must not hang on its neighbours, and validation must leave no trace in the model."""
     model = build_model(ModelConfig(backbone="test_efficientnet"), 4, start=False).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -34,7 +34,7 @@ def assign_or_none(clips, n_folds, seed):
 class TestLaws:
     @given(collections(), st.integers(2, 4), st.integers(0, 3))
     @settings(deadline=None, max_examples=60)
-    def test_no_group_or_author_on_both_sides(self, clips, n_folds, seed):
+    def test_pitfall_13_no_group_or_author_on_both_sides(self, clips, n_folds, seed):
         """Pitfall 13: the same author in training and validation."""
         folds = assign_or_none(clips, n_folds, seed)
         for fold in range(n_folds if folds else 0):

@@ -40,7 +40,7 @@ class TestParity:
         assert np.abs(numpy - torched).max() < 1e-3
 
     @pytest.mark.parametrize("melconfig", MELS)
-    def test_decibels_on_real_sound(self, melconfig, shared_data):
+    def test_pitfall_2_torch_front_end_equals_numpy_on_real_sound(self, melconfig, shared_data):
         config = FrontEndConfig(mel=MelConfig(**dict(_fields(melconfig), normalisation="none")))
         clips = itertools.islice(sorted((shared_data / "birds" / "train_audio").rglob("*.ogg")), 0, 60, 10)
         numpy, torched = both(config, np.stack([read_window(clip, 2.0, config) for clip in clips]))
@@ -66,7 +66,7 @@ def _fields(config):
     return ((name, getattr(config, name)) for name in config.__struct_fields__)
 
 
-def test_no_score_depends_on_the_batch():
+def test_pitfall_1_no_spectrogram_depends_on_the_batch():
     """Pitfall 1: a window alone, and among louder ones."""
     config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32))
     windows, frontend = torch.from_numpy(random_windows(config)), LogMel(config)

@@ -30,7 +30,7 @@ class TestReadMetadata:
         assert first.path.is_file()
         assert metadata.species[0].class_name == "Aves"
 
-    def test_numeric_labels_stay_text(self, data):
+    def test_pitfall_6_numeric_labels_stay_text(self, data):
         """Pitfall 6: "0012" read as an integer would be 12, "1161364" in a column with blanks 1161364.0."""
         labels = {clip.primary_label for clip in read_metadata(data).clips}
         assert labels == {"comcuc", "0012", "1161364", "47158son16"}
@@ -64,7 +64,7 @@ class TestReadMetadata:
 
 
 class TestWhatIsLeftOut:
-    def test_repeated_rows(self, data):
+    def test_pitfall_13_repeated_rows(self, data):
         """Pitfall 13: duplicates."""
         write_train(data, [["0012", "0012/XC1.wav"]] * 3)
         metadata = read_metadata(data)
@@ -80,7 +80,7 @@ class TestWhatIsLeftOut:
             "5 sound files are missing and left out: 0012/gone0.ogg, 0012/gone1.ogg, 0012/gone2.ogg and 2 more",
         )
 
-    def test_broken_clips(self, data):
+    def test_pitfall_13_broken_clips(self, data):
         """Pitfall 13: empty files, text under a sound's name, a header without samples."""
         folder = data / "train_audio" / "0012"
         (folder / "empty.ogg").touch()
