@@ -38,9 +38,9 @@ def check_environment() -> None:
 
 def write_soundscapes(work: Path) -> Path:
     """Four soundscapes that no model has heard; returns their truth.csv."""
-    from birdinfer import synthetic
+    from birdinfer import synthetic_files
 
-    return synthetic.write_soundscapes(work / "soundscapes", n_files=4, duration_seconds=60, seed=20_260_501)
+    return synthetic_files.write_soundscapes(work / "soundscapes", n_files=4, duration_seconds=60, seed=20_260_501)
 
 
 def run(*arguments: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from b0_bundle import write_b0_bundle
 from birdinfer.cores import available_cores
-from birdinfer.synthetic import write_soundscapes
+from birdinfer.synthetic_files import write_soundscapes
 
 RESULTS = Path(__file__).parent / "results"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -1,4 +1,4 @@
-"""Sound of which everything is known: a seed -> soundscapes and training clips with their truth.
+"""Sound of which everything is known: a generator -> soundscapes and clips with their truth.
 
 For the quick start and the tests, which must run without a download. Calls of eight invented species
 (:mod:`birdinfer.synthetic_calls`) stand over coloured noise with clicks and gusts of wind.
@@ -10,26 +10,19 @@ Conventions
   trill included) and over the call's band, the frequencies that the middle 95 % of its energy lie between.
 * A window is positive for a species if one of its events overlaps it by at least ``MIN_OVERLAP_SECONDS``. Events
   are placed so that none overlaps a window by less but more than nothing: truth has no doubtful cell.
-* Equal seeds give equal samples. Ogg files of equal sound differ in their bytes, for each stream gets its own number.
+* Equal seeds give equal samples.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from birdinfer.config import FrontEndConfig, WindowConfig
+from birdinfer.config import WindowConfig
 from birdinfer.errors import ConfigError
-from birdinfer.files import atomic_file, write_atomic
 from birdinfer.labels import Species
 from birdinfer.synthetic_calls import HIGHEST_HZ, VOICES, make_call
-from birdinfer.windows import count_windows, end_seconds
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -42,13 +35,10 @@ SAMPLE_RATE = 32_000
 MIN_OVERLAP_SECONDS = 0.25
 """A quarter of a second holds a note of every species; less is a fragment that nobody could name."""
 
-AUTHORS_PER_SPECIES = 6
-"""Enough for folds that keep an author's recordings together."""
+SPECIES_PER_SOUNDSCAPE = 4
 
-_SPECIES_PER_SOUNDSCAPE = 4
 _BAND_ENERGY = 0.95
 _PEAK = 0.98
-_FIRST_RECORDING = datetime(2026, 5, 1, 5, 30)
 
 
 class Event(NamedTuple):
@@ -177,81 +167,6 @@ def window_truth(events: Iterable[Event], n_windows: int, window_seconds: float 
     return truth
 
 
-def write_soundscapes(
-    folder: Path,
-    n_files: int,
-    duration_seconds: float = 60.0,
-    seed: int = 0,
-    *,
-    snr_db: tuple[float, float] = (3.0, 20.0),
-) -> Path:
-    """Write soundscapes with the truth that ``birdinfer score`` takes.
-
-    ``<stem>.ogg`` at 32 kHz, ``truth.csv`` (``row_id`` = ``<stem>_<end second>``, 0 or 1 per label) and ``events.csv``.
-    Four species call in a file, the other four in the next. File i depends on the seed and i alone.
-
-    Args:
-        folder: made if need be.
-        n_files: how many.
-        duration_seconds: of each, at least 5.
-        seed: >= 0.
-        snr_db: lowest and highest SNR.
-
-    Returns:
-        The path of ``truth.csv``.
-
-    Raises:
-        ConfigError: too short.
-        OutputError: the folder cannot be written to.
-    """
-    truth_rows: list[list[object]] = []
-    event_rows: list[list[object]] = []
-    for index in range(n_files):
-        stem = _stem(index)
-        rng = np.random.default_rng([seed, index])
-        waveform, events = make_soundscape(rng, duration_seconds, labels=_dealt_labels(seed, index), snr_db=snr_db)
-        _write_ogg(folder / f"{stem}.ogg", waveform, SAMPLE_RATE)
-        truth_rows += _truth_rows(stem, events, len(waveform))
-        event_rows += [
-            [f"{stem}.ogg", event.label, *(f"{value:.5f}" for value in event[1:3]), f"{event.snr_db:.2f}"]
-            for event in events
-        ]
-    _write_csv(folder / "events.csv", ["filename", "label", "onset_seconds", "offset_seconds", "snr_db"], event_rows)
-    return _write_csv(folder / "truth.csv", ["row_id", *(species.label for species in SPECIES)], truth_rows)
-
-
-def write_training_data(folder: Path, clips_per_species: int, seed: int = 0) -> Path:
-    """Write clips and tables in the layout of BirdCLEF 2025: train.csv, taxonomy.csv, train_audio/<label>/*.ogg.
-
-    A fifth of the clips has a second species in the background, named in ``secondary_labels``. Clip i of a species
-    depends on the seed, the species and i alone.
-
-    Args:
-        folder: made if need be.
-        clips_per_species: how many, shared out over the species' own authors.
-        seed: >= 0.
-
-    Returns:
-        ``folder``, which ``birdinfer train --data`` takes.
-
-    Raises:
-        OutputError: the folder cannot be written to.
-    """
-    taxonomy = [[s.label, 90_000 + i, s.scientific_name, s.common_name, s.class_name] for i, s in enumerate(SPECIES)]
-    _write_csv(
-        folder / "taxonomy.csv",
-        ["primary_label", "inat_taxon_id", "scientific_name", "common_name", "class_name"],
-        taxonomy,
-    )
-    rows = [
-        _write_training_clip(folder, species, clip, np.random.default_rng([seed, column, clip]))
-        for column, species in enumerate(SPECIES)
-        for clip in range(clips_per_species)
-    ]
-    _write_csv(folder / "train.csv", list(rows[0]) if rows else [], [list(row.values()) for row in rows])
-    return folder
-
-
 def _check(duration_seconds: float, sample_rate: int) -> None:
     if duration_seconds < 5:
         raise ConfigError("duration_seconds", f"is {duration_seconds:g}, a soundscape needs at least 5")
@@ -262,7 +177,7 @@ def _check(duration_seconds: float, sample_rate: int) -> None:
 def _singers(rng: np.random.Generator, labels: Sequence[str] | None) -> list[Species]:
     """The species of the labels, or four by chance."""
     if labels is None:
-        return [SPECIES[i] for i in rng.permutation(len(SPECIES))[:_SPECIES_PER_SOUNDSCAPE]]
+        return [SPECIES[i] for i in rng.permutation(len(SPECIES))[:SPECIES_PER_SOUNDSCAPE]]
     by_label = {species.label: species for species in SPECIES}
     for label in labels:
         if label not in by_label:
@@ -348,69 +263,3 @@ def _add_at_random(rng: np.random.Generator, waveform: Float64, sound: Float64) 
     onset = int(rng.integers(max(1, len(waveform) - len(sound))))
     place = waveform[onset : onset + len(sound)]
     place += sound[: len(place)]
-
-
-def _dealt_labels(seed: int, index: int) -> list[str]:
-    """Four labels for file ``index``: the species are shuffled and dealt out, so that two files hold all of them."""
-    hands = len(SPECIES) // _SPECIES_PER_SOUNDSCAPE
-    order = np.random.default_rng([seed, index // hands, 1]).permutation(len(SPECIES))
-    hand = order[(index % hands) * _SPECIES_PER_SOUNDSCAPE :][:_SPECIES_PER_SOUNDSCAPE]
-    return [SPECIES[i].label for i in hand]
-
-
-def _stem(index: int) -> str:
-    """Site, date and time, as recorders name their files: four sites, each every half hour."""
-    started = _FIRST_RECORDING + timedelta(minutes=30 * (index // 4))
-    return f"synthetic_S{index % 4 + 1:02d}_{started:%Y%m%d_%H%M%S}"
-
-
-def _truth_rows(stem: str, events: list[Event], n_samples: int) -> list[list[object]]:
-    config = FrontEndConfig()
-    n_windows = count_windows(n_samples, config.window_samples, config.min_tail_samples)
-    truth = window_truth(events, n_windows).astype(int).tolist()
-    ends = end_seconds(n_windows, config.window)
-    return [[f"{stem}_{end}", *row] for end, row in zip(ends, truth, strict=True)]
-
-
-def _write_training_clip(folder: Path, species: Species, clip: int, rng: np.random.Generator) -> dict[str, object]:
-    """Write one clip and return its row of train.csv."""
-    others = [other.label for other in SPECIES if other is not species]
-    secondary = others[rng.integers(len(others))] if rng.random() < 0.2 else None
-    author = clip % AUTHORS_PER_SPECIES + 1
-    waveform, _ = make_clip(rng, species.label, secondary)
-    name = f"{species.label}/SYN{clip:05d}.ogg"
-    _write_ogg(folder / "train_audio" / name, waveform, SAMPLE_RATE)
-    return {
-        "primary_label": species.label,
-        "secondary_labels": str([secondary or ""]),
-        "type": str(["song" if species.class_name == "Aves" else "call"]),
-        "latitude": f"{rng.uniform(-5, 10):.4f}",
-        "longitude": f"{rng.uniform(-80, -70):.4f}",
-        "scientific_name": species.scientific_name,
-        "common_name": species.common_name,
-        "author": f"{species.common_name} recordist {author}",
-        "license": "CC0 1.0",
-        "rating": rng.integers(4, 11) / 2,
-        "url": "",
-        "filename": name,
-        "collection": "SYN",
-    }
-
-
-def _write_ogg(path: Path, waveform: Float32, sample_rate: int) -> None:
-    """Ogg Vorbis, second by second: libsndfile overflows its stack when it encodes minutes in one call."""
-    with (
-        atomic_file(path) as file,
-        soundfile.SoundFile(file, "w", sample_rate, 1, format="OGG", subtype="VORBIS") as ogg,
-    ):
-        for start in range(0, len(waveform), sample_rate):
-            ogg.write(waveform[start : start + sample_rate])
-
-
-def _write_csv(path: Path, header: list[str], rows: Iterable[Sequence[object]]) -> Path:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue())
-    return path

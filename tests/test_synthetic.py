@@ -7,19 +7,16 @@ import soundfile
 
 from birdinfer.errors import ConfigError, OutputError
 from birdinfer.synthetic import (
-    AUTHORS_PER_SPECIES,
     MIN_OVERLAP_SECONDS,
     SPECIES,
     Event,
-    _dealt_labels,
     make_background,
     make_clip,
     make_soundscape,
     window_truth,
-    write_soundscapes,
-    write_training_data,
 )
 from birdinfer.synthetic_calls import HIGHEST_HZ, make_call
+from birdinfer.synthetic_files import AUTHORS_PER_SPECIES, _dealt_labels, write_soundscapes, write_training_data
 
 RATE = 32_000
 LABELS = [species.label for species in SPECIES]

@@ -15,7 +15,7 @@ _TOP_ROWS = 4
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the soundscapes and the results.")] = Path("demo"),
-    files: Annotated[int, typer.Option(min=1, max=1000, help="Soundscapes to make.")] = 6,
+    files: Annotated[int, typer.Option(min=1, max=1000, help="Soundscapes to make.")] = 10,
     seconds: Annotated[float, typer.Option(min=10, max=3600, help="Length of each.")] = 60.0,
     seed: Annotated[int | None, typer.Option(help="For the same sounds again; a fresh one if left out.")] = None,
 ) -> None:
@@ -30,7 +30,7 @@ def demo(
     from birdinfer.cli.score import score_submission
     from birdinfer.predictor import Predictor
     from birdinfer.soundscapes import find_soundscapes
-    from birdinfer.synthetic import write_soundscapes
+    from birdinfer.synthetic_files import write_soundscapes
     from birdinfer.tables import read_scores
 
     console = stdout()

@@ -23,7 +23,7 @@ def test_the_demo_bundle_hears_its_species(tmp_path, seed):
     from birdinfer import Bundle, Predictor, predict_soundscapes
     from birdinfer.bundle import demo_bundle_path
     from birdinfer.metrics import macro_roc_auc
-    from birdinfer.synthetic import write_soundscapes
+    from birdinfer.synthetic_files import write_soundscapes
     from birdinfer.tables import read_scores
 
     truth = read_scores(write_soundscapes(tmp_path, 6, 60.0, seed=seed))
