@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import pytest
 from safetensors.torch import load_file
 
 from b0_bundle import make_b0
@@ -15,6 +16,7 @@ from naive_notebook import predict_naively
 ROUNDS = 3
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:audioread", "ignore:.*slated for removal:DeprecationWarning")
 def test_efficientnet_b0_against_the_naive_notebook(b0, soundscapes, table, tmp_path):
     model = make_b0()
     model.load_state_dict(load_file(b0.parent / "weights.safetensors"))

@@ -71,20 +71,20 @@ def _show_score(report: "ScoreReport") -> None:
 
 
 def _show_chart(scores: "ScoreTable", truth: "ScoreTable") -> None:
-    """The first soundscape as a strip per species: the height is the probability, green is where it truly sings."""
+    """The first soundscape as a strip per species: the height is the probability, a note is where it truly sings."""
     from birdinfer.cli.console import stdout
 
     console = stdout()
     stem = scores.row_ids[0].rpartition("_")[0]
     rows = [index for index, row_id in enumerate(scores.row_ids) if row_id.rpartition("_")[0] == stem][:60]
     truth_rows = [truth.row_ids.index(scores.row_ids[index]) for index in rows]
-    console.print(f"\n{stem}: one column per 5 s, height is probability, [black on green] [/] truly sings there")
+    console.print(f"\n{stem}: height is probability per 5 s, [bold green]♪[/] it truly sings there")
     for column, label in enumerate(scores.labels):
         strip = ""
         for index, truth_index in zip(rows, truth_rows, strict=True):
             level = _LEVELS[min(8, int(scores.values[index, column] * 9))]
             sings = truth.values[truth_index, truth.labels.index(label)] > 0
-            strip += f"[black on green]{level}{level}[/]" if sings else f"{level}{level}"
+            strip += f"[bold green]{level}♪[/]" if sings else f"{level} "
         console.print(f"{label:>16} ▏{strip}▕")
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EXIT_WITH_FAILURES = 3
 _LISTED_PROBLEMS = 20
+_PROCESS_STATUS = Path("/proc/self/status")
 
 
 def predict(
@@ -214,5 +215,10 @@ def peak_memory_mb() -> float:
     import resource
     import sys
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    try:
+        # Not getrusage on Linux: its maximum is inherited from the process that started this one.
+        line = next(line for line in _PROCESS_STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -228,3 +228,15 @@ def test_plots_without_matplotlib_say_what_to_install(birdinfer, bundle, soundsc
     assert code == 2
     assert 'pip install "birdinfer[report]"' in stderr
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_peak_memory_is_this_process_own(tmp_path, monkeypatch):
+    """Not that of whoever started it: a child of a process with 200 MB more must not report them."""
+    from birdinfer.cli import predict
+
+    ballast = np.ones(25_000_000)
+    code = "from birdinfer.cli.predict import peak_memory_mb; print(peak_memory_mb())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < ballast.nbytes / 1e6 / 2
+    monkeypatch.setattr(predict, "_PROCESS_STATUS", tmp_path / "gone")
+    assert predict.peak_memory_mb() > ballast.nbytes / 1e6
