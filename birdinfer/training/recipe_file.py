@@ -36,17 +36,23 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: it is not TOML, or a key or value cannot be used.
     """
     table: Table = {} if path is None else {"name": path.stem} | _read_toml(path)
+    # The file first, by itself: what is wrong is then told of the file or of the option, whichever it is.
+    recipe = _checked(table, "recipe" if path is None else str(path))
     for override in overrides:
         _set(table, override)
-    try:
-        return msgspec.convert(table, Recipe)
-    except msgspec.ValidationError as error:
-        raise _refusal(error, table, "recipe" if path is None else str(path)) from error
+    return _checked(table, "--set") if overrides else recipe
 
 
 def write_recipe(recipe: Recipe) -> str:
     """The recipe as TOML, every value written out; :func:`load_recipe` reads it back equal."""
     return _toml(msgspec.to_builtins(recipe))
+
+
+def _checked(table: Table, source: str) -> Recipe:
+    try:
+        return msgspec.convert(table, Recipe)
+    except msgspec.ValidationError as error:
+        raise _refusal(error, table, source) from error
 
 
 def _read_toml(path: Path) -> Table:
