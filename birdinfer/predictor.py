@@ -45,6 +45,7 @@ class Predictor:
         manifest = bundle.manifest
         self.bundle = bundle
         self.labels = bundle.labels
+        self.engine = engine
         self.frontend = manifest.frontend
         self.smoothing_kernel = smoothing_kernel or manifest.post.smoothing_kernel
         self.weights = [member.weight for member in manifest.members]

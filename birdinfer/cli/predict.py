@@ -44,8 +44,9 @@ def predict(
 ) -> None:
     """Predict soundscapes of any number and length and write submission.csv.
 
-    Beside the table stands NAME.files.csv: every file, what was heard of it, and what is wrong with it. Exit code 0:
-    all files are good; 3: the table is written, some files failed or are damaged.
+    Beside the table stands NAME.files.csv: every file, what was heard of it, and what is wrong with it.
+
+    Exit code 0: all files are good. 3: the table is written, some files failed or are damaged.
     """
     from birdinfer.bundle import Bundle, demo_bundle_path
     from birdinfer.predictor import Predictor
@@ -102,7 +103,7 @@ def predict_to_submission(
     write_file_report(report, results)
     _list_problems(results, report)
     if not quiet:
-        _say_what_was_done(results, n_windows, perf_counter() - began, output, written)
+        _say_what_was_done(results, n_windows, perf_counter() - began, predictor.engine, output, written)
     return results
 
 
@@ -188,7 +189,12 @@ def _list_problems(results: "Sequence[SoundscapeResult]", report: Path) -> None:
 
 
 def _say_what_was_done(
-    results: "Sequence[SoundscapeResult]", n_windows: int, seconds: float, output: Path, written: "Written"
+    results: "Sequence[SoundscapeResult]",
+    n_windows: int,
+    seconds: float,
+    engine: str,
+    output: Path,
+    written: "Written",
 ) -> None:
     from rich.markup import escape
 
@@ -205,8 +211,8 @@ def _say_what_was_done(
         notes.append(f"{written.unused_labels} of the bundle's labels were not asked for")
     console.print(f"[bold]{escape(str(output))}[/]: {', '.join(notes)}")
     console.print(
-        f"{len(results)} files, {n_windows} windows, {seconds:.1f} s, {heard_seconds / seconds:.0f} x real time, "
-        f"peak memory {peak_memory_mb():.0f} MB, {failed} failed, {damaged} damaged"
+        f"{len(results)} files, {n_windows} windows, {seconds:.1f} s, {heard_seconds / seconds:.0f} x real time "
+        f"({engine}), peak memory {peak_memory_mb():.0f} MB, {failed} failed, {damaged} damaged"
     )
 
 
