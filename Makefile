@@ -34,11 +34,13 @@ clean:  ## Remove caches and build results; .venv stays
 
 # The stamps tell make that nothing is to be installed again until pyproject.toml changes.
 $(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[cpu]'
+	@echo "installing birdinfer with ONNX Runtime into $(VENV) (once; about half a minute)"
+	@$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[cpu]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[dev]'
+	@echo "installing birdinfer with torch and all that the tests need into $(VENV) (once; some minutes)"
+	@$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-cpu
 
 # `make -B` or an older stamp must not rebuild the environment, hence an order-only prerequisite above.

@@ -97,8 +97,8 @@ def _show_top(submission: Path) -> None:
     console = stdout()
     console.print(f"\n[bold]{escape(str(submission))}[/]")
     with submission.open(encoding="utf-8") as file:
-        for _, line in zip(range(_TOP_ROWS), file, strict=False):
-            cells = line.rstrip("\n").split(",")
-            shown = [cells[0], *(f"{cell[:8]:>9}" for cell in cells[1:5]), "..."]
-            console.print(escape(" ".join(shown)))
+        rows = [line.rstrip("\n").split(",") for _, line in zip(range(_TOP_ROWS), file, strict=False)]
+    width = max(len(cells[0]) for cells in rows)
+    for cells in rows:
+        console.print(escape(" ".join([f"{cells[0]:<{width}}", *(f"{cell[:8]:>9}" for cell in cells[1:5]), "..."])))
     console.print("")
