@@ -203,6 +203,8 @@ def _say_what_was_done(
     heard_seconds = sum(result.seconds for result in results)
     failed = sum(result.status == "failed" for result in results)
     damaged = sum(result.status == "damaged" for result in results)
+    peak_mb = peak_memory_mb()
+    memory = f"peak memory {peak_mb:.0f} MB, " if peak_mb is not None else ""
     console = stderr()
     notes = [f"{written.rows} rows"]
     if written.fallback_rows:
@@ -212,13 +214,12 @@ def _say_what_was_done(
     console.print(f"[bold]{escape(str(output))}[/]: {', '.join(notes)}")
     console.print(
         f"{len(results)} files, {n_windows} windows, {seconds:.1f} s, {heard_seconds / seconds:.0f} x real time "
-        f"({engine}), peak memory {peak_memory_mb():.0f} MB, {failed} failed, {damaged} damaged"
+        f"({engine}), {memory}{failed} failed, {damaged} damaged"
     )
 
 
-def peak_memory_mb() -> float:
-    """The most memory this process has held, in MB (10^6 bytes)."""
-    import resource
+def peak_memory_mb() -> float | None:
+    """The most memory this process has held, in MB (10^6 bytes); None where the system does not say (Windows)."""
     import sys
 
     try:
@@ -226,5 +227,10 @@ def peak_memory_mb() -> float:
         line = next(line for line in _PROCESS_STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024 / 1e6
     except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+        pass
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -240,3 +240,5 @@ def test_peak_memory_is_this_process_own(tmp_path, monkeypatch):
     assert float(run.stdout) < ballast.nbytes / 1e6 / 2
     monkeypatch.setattr(predict, "_PROCESS_STATUS", tmp_path / "gone")
     assert predict.peak_memory_mb() > ballast.nbytes / 1e6
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert predict.peak_memory_mb() is None
