@@ -96,9 +96,9 @@ def predict_soundscapes(
     desk = _Desk(predictor, paths, on_progress)
     with one_thread_per_lane():
         threads = [threading.Thread(target=desk.work, daemon=True) for _ in range(lanes or available_cores())]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for _ in paths:
                 result = desk.finished.get()
                 if isinstance(result, BaseException):
@@ -108,7 +108,8 @@ def predict_soundscapes(
             # Also when the caller leaves early or Ctrl-C arrives: each lane ends after the run it is at.
             desk.stopped.set()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # Ctrl-C may come before all are started
+                    thread.join()
             desk.close()
 
 
