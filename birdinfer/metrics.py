@@ -110,7 +110,8 @@ def _average_precision(is_positive: Bool, values: Float64) -> float:
     _, level, in_level = np.unique(values, return_inverse=True, return_counts=True)
     hits = np.bincount(level, weights=is_positive, minlength=len(in_level))[::-1]
     precision = np.cumsum(hits) / np.cumsum(in_level[::-1])
-    return float((hits / n_positive * precision).sum())
+    # Divided last: a sum of shares may exceed 1 by a rounding error.
+    return float((hits * precision).sum() / n_positive)
 
 
 def _validated(truth: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Bool, Float64]:
