@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import soundfile
-from making import SAMPLE_RATE, tone, write_bundle
+from making import SAMPLE_RATE, tone, write_bundle, write_sound
 
 from birdinfer.cli.app import main
 
@@ -29,7 +28,7 @@ def soundscapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three good files: 12, 3 and 2 windows."""
     folder = tmp_path_factory.mktemp("soundscapes")
     for index, seconds in enumerate((60.0, 15.0, 8.0)):
-        soundfile.write(folder / f"site_{index}.ogg", tone(seconds, hz=1_000.0 * (index + 1), seed=index), SAMPLE_RATE)
+        write_sound(folder / f"site_{index}.ogg", tone(seconds, hz=1_000.0 * (index + 1), seed=index), SAMPLE_RATE)
     return folder
 
 

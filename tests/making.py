@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
 from birdinfer import mel
@@ -24,6 +25,18 @@ def tone(seconds: float, rate: int = SAMPLE_RATE, hz: float = 2_000.0, seed: int
     swell = 0.3 + 0.2 * np.sin(2 * np.pi * clock / 7.3)
     noise = np.random.default_rng(seed).normal(0, 0.01, len(clock))
     return (swell * np.sin(2 * np.pi * hz * clock) + noise).astype(np.float32)
+
+
+def write_sound(path: Path, samples: np.ndarray, rate: int = SAMPLE_RATE, subtype: str | None = None) -> None:
+    """Write a sound file second by second.
+
+    Not in one call: libvorbis keeps all that it is given at once on the stack (alloca), and a minute of it overruns
+    8 MB into other memory, where it kills some innocent test much later.
+    """
+    n_channels = 1 if samples.ndim == 1 else samples.shape[1]
+    with soundfile.SoundFile(path, "w", rate, n_channels, subtype=subtype) as file:
+        for begin in range(0, len(samples), rate):
+            file.write(samples[begin : begin + rate])
 
 
 def write_linear_graph(path: Path, seed: int, labels: tuple[str, ...] = LABELS, n_mels: int = 32) -> None:

@@ -3,8 +3,7 @@ import struct
 
 import numpy as np
 import pytest
-import soundfile
-from making import SAMPLE_RATE, tone
+from making import SAMPLE_RATE, tone, write_sound
 
 from birdinfer.audio import AudioStream, probe, read_segment
 from birdinfer.errors import AudioError, InputNotFoundError
@@ -20,7 +19,7 @@ def hear(path, rate=SAMPLE_RATE):
 @pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 44_100, 48_000, 96_000])
 def test_any_sample_rate_arrives_at_the_wanted_one(tmp_path, rate):
     path = tmp_path / "tone.wav"
-    soundfile.write(path, tone(3.0, rate), rate, subtype="FLOAT")
+    write_sound(path, tone(3.0, rate), rate, subtype="FLOAT")
     samples, damage = hear(path)
     assert damage == ""
     assert abs(len(samples) - 3 * SAMPLE_RATE) <= 2
@@ -35,7 +34,7 @@ def test_any_sample_rate_arrives_at_the_wanted_one(tmp_path, rate):
 )  # fmt: skip
 def test_every_format_sounds_the_same(tmp_path, name, subtype):
     path, wanted = tmp_path / name, tone(2.0)
-    soundfile.write(path, wanted, SAMPLE_RATE, subtype=subtype)
+    write_sound(path, wanted, SAMPLE_RATE, subtype=subtype)
     samples, damage = hear(path)
     assert damage == ""
     assert abs(len(samples) - len(wanted)) < 2500  # MP3 pads
@@ -46,7 +45,7 @@ def test_every_format_sounds_the_same(tmp_path, name, subtype):
 
 def test_stereo_is_averaged(tmp_path):
     left = tone(1.0)
-    soundfile.write(tmp_path / "a.wav", np.stack([left, 0 * left], 1), SAMPLE_RATE, subtype="FLOAT")
+    write_sound(tmp_path / "a.wav", np.stack([left, 0 * left], 1), SAMPLE_RATE, subtype="FLOAT")
     samples, _ = hear(tmp_path / "a.wav")
     np.testing.assert_allclose(samples, left / 2, atol=1e-7)
 
@@ -55,13 +54,13 @@ def test_streaming_resampler_equals_whole_file_resampling(tmp_path):
     import soxr
 
     wave = tone(25.0, 44_100)  # longer than two blocks
-    soundfile.write(tmp_path / "a.wav", wave, 44_100, subtype="FLOAT")
+    write_sound(tmp_path / "a.wav", wave, 44_100, subtype="FLOAT")
     samples, _ = hear(tmp_path / "a.wav")
     np.testing.assert_allclose(samples, soxr.resample(wave, 44_100, SAMPLE_RATE), atol=1e-6)
 
 
 def test_pitfall_13_wrong_extension_is_heard_by_its_content(tmp_path):
-    soundfile.write(tmp_path / "a.wav", tone(1.0), SAMPLE_RATE)
+    write_sound(tmp_path / "a.wav", tone(1.0), SAMPLE_RATE)
     shutil.move(tmp_path / "a.wav", tmp_path / "a.ogg")
     samples, damage = hear(tmp_path / "a.ogg")
     assert len(samples) == SAMPLE_RATE
@@ -71,7 +70,7 @@ def test_pitfall_13_wrong_extension_is_heard_by_its_content(tmp_path):
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_pitfall_13_truncated_ogg_gives_its_sound_and_says_so(tmp_path, share):
     whole, cut = tmp_path / "whole.ogg", tmp_path / "cut.ogg"
-    soundfile.write(whole, tone(20.0), SAMPLE_RATE)
+    write_sound(whole, tone(20.0), SAMPLE_RATE)
     cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * share)])
     samples, damage = hear(cut)
     assert 0 < len(samples) < 20 * SAMPLE_RATE
@@ -81,7 +80,7 @@ def test_pitfall_13_truncated_ogg_gives_its_sound_and_says_so(tmp_path, share):
 
 def test_truncated_wav_says_how_much_is_missing(tmp_path):
     whole, cut = tmp_path / "whole.wav", tmp_path / "cut.wav"
-    soundfile.write(whole, tone(2.0), SAMPLE_RATE, subtype="PCM_16")
+    write_sound(whole, tone(2.0), SAMPLE_RATE, subtype="PCM_16")
     cut.write_bytes(whole.read_bytes()[:-1000])
     samples, damage = hear(cut)
     assert len(samples) == 2 * SAMPLE_RATE - 500
@@ -90,7 +89,7 @@ def test_truncated_wav_says_how_much_is_missing(tmp_path):
 
 def test_wav_of_a_streaming_writer_is_whole(tmp_path):
     path = tmp_path / "stream.wav"
-    soundfile.write(path, tone(1.0), SAMPLE_RATE, subtype="PCM_16")
+    write_sound(path, tone(1.0), SAMPLE_RATE, subtype="PCM_16")
     raw = bytearray(path.read_bytes())
     raw[4:8] = struct.pack("<I", 0xFFFFFFFF)
     path.write_bytes(raw)
@@ -99,7 +98,7 @@ def test_wav_of_a_streaming_writer_is_whole(tmp_path):
 
 def test_truncated_flac_says_so(tmp_path):
     whole, cut = tmp_path / "whole.flac", tmp_path / "cut.flac"
-    soundfile.write(whole, tone(30.0), SAMPLE_RATE)
+    write_sound(whole, tone(30.0), SAMPLE_RATE)
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
     samples, damage = hear(cut)
     assert len(samples) > 5 * SAMPLE_RATE
@@ -110,7 +109,7 @@ def test_pitfall_13_nan_samples_become_zero_and_are_counted(tmp_path):
     wave = tone(1.0)
     wave[100:110] = np.nan
     wave[200] = np.inf
-    soundfile.write(tmp_path / "a.wav", wave, SAMPLE_RATE, subtype="FLOAT")
+    write_sound(tmp_path / "a.wav", wave, SAMPLE_RATE, subtype="FLOAT")
     samples, damage = hear(tmp_path / "a.wav")
     assert np.isfinite(samples).all()
     assert damage == "11 samples are not finite, taken as 0"
@@ -134,7 +133,7 @@ def test_what_is_no_sound_is_refused_in_one_line(tmp_path, content, complaint):
 
 
 def test_header_without_samples_is_refused(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.zeros(0, np.float32), SAMPLE_RATE)
+    write_sound(tmp_path / "a.wav", np.zeros(0, np.float32), SAMPLE_RATE)
     with pytest.raises(AudioError, match="holds no sound"):
         hear(tmp_path / "a.wav")
 
@@ -147,7 +146,7 @@ def test_missing_file_and_folder(tmp_path):
 
 
 def test_probe_reads_the_header(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.zeros((44_100, 2)), 44_100)
+    write_sound(tmp_path / "a.wav", np.zeros((44_100, 2)), 44_100)
     info = probe(tmp_path / "a.wav")
     assert (info.sample_rate, info.channels, info.duration_seconds) == (44_100, 2, 1.0)
 
@@ -155,7 +154,7 @@ def test_probe_reads_the_header(tmp_path):
 @pytest.mark.parametrize("suffix", [".wav", ".ogg", ".flac"])
 def test_segment_equals_its_stretch_of_the_whole_file(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
-    soundfile.write(path, tone(20.0), SAMPLE_RATE)
+    write_sound(path, tone(20.0), SAMPLE_RATE)
     whole, _ = hear(path)
     segment = read_segment(path, 7.25, 50_000, SAMPLE_RATE)
     begin = round(7.25 * SAMPLE_RATE)
@@ -163,7 +162,7 @@ def test_segment_equals_its_stretch_of_the_whole_file(tmp_path, suffix):
 
 
 def test_segment_past_the_end_is_short(tmp_path):
-    soundfile.write(tmp_path / "a.wav", tone(2.0, 44_100), 44_100)
+    write_sound(tmp_path / "a.wav", tone(2.0, 44_100), 44_100)
     assert abs(len(read_segment(tmp_path / "a.wav", 1.5, 99_999, SAMPLE_RATE)) - SAMPLE_RATE // 2) <= 2
     assert len(read_segment(tmp_path / "a.wav", 5.0, 99_999, SAMPLE_RATE)) == 0
 

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import soundfile
-from making import LABELS, SAMPLE_RATE, tone
+from making import LABELS, SAMPLE_RATE, tone, write_sound
 
 from birdinfer import Bundle, Predictor, predict_soundscapes
 from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
@@ -60,7 +60,7 @@ def test_lanes_change_nothing(predictor, soundscapes, lanes):
 
 
 def test_lanes_share_one_long_file_and_keep_its_order(predictor, tmp_path):
-    soundfile.write(tmp_path / "long.wav", tone(400.0), SAMPLE_RATE)
+    write_sound(tmp_path / "long.wav", tone(400.0), SAMPLE_RATE)
     at_work = set()
     (result,) = predict_soundscapes(
         predictor, [tmp_path / "long.wav"], 3, lambda share, seconds: at_work.add(threading.get_ident())
@@ -95,12 +95,12 @@ def test_pitfall_1_scores_do_not_depend_on_the_batch(predictor, soundscapes):
 
 @pytest.mark.parametrize("seconds", [59.999, 60.0, 60.001])
 def test_pitfall_5_twelve_windows_from_a_minute_more_or_less(predictor, tmp_path, seconds):
-    soundfile.write(tmp_path / "a.wav", tone(seconds), SAMPLE_RATE)
+    write_sound(tmp_path / "a.wav", tone(seconds), SAMPLE_RATE)
     assert predictor.predict(tmp_path / "a.wav").shape == (12, 4)
 
 
 def test_pitfall_6_a_silent_file_has_finite_scores(predictor, tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.zeros(10 * SAMPLE_RATE), SAMPLE_RATE)
+    write_sound(tmp_path / "a.wav", np.zeros(10 * SAMPLE_RATE), SAMPLE_RATE)
     assert np.isfinite(predictor.predict(tmp_path / "a.wav")).all()
 
 
@@ -137,7 +137,7 @@ def _blas_threads():
 def test_pitfall_8_sound_is_let_go(predictor, tmp_path):
     """Of twenty minutes of sound (154 MB) each lane holds a run of windows (7.7 MB) and its spectrogram at a time."""
     for index in range(4):
-        soundfile.write(tmp_path / f"{index}.wav", tone(300.0, seed=index), SAMPLE_RATE)
+        write_sound(tmp_path / f"{index}.wav", tone(300.0, seed=index), SAMPLE_RATE)
     paths = find_soundscapes([tmp_path])
     tracemalloc.start()
     try:
@@ -152,7 +152,7 @@ def test_pitfall_8_sound_is_let_go(predictor, tmp_path):
 
 def test_pitfall_9_a_file_knows_nothing_of_the_others(predictor, soundscapes, tmp_path):
     alone = predictor.predict(soundscapes / "site_2.ogg")
-    soundfile.write(tmp_path / "loud.wav", np.clip(50 * tone(30.0), -1, 1), SAMPLE_RATE)
+    write_sound(tmp_path / "loud.wav", np.clip(50 * tone(30.0), -1, 1), SAMPLE_RATE)
     paths = [tmp_path / "loud.wav", *find_soundscapes([soundscapes])]
     assert np.array_equal(by_name(predict_soundscapes(predictor, paths, 2))["site_2.ogg"].probabilities, alone)
 
@@ -161,8 +161,8 @@ def test_pitfall_13_bad_files_cost_no_good_ones(predictor, soundscapes, tmp_path
     (tmp_path / "empty.ogg").write_bytes(b"")
     (tmp_path / "text.ogg").write_text("hello")
     (tmp_path / "cut.ogg").write_bytes((soundscapes / "site_0.ogg").read_bytes()[:100_000])
-    soundfile.write(tmp_path / "no_samples.wav", np.zeros(0), SAMPLE_RATE)
-    soundfile.write(tmp_path / "short.wav", tone(0.2), SAMPLE_RATE)
+    write_sound(tmp_path / "no_samples.wav", np.zeros(0), SAMPLE_RATE)
+    write_sound(tmp_path / "short.wav", tone(0.2), SAMPLE_RATE)
     paths = [*find_soundscapes([tmp_path]), *find_soundscapes([soundscapes])]
     results = by_name(predict_soundscapes(predictor, paths, 2))
     assert {name: result.status for name, result in results.items()} == {
@@ -201,7 +201,7 @@ def test_an_engine_that_breaks_ends_the_run_instead_of_hanging(predictor, sounds
 
 
 def test_a_caller_who_leaves_early_stops_the_lanes(predictor, soundscapes, tmp_path):
-    soundfile.write(tmp_path / "long.wav", tone(600.0), SAMPLE_RATE)
+    write_sound(tmp_path / "long.wav", tone(600.0), SAMPLE_RATE)
     running = predict_soundscapes(predictor, [*find_soundscapes([soundscapes]), tmp_path / "long.wav"], 2)
     next(running)
     began = time.monotonic()

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import SAMPLE_RATE, tone
+from making import SAMPLE_RATE, tone, write_sound
 
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WindowConfig
 from birdinfer.errors import AudioError
@@ -73,7 +72,7 @@ def test_a_files_ends_are_reflected():
 def test_training_hears_the_window_that_prediction_hears(tmp_path, start_seconds):
     config = FrontEndConfig()
     wave = tone(20.0)
-    soundfile.write(tmp_path / "a.wav", wave, SAMPLE_RATE, subtype="FLOAT")
+    write_sound(tmp_path / "a.wav", wave, SAMPLE_RATE, subtype="FLOAT")
     begin = round(start_seconds * SAMPLE_RATE)
     read = read_window(tmp_path / "a.wav", start_seconds, config)
     shifted = np.concatenate([wave[max(0, begin - 1024) : begin], wave[begin : begin + 161_024]])
@@ -81,13 +80,13 @@ def test_training_hears_the_window_that_prediction_hears(tmp_path, start_seconds
 
 
 def test_a_short_clip_is_padded_with_zeros(tmp_path):
-    soundfile.write(tmp_path / "a.wav", tone(0.2), SAMPLE_RATE)
+    write_sound(tmp_path / "a.wav", tone(0.2), SAMPLE_RATE)
     window = read_window(tmp_path / "a.wav", 0.0, FrontEndConfig())
     assert len(window) == 160_000 + 2_048
     assert not window[1024 + 6_400 :].any()
 
 
 def test_a_window_past_the_end_is_refused(tmp_path):
-    soundfile.write(tmp_path / "a.wav", tone(1.0), SAMPLE_RATE)
+    write_sound(tmp_path / "a.wav", tone(1.0), SAMPLE_RATE)
     with pytest.raises(AudioError, match=r"holds no sound at 3\.0 s"):
         read_window(tmp_path / "a.wav", 3.0, FrontEndConfig())

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import soundfile
+from making import write_sound
 
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WindowConfig
 
@@ -33,7 +33,7 @@ def write_clips(folder: Path, clips_per_label: int = 6) -> Path:
         (folder / "train_audio" / label).mkdir(parents=True)
         for index in range(clips_per_label):
             name = f"{label}/XC{index}.wav"
-            soundfile.write(folder / "train_audio" / name, call(label, 1.5, index), RATE)
+            write_sound(folder / "train_audio" / name, call(label, 1.5, index), RATE)
             other = LABELS[(LABELS.index(label) + 1) % len(LABELS)]
             rows.append([label, f"['{other}']" if index == 0 else "['']", name, f"author {label} {index}"])
     write_table(folder / "train.csv", ["primary_label", "secondary_labels", "filename", "author"], rows)

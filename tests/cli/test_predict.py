@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
-from making import LABELS, SAMPLE_RATE, tone
+from making import LABELS, SAMPLE_RATE, tone, write_sound
 
 from birdinfer import Bundle, Predictor
 from birdinfer.cli.predict import parse_kernel, predict_to_submission
@@ -57,9 +56,9 @@ def test_bad_files_are_listed_filled_and_cost_no_good_one(birdinfer, bundle, sou
     (bad / "cut.ogg").write_bytes((soundscapes / "site_0.ogg").read_bytes()[:200_000])
     wave = tone(5.0)
     wave[7] = np.nan
-    soundfile.write(bad / "nan.wav", wave, SAMPLE_RATE, subtype="FLOAT")
-    soundfile.write(bad / "silence.wav", np.zeros(5 * SAMPLE_RATE), SAMPLE_RATE)
-    soundfile.write(bad / "stereo44.wav", np.stack([tone(5.0, 44_100)] * 2, 1), 44_100)
+    write_sound(bad / "nan.wav", wave, SAMPLE_RATE, subtype="FLOAT")
+    write_sound(bad / "silence.wav", np.zeros(5 * SAMPLE_RATE), SAMPLE_RATE)
+    write_sound(bad / "stereo44.wav", np.stack([tone(5.0, 44_100)] * 2, 1), 44_100)
     out = tmp_path / "s.csv"
     code, _, stderr = birdinfer("predict", soundscapes, bad, "-o", out, "--bundle", bundle)
     assert code == 3
@@ -163,7 +162,7 @@ def test_kernels_that_are_none(text):
 def test_ctrl_c_leaves_the_old_table_and_says_so(bundle, soundscapes, tmp_path, signal_number):
     out = tmp_path / "s.csv"
     out.write_text("the old table")
-    soundfile.write(tmp_path / "long.wav", np.zeros(3_600 * SAMPLE_RATE, np.int16), SAMPLE_RATE)
+    write_sound(tmp_path / "long.wav", np.zeros(3_600 * SAMPLE_RATE, np.int16), SAMPLE_RATE)
     command = [sys.executable, "-m", "birdinfer", "predict", str(tmp_path / "long.wav"), "-o", str(out), "-j", "1"]
     process = subprocess.Popen([*command, "--bundle", str(bundle)], stderr=subprocess.PIPE, text=True)
     _wait_for_a_lane(process.pid)

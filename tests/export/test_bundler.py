@@ -7,8 +7,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
-from making import LABELS, SAMPLE_RATE, tone
+from making import LABELS, SAMPLE_RATE, tone, write_sound
 
 from birdinfer import Bundle, Predictor
 from birdinfer.config import FrontEndConfig, MelConfig, PostConfig, WindowConfig
@@ -32,7 +31,7 @@ def data(tmp_path_factory):
     for index in range(6):
         path = folder / "train_audio" / LABELS[index % 4] / f"{index}.ogg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, tone(2.0, hz=500.0 * (index + 1), seed=index), SAMPLE_RATE)
+        write_sound(path, tone(2.0, hz=500.0 * (index + 1), seed=index), SAMPLE_RATE)
     return folder
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-import soundfile
 import torch
+from making import write_sound
 from tiny_clips import RATE, TINY_FRONTEND, write_clips
 
 from birdinfer.training.recipe import AugmentConfig, DataConfig, LoopConfig, ModelConfig, OptimConfig, Recipe
@@ -33,7 +33,7 @@ def background_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("background")
     for seed in range(2):
         noise = np.random.default_rng(seed).normal(0, 0.1, 3 * RATE).astype(np.float32)
-        soundfile.write(folder / f"noise{seed}.wav", noise, RATE)
+        write_sound(folder / f"noise{seed}.wav", noise, RATE)
     return folder
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import soundfile
+from making import write_sound
 from tiny_clips import LABELS, RATE, TINY_FRONTEND
 
 from birdinfer.training.augment import WaveformAugment
@@ -56,7 +56,7 @@ class TestTrainingWindows:
 
     def test_windows_come_from_all_over_the_clip(self, tmp_path, clips):
         ramp = np.linspace(0, 1, RATE * 4, dtype=np.float32)
-        soundfile.write(tmp_path / "ramp.wav", ramp, RATE, subtype="FLOAT")
+        write_sound(tmp_path / "ramp.wav", ramp, RATE, subtype="FLOAT")
         clip = clips[0]._replace(path=tmp_path / "ramp.wav", duration_seconds=4.0)
         off = AugmentConfig(gain_probability=0.0)
         windows = windows_of([clip], config=off)

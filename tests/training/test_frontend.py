@@ -2,8 +2,8 @@ import itertools
 
 import numpy as np
 import pytest
-import soundfile
 import torch
+from making import write_sound
 
 from birdinfer import mel
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WindowConfig
@@ -91,7 +91,7 @@ def test_training_window_equals_prediction_window(tmp_path):
     """A window decoded alone has the frames that it has within its soundscape's spectrogram."""
     config = FrontEndConfig(AudioConfig(), WindowConfig(1.0), MelConfig(n_fft=1024, n_mels=32))
     sound = np.random.default_rng(1).normal(0, 0.1, 32_000 * 4).astype(np.float32)
-    soundfile.write(tmp_path / "x.wav", sound, 32_000, subtype="FLOAT")
+    write_sound(tmp_path / "x.wav", sound, 32_000, subtype="FLOAT")
     padded = np.pad(sound, config.margin_samples, mode="reflect")
     whole = mel.windows_to_input(padded, 4, config)
     alone = LogMel(config)(torch.from_numpy(read_window(tmp_path / "x.wav", 2.0, config))[None])

@@ -2,7 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
-import soundfile
+from making import write_sound
 from tiny_clips import LABELS, RATE, write_clips, write_table
 
 from birdinfer.errors import InputNotFoundError, LabelError, MetadataError
@@ -85,7 +85,7 @@ class TestWhatIsLeftOut:
         folder = data / "train_audio" / "0012"
         (folder / "empty.ogg").touch()
         (folder / "text.ogg").write_text("404 not found")
-        soundfile.write(folder / "bare.wav", np.zeros(0, np.float32), RATE)
+        write_sound(folder / "bare.wav", np.zeros(0, np.float32), RATE)
         names = ["XC0.wav", "empty.ogg", "text.ogg", "bare.wav"]
         write_train(data, [["0012", f"0012/{name}"] for name in names])
         metadata = read_metadata(data)
