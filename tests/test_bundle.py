@@ -129,6 +129,9 @@ def test_a_graph_that_is_none_is_refused(make_bundle, engine):
 def test_a_missing_engine_says_how_to_get_it(bundle, monkeypatch, engine, extra):
     import sys
 
+    from birdinfer.engines import openvino
+
+    monkeypatch.setattr(openvino, "_core", openvino._core.__wrapped__)  # as in a process that has not used it
     monkeypatch.setitem(sys.modules, engine, None)
     with pytest.raises(MissingExtraError, match=rf"birdinfer\[{extra}\]"):
         Predictor(Bundle.load(bundle), engine)

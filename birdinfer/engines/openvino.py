@@ -1,7 +1,9 @@
 """OpenVINO: fp32 on the CPU, one thread a call; every lane has an infer request of its own."""
 
+import functools
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +24,7 @@ class OpenVinoEngine:
             MissingExtraError: openvino is not installed.
             BundleError: the graph cannot be loaded.
         """
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingExtraError("openvino", "openvino") from error
-        core, cores = openvino.Core(), available_cores()
+        core, cores = _core(), available_cores()
         try:
             model = core.read_model(path)
             # bf16 would be taken by default where the processor has it; scores must not depend on the machine.
@@ -50,3 +48,13 @@ class OpenVinoEngine:
             self._lane.request = self._compiled.create_infer_request()
         result = self._lane.request.infer([log_mel], share_inputs=True)
         return np.array(result[0], np.float32)
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the whole process, never let go: a Core that dies unloads its plugins under whoever still uses them."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("openvino", "openvino") from error
+    return openvino.Core()
