@@ -230,6 +230,23 @@ def test_find_says_what_is_missing(tmp_path):
         find_soundscapes([tmp_path])
 
 
+def test_pitfall_10_openvino_has_one_core_that_outlives_its_engines(bundle, soundscapes):
+    """A Core that dies unloads plugins under others: the process crashed minutes later, in innocent code."""
+    pytest.importorskip("openvino")
+    code = f"""
+import gc
+from birdinfer import Bundle, Predictor
+from birdinfer.engines import openvino
+for _ in range(3):
+    Predictor(Bundle.load({str(bundle)!r}), "openvino").predict({str(soundscapes / "site_2.ogg")!r})
+    gc.collect()
+assert openvino._core() is openvino._core()
+assert openvino._core.cache_info().misses == 1
+import sklearn.model_selection
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 def test_openvino_gives_the_scores_of_onnx_runtime(bundle, predictor, soundscapes):
     pytest.importorskip("openvino")
     other = Predictor(Bundle.load(bundle), "openvino")
