@@ -30,8 +30,7 @@ def tone(seconds: float, rate: int = SAMPLE_RATE, hz: float = 2_000.0, seed: int
 def write_sound(path: Path, samples: np.ndarray, rate: int = SAMPLE_RATE, subtype: str | None = None) -> None:
     """Write a sound file second by second.
 
-    Not in one call: libvorbis keeps all that it is given at once on the stack (alloca), and a minute of it overruns
-    8 MB into other memory, where it kills some innocent test much later.
+    Not in one call: Vorbis keeps all that it is given at once on the stack, where 60 s just fit and 70 s crash.
     """
     n_channels = 1 if samples.ndim == 1 else samples.shape[1]
     with soundfile.SoundFile(path, "w", rate, n_channels, subtype=subtype) as file:
