@@ -178,14 +178,17 @@ class _Desk:
                     self._lock.wait()
                     continue
                 self._opening += 1
-            file_or_none = self._open_file(path)
-            with self._lock:
-                self._opening -= 1
-                if file_or_none is not None:
-                    self._open.append(file_or_none)
-                self._lock.notify_all()
-            if file_or_none is not None:
-                return file_or_none
+            opened = None
+            try:
+                opened = self._open_file(path)
+            finally:  # whatever went wrong, a lane that waits for this file must not wait for ever
+                with self._lock:
+                    self._opening -= 1
+                    if opened is not None:
+                        self._open.append(opened)
+                    self._lock.notify_all()
+            if opened is not None:
+                return opened
 
     def _open_file(self, path: Path) -> _OpenFile | None:
         """Open a file for this lane; None, and its result handed in, if that fails."""

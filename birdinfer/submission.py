@@ -109,11 +109,15 @@ class SubmissionWriter:
             threshold: from what probability on 2021 and 2022 count a species as heard.
 
         Raises:
-            ConfigError: no such year.
+            ConfigError: no such year, or windows that do not end at whole seconds, which row ids count.
             MetadataError: the sample asks for what the bundle does not score, or has another year's shape.
         """
         if year not in YEARS:
             raise ConfigError("--year", f"{year} is not known", f"choose one of {YEARS[0]} to {YEARS[-1]}")
+        if window.window_seconds != int(window.window_seconds):
+            raise ConfigError(
+                "window_seconds", f"is {window.window_seconds:g}, row ids count whole seconds", "use another bundle"
+            )
         self._labels = tuple(labels)
         self._fallback = np.asarray(fallback, np.float32)
         self._window = window

@@ -200,6 +200,19 @@ def test_an_engine_that_breaks_ends_the_run_instead_of_hanging(predictor, sounds
         list(predict_soundscapes(predictor, find_soundscapes([soundscapes]), 2))
 
 
+@pytest.mark.timeout(30)
+def test_a_lane_that_fails_to_open_a_file_leaves_no_other_waiting(predictor, soundscapes, monkeypatch):
+    import birdinfer.soundscapes as home
+
+    def failing(*_):
+        time.sleep(0.3)  # the other lane finds no file left, and waits for this one
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(home, "AudioStream", failing)
+    with pytest.raises(MemoryError):
+        list(predict_soundscapes(predictor, [soundscapes / "site_0.ogg"], 2))
+
+
 def test_a_caller_who_leaves_early_stops_the_lanes(predictor, soundscapes, tmp_path):
     write_sound(tmp_path / "long.wav", tone(600.0), SAMPLE_RATE)
     running = predict_soundscapes(predictor, [*find_soundscapes([soundscapes]), tmp_path / "long.wav"], 2)

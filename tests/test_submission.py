@@ -115,6 +115,12 @@ def test_an_unknown_year_is_refused(tmp_path):
         write(tmp_path, {"a": 1}, year=2019)
 
 
+def test_windows_that_do_not_end_at_whole_seconds_are_refused():
+    """Their rows would be looked up under a rounded end, and hold the fallback without a word."""
+    with pytest.raises(ConfigError, match=r"window_seconds: is 2\.5, row ids count whole seconds"):
+        SubmissionWriter(LABELS, FALLBACK, WindowConfig(2.5))
+
+
 @pytest.mark.parametrize(
     ("header", "row_ids", "complaint"),
     [

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 EXIT_WITH_FAILURES = 3
 _LISTED_PROBLEMS = 20
+_PLOTTED_SECONDS = 600.0
+"""What a picture shows at most: more could not be told apart on it, and a day of sound would fill the memory."""
 _PROCESS_STATUS = Path("/proc/self/status")
 
 
@@ -38,7 +40,10 @@ def predict(
         int | None, typer.Option("--workers", "--jobs", "-j", min=1, help="Lanes; one per core if left out.")
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option(help="Draw each soundscape and its scores into this folder (extra report).")
+        Path | None,
+        typer.Option(
+            help="Draw each soundscape (at most 10 min of it) and its scores into this folder (extra report)."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only complaints.")] = False,
 ) -> None:
@@ -96,14 +101,14 @@ def predict_to_submission(
         results = _predict_into(spool, predictor, paths, workers, quiet)
         written = writer.write(output, spool, results)
         n_windows = sum(spool.n_windows(result.path.stem) or 0 for result in results)
-        if draw:
+        report = output.with_suffix(".files.csv")
+        write_file_report(report, results)
+        _list_problems(results, report)
+        if not quiet:
+            _say_what_was_done(results, n_windows, perf_counter() - began, predictor.engine, output, written)
+        if draw:  # last: the tables are safe, whatever becomes of a picture
             for result in results:
                 draw(result, spool)
-    report = output.with_suffix(".files.csv")
-    write_file_report(report, results)
-    _list_problems(results, report)
-    if not quiet:
-        _say_what_was_done(results, n_windows, perf_counter() - began, predictor.engine, output, written)
     return results
 
 
@@ -146,15 +151,14 @@ def _predict_into(
 
 
 def _artist(predictor: "Predictor", folder: Path) -> "Callable[[SoundscapeResult, ScoreSpool], None]":
-    """What draws one soundscape into a folder; found missing before hours of work, not after.
+    """What draws one soundscape, its first ten minutes, into a folder; found missing before hours of work, not after.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    import numpy as np
-
     from birdinfer.audio import AudioStream
     from birdinfer.errors import MissingExtraError
+    from birdinfer.windows import cut_runs
 
     try:
         from birdinfer.report.plots import draw_soundscape
@@ -165,10 +169,14 @@ def _artist(predictor: "Predictor", folder: Path) -> "Callable[[SoundscapeResult
         scores = spool.scores(result.path.stem)
         if scores is None:
             return
-        with AudioStream(result.path, predictor.frontend.audio.sample_rate) as stream:
-            samples = np.concatenate(list(stream.blocks()))
+        window_seconds, rate = predictor.frontend.window.window_seconds, predictor.frontend.audio.sample_rate
+        shown = scores[: max(1, int(_PLOTTED_SECONDS / window_seconds))]
+        with AudioStream(result.path, rate) as stream:
+            run = next(cut_runs(stream.blocks(), len(shown), predictor.frontend))
+        samples = run.samples[predictor.frontend.margin_samples : -predictor.frontend.margin_samples]
+        title = result.path.name + (f" (first {_PLOTTED_SECONDS / 60:g} min)" if len(shown) < len(scores) else "")
         picture = folder / f"{result.path.stem}.png"
-        draw_soundscape(picture, result.path.name, samples, scores, predictor.labels, predictor.frontend)
+        draw_soundscape(picture, title, samples, shown, predictor.labels, predictor.frontend)
 
     return draw
 

@@ -241,3 +241,29 @@ def test_peak_memory_is_this_process_own(tmp_path, monkeypatch):
     assert predict.peak_memory_mb() > ballast.nbytes / 1e6
     monkeypatch.setitem(sys.modules, "resource", None)
     assert predict.peak_memory_mb() is None
+
+
+def test_a_plot_of_a_long_recording_shows_its_beginning(birdinfer, bundle, tmp_path, monkeypatch):
+    plots = pytest.importorskip("birdinfer.report.plots")
+    drawn = {}
+
+    def draw(path, title, samples, probabilities, *_):
+        drawn[path.name] = (title, len(samples) / SAMPLE_RATE, len(probabilities))
+
+    monkeypatch.setattr(plots, "draw_soundscape", draw)
+    write_sound(tmp_path / "long.wav", tone(700.0))
+    write_sound(tmp_path / "short.wav", tone(12.0))
+    birdinfer("predict", tmp_path, "--bundle", bundle, "-o", tmp_path / "s.csv", "--plots", tmp_path / "pictures")
+    assert drawn == {"long.png": ("long.wav (first 10 min)", 600.0, 120), "short.png": ("short.wav", 15.0, 3)}
+
+
+def test_a_plot_that_fails_costs_no_table(birdinfer, bundle, soundscapes, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "pictures").touch()
+    code, _, stderr = birdinfer(
+        "predict", soundscapes, "--bundle", bundle, "-o", tmp_path / "s.csv", "--plots", tmp_path / "pictures"
+    )
+    assert code == 2
+    assert "site_0.png: cannot be written" in stderr
+    assert (tmp_path / "s.csv").exists()
+    assert (tmp_path / "s.files.csv").exists()

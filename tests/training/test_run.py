@@ -175,16 +175,6 @@ def test_debug_is_the_same_recipe_on_less(plain_recipe):
 
 class TestCommand:
     @pytest.fixture
-    def birdinfer(self, capsys):
-        def run(*arguments):
-            with pytest.raises(SystemExit) as left:
-                main([str(argument) for argument in arguments])
-            printed = capsys.readouterr()
-            return left.value.code or 0, printed.out, printed.err
-
-        return run
-
-    @pytest.fixture
     def arguments(self, plain_recipe, clips_dir, tmp_path):
         path = tmp_path / "tiny.toml"
         path.write_text(write_recipe(plain_recipe))
