@@ -39,6 +39,54 @@ class WindowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
+class TimelineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a model's windows lie on a soundscape, and how what it says of them becomes rows."""
+
+    stride_seconds: float | None = None
+    """From one window's beginning to the next one's. None: a row, or the largest equal part of a row that is not longer
+    than the window."""
+
+    overlap: Literal["mean", "max"] = "mean"
+    """How scores of overlapping windows meet: those of clips on rows, those of frames on frames."""
+
+    head_seconds: float | None = None
+    """The centred part of a window whose opinion counts. None: the whole window, or as much of it as lies within its
+    row or stride when windows have context around them."""
+
+    frame_share: float = 0.0
+    """Share of the frame-wise score in a row, 0 to 1; the rest is the clip-wise."""
+
+    frame_pool: Literal["max", "mean"] = "max"
+    """How the frames of a row become its score."""
+
+    frame_shifts_seconds: tuple[float, ...] = (0.0,)
+    """The row's frames are pooled over the row shifted by each of these, too: test-time shifts without another forward
+    pass. The second place of BirdCLEF 2023 took the row itself and half-way shifts with weights 0.5, 0.25 and 0.25."""
+
+    frame_shift_weights: tuple[float, ...] = (1.0,)
+    """A weight for each shift; they sum to 1."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("stride_seconds", self.stride_seconds), ("head_seconds", self.head_seconds)):
+            if value is not None and not 0.1 <= value <= 60:
+                raise ValueError(f"{name} is {value}, allowed are 0.1 to 60")
+        if not 0 <= self.frame_share <= 1:
+            raise ValueError(f"frame_share is {self.frame_share}, allowed are 0 to 1")
+        if not all(abs(shift) <= 60 for shift in self.frame_shifts_seconds):
+            raise ValueError(f"frame_shifts_seconds is {list(self.frame_shifts_seconds)}, allowed are -60 to 60")
+        if len(self.frame_shift_weights) != len(self.frame_shifts_seconds):
+            raise ValueError(
+                f"frame_shift_weights has {len(self.frame_shift_weights)} values, "
+                f"frame_shifts_seconds {len(self.frame_shifts_seconds)}"
+            )
+        if not all(weight >= 0 for weight in self.frame_shift_weights) or not math.isclose(
+            sum(self.frame_shift_weights), 1, abs_tol=1e-6
+        ):
+            raise ValueError(
+                f"frame_shift_weights is {list(self.frame_shift_weights)}, weights must be >= 0 and sum to 1"
+            )
+
+
 class MelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The log-mel spectrogram. ``mel.py`` is its definition."""
 
@@ -133,3 +181,24 @@ class FrontEndConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def margin_samples(self) -> int:
         """Samples of true neighbouring sound that a window's first and last frames reach into, on either side."""
         return self.mel.n_fft // 2
+
+
+class WaveformConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a member hears that takes the waveform itself (Perch v2, BirdNET 3.0): its front end is inside the graph."""
+
+    audio: AudioConfig = AudioConfig()
+    window: WindowConfig = WindowConfig()
+
+    @property
+    def window_samples(self) -> int:
+        """Samples in a window: 5 s x 32,000 Hz = 160,000."""
+        return round(self.window.window_seconds * self.audio.sample_rate)
+
+    @property
+    def margin_samples(self) -> int:
+        """No sound beyond the window is heard."""
+        return 0
+
+
+Hearing = FrontEndConfig | WaveformConfig
+"""What a member hears of a soundscape. Members with an equal one share its windows and its spectrogram."""
