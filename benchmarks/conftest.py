@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from b0_bundle import write_b0_bundle
 from birdinfer.cores import available_cores
 from birdinfer.synthetic_files import write_soundscapes
+from bundles import Measured, write_measured
 
 RESULTS = Path(__file__).parent / "results"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -39,9 +39,21 @@ def soundscapes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def b0(tmp_path_factory: pytest.TempPathFactory, soundscapes: list[Path]) -> Path:
-    """A bundle of one efficientnet_b0 (206 labels), and beside it the weights for torch."""
-    return write_b0_bundle(tmp_path_factory.mktemp("b0"), soundscapes[:4])
+def b0(tmp_path_factory: pytest.TempPathFactory, soundscapes: list[Path]) -> Measured:
+    """One efficientnet_b0, fp32 and INT8."""
+    return write_measured(tmp_path_factory.mktemp("bundles") / "b0", "efficientnet_b0", 1, soundscapes, int8=True)
+
+
+@pytest.fixture(scope="session")
+def five_b0(tmp_path_factory: pytest.TempPathFactory, soundscapes: list[Path]) -> Measured:
+    """Five efficientnet_b0 of other weights, fp32 and INT8."""
+    return write_measured(tmp_path_factory.mktemp("bundles") / "five", "efficientnet_b0", 5, soundscapes, int8=True)
+
+
+@pytest.fixture(scope="session")
+def nfnet(tmp_path_factory: pytest.TempPathFactory, soundscapes: list[Path]) -> Measured:
+    """One eca_nfnet_l0, fp32 and INT8."""
+    return write_measured(tmp_path_factory.mktemp("bundles") / "nfnet", "eca_nfnet_l0", 1, soundscapes, int8=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

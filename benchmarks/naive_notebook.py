@@ -10,37 +10,45 @@ import numpy as np
 import pandas as pd
 import torch
 
-from b0_bundle import FRONTEND, LABELS
+from birdinfer.config import FrontEndConfig
 from birdinfer.mel import floor_power
+from bundles import LABELS
 
 
-def predict_naively(model: torch.nn.Module, paths: list[Path], output: Path) -> pd.DataFrame:
+def predict_naively(
+    models: list[torch.nn.Module], frontend: FrontEndConfig, paths: list[Path], output: Path
+) -> pd.DataFrame:
     """Predict one-minute soundscapes one after the other and write a submission; returns the table."""
     tables = []
     for path in paths:
-        wave, rate = librosa.load(path, sr=FRONTEND.audio.sample_rate)
-        n_windows = round(len(wave) / FRONTEND.window_samples)
-        wave = np.pad(wave, (0, n_windows * FRONTEND.window_samples - len(wave)))
-        padded = np.pad(wave, FRONTEND.margin_samples, mode="reflect")
-        images = np.stack([_image(padded, index, rate) for index in range(n_windows)])
+        images = hear_naively(path, frontend)
         with torch.no_grad():
-            scores = torch.sigmoid(model(torch.from_numpy(images[:, None]))).numpy()
-        smoothed = pd.DataFrame(_smooth(scores), columns=list(LABELS))
-        smoothed.insert(0, "row_id", [f"{path.stem}_{5 * index + 5}" for index in range(n_windows)])
+            opinions = [torch.sigmoid(model(torch.from_numpy(images[:, None]))).numpy() for model in models]
+        smoothed = pd.DataFrame(_smooth(np.mean(opinions, axis=0)), columns=list(LABELS))
+        smoothed.insert(0, "row_id", [f"{path.stem}_{5 * index + 5}" for index in range(len(images))])
         tables.append(smoothed)
     table = pd.concat(tables)
     table.to_csv(output, index=False)
     return table
 
 
-def _image(padded: np.ndarray, index: int, rate: float) -> np.ndarray:
-    mel = FRONTEND.mel
-    begin = index * FRONTEND.window_samples
-    window = padded[begin : begin + FRONTEND.window_samples + 2 * FRONTEND.margin_samples]
+def hear_naively(path: Path, frontend: FrontEndConfig) -> np.ndarray:
+    """Decode and compute a spectrogram for each window [windows, n_mels, frames]."""
+    wave, rate = librosa.load(path, sr=frontend.audio.sample_rate)
+    n_windows = round(len(wave) / frontend.window_samples)
+    wave = np.pad(wave, (0, n_windows * frontend.window_samples - len(wave)))
+    padded = np.pad(wave, frontend.margin_samples, mode="reflect")
+    return np.stack([_image(padded, index, rate, frontend) for index in range(n_windows)])
+
+
+def _image(padded: np.ndarray, index: int, rate: float, frontend: FrontEndConfig) -> np.ndarray:
+    mel = frontend.mel
+    begin = index * frontend.window_samples
+    window = padded[begin : begin + frontend.window_samples + 2 * frontend.margin_samples]
     power = librosa.feature.melspectrogram(
         y=window, sr=rate, n_fft=mel.n_fft, hop_length=mel.hop_length, n_mels=mel.n_mels, fmin=mel.f_min_hz,
         fmax=mel.f_max_hz, center=False,
-    )[:, : FRONTEND.frames_per_window]  # fmt: skip
+    )[:, : frontend.frames_per_window]  # fmt: skip
     decibels = 10 * np.log10(power / (mel.n_fft / 4) ** 2 + floor_power(mel))
     return ((decibels - decibels.mean()) / (decibels.std() + 1e-5)).astype(np.float32)
 

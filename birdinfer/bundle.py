@@ -6,63 +6,29 @@ front end's fingerprint: a bundle whose spectrograms would be computed different
 """
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from birdinfer import mel
-from birdinfer.config import FrontEndConfig, PostConfig
-from birdinfer.errors import BundleError, InputNotFoundError
+from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.files import write_atomic
-from birdinfer.labels import Species, check_labels
+from birdinfer.labels import check_labels
+from birdinfer.manifest import FORMAT, Graph, Manifest, Member
+from birdinfer.windows import place
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = 1
 FINGERPRINT_TOLERANCE = 0.01
 """Largest difference in dB that still is the same front end: processors differ by rounding, settings by more."""
 
 
-class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model of the ensemble."""
-
-    file: str
-    """Name of the graph within the bundle's folder."""
-    sha256: str
-    fold: int
-    backbone: str
-    weight: float = 1.0
-    """Its say in the weighted mean."""
-    out_of_fold_macro_auc: float | None = None
-    max_probability_difference: float | None = None
-    """Largest |p_onnx - p_torch| over the real windows it was compared on."""
-
-
-class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a bundle comes from."""
-
-    created_utc: str
-    run: str
-    versions: dict[str, str]
-    recipe: dict[str, Any]
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``manifest.json``."""
+class _FormatOnly(msgspec.Struct):
+    """Any manifest, of whatever format."""
 
     format: int
-    name: str
-    species: tuple[Species, ...]
-    """In column order."""
-    frontend: FrontEndConfig
-    post: PostConfig
-    members: tuple[Member, ...]
-    frontend_fingerprint: tuple[float, ...]
-    """:func:`birdinfer.mel.fingerprint` when the bundle was made."""
-    fallback_probabilities: tuple[float, ...]
-    """Per species: the mean out-of-fold probability, which fills the rows of a file that cannot be read."""
-    provenance: Provenance
 
 
 class Bundle:
@@ -86,31 +52,71 @@ class Bundle:
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise InputNotFoundError(folder, f"is not a bundle (no {MANIFEST_NAME})", "birdinfer export makes one")
+        raw = path.read_bytes()
         try:
-            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+            # The format first: an older manifest would be refused for one of its fields, which helps nobody.
+            found = msgspec.json.decode(raw, type=_FormatOnly).format
+            if found != FORMAT:
+                raise BundleError(
+                    path, f"has format {found}, known is {FORMAT}", "export it again, or update birdinfer"
+                )
+            manifest = msgspec.json.decode(raw, type=Manifest)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BundleError(path, str(error), "export it again") from error
         bundle = cls(folder, manifest)
         bundle._check(path)
         return bundle
 
-    def member_path(self, member: Member) -> Path:
-        """Where a member's graph is.
+    def graph_path(self, graph: Graph) -> Path:
+        """Where a graph is.
 
         Raises:
             BundleError: the name leaves the bundle's folder.
         """
-        name = PurePosixPath(member.file)
+        name = PurePosixPath(graph.file)
         path = self.folder / name
-        leaves = name.is_absolute() or ".." in name.parts or "\\" in member.file
+        leaves = name.is_absolute() or ".." in name.parts or "\\" in graph.file
         if leaves or not path.resolve().is_relative_to(self.folder.resolve()):
-            raise BundleError(self.folder / MANIFEST_NAME, f"member {member.file!r} lies outside the bundle")
+            raise BundleError(self.folder / MANIFEST_NAME, f"graph {graph.file!r} lies outside the bundle")
         return path
+
+    def with_members(self, names: Collection[str]) -> "Bundle":
+        """The same bundle with these members alone."""
+        members = tuple(member for member in self.manifest.members if member.name in names)
+        return Bundle(self.folder, msgspec.structs.replace(self.manifest, members=members))
+
+    def with_overlap(self, overlap_seconds: float | None, merge: Literal["mean", "max"] | None = None) -> "Bundle":
+        """The same bundle with its members' windows laid otherwise.
+
+        Args:
+            overlap_seconds: what neighbouring windows share; as the manifest says if None.
+            merge: how their scores meet; as the manifest says if None.
+
+        Raises:
+            ConfigError: a member's windows are not longer than the overlap.
+        """
+        members = []
+        for member in self.manifest.members:
+            timeline, window_seconds = member.timeline, member.hearing.window.window_seconds
+            if overlap_seconds is not None:
+                if not 0 <= overlap_seconds < window_seconds:
+                    raise ConfigError(
+                        "--overlap",
+                        f"{overlap_seconds:g} s, but windows of member {member.name!r} last {window_seconds:g} s",
+                        "half a window is usual",
+                    )
+                timeline = msgspec.structs.replace(timeline, stride_seconds=window_seconds - overlap_seconds)
+            if merge is not None:
+                timeline = msgspec.structs.replace(timeline, overlap=merge)
+            members.append(msgspec.structs.replace(member, timeline=timeline))
+        return Bundle(self.folder, msgspec.structs.replace(self.manifest, members=tuple(members)))
+
+    def sha256(self) -> str:
+        """Digest of the manifest, and so of all that it lists."""
+        return hashlib.sha256(msgspec.json.encode(self.manifest)).hexdigest()
 
     def _check(self, path: Path) -> None:
         manifest = self.manifest
-        if manifest.format != FORMAT:
-            raise BundleError(path, f"has format {manifest.format}, known is {FORMAT}", "update birdinfer")
         if not manifest.members:
             raise BundleError(path, "has no members", "export it again")
         check_labels(self.labels, str(path))
@@ -121,27 +127,48 @@ class Bundle:
             )
         if not sum(member.weight for member in manifest.members) > 0:
             raise BundleError(path, "the members' weights sum to 0")
+        names = [member.name for member in manifest.members]
+        if len(set(names)) < len(names):
+            raise BundleError(path, f"two members have one name ({', '.join(sorted(names))})")
         for member in manifest.members:
-            self._check_file(member)
-        self._check_front_end(path)
+            self._check_member(path, member)
+        # Folds share their front end: computed once for all of them.
+        for member in {(one.frontend, one.frontend_fingerprint): one for one in manifest.members}.values():
+            _check_front_end(path, member)
 
-    def _check_file(self, member: Member) -> None:
-        path = self.member_path(member)
+    def _check_member(self, path: Path, member: Member) -> None:
+        unknown = sorted(set(member.label_columns or ()) - set(self.labels))
+        if unknown:
+            raise BundleError(path, f"member {member.name!r} scores {unknown[0]!r}, which is not a label of the bundle")
+        try:
+            place(member.hearing, member.timeline, self.manifest.rows)
+        except ValueError as error:
+            raise BundleError(path, f"member {member.name!r}: {error}") from error
+        for graph in member.graphs.values():
+            self._check_file(graph)
+
+    def _check_file(self, graph: Graph) -> None:
+        path = self.graph_path(graph)
         if not path.is_file():
             raise BundleError(path, "is missing from the bundle", "copy the whole folder again")
         found = file_sha256(path)
-        if found != member.sha256:
+        if found != graph.sha256:
             raise BundleError(
-                path, f"has changed (sha256 {found[:12]}, manifest says {member.sha256[:12]})", "copy it again"
+                path, f"has changed (sha256 {found[:12]}, manifest says {graph.sha256[:12]})", "copy it again"
             )
 
-    def _check_front_end(self, path: Path) -> None:
-        today = np.array(mel.fingerprint(self.manifest.frontend))
-        stored = np.array(self.manifest.frontend_fingerprint)
-        if stored.shape != today.shape or not np.allclose(today, stored, rtol=0, atol=FINGERPRINT_TOLERANCE):
-            raise BundleError(
-                path, "was made with another front end (its fingerprint differs)", "export it again with this version"
-            )
+
+def _check_front_end(path: Path, member: Member) -> None:
+    if member.frontend is None:
+        return
+    today = np.array(mel.fingerprint(member.frontend))
+    stored = np.array(member.frontend_fingerprint or ())
+    if stored.shape != today.shape or not np.allclose(today, stored, rtol=0, atol=FINGERPRINT_TOLERANCE):
+        raise BundleError(
+            path,
+            f"member {member.name!r} was made with another front end (its fingerprint differs)",
+            "export it again with this version",
+        )
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:

@@ -11,12 +11,25 @@ from pathlib import Path
 import threadpoolctl
 
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+_CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def available_cores() -> int:
     """Cores that this process may use: its affinity, cut to a container's quota; at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _quota_cores() or cores))
+
+
+def physical_cores() -> int:
+    """As :func:`available_cores`, counting a core once that runs two threads (Kaggle's 4 are 2); at least 1."""
+    logical = available_cores()
+    if not hasattr(os, "sched_getaffinity"):
+        return logical
+    siblings = [_CPU_TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list" for cpu in os.sched_getaffinity(0)]
+    try:
+        return max(1, min(logical, len({path.read_text() for path in siblings})))
+    except OSError:
+        return logical
 
 
 def _quota_cores() -> int | None:

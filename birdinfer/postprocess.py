@@ -35,4 +35,8 @@ def smooth(probabilities: Float32, kernel: Sequence[float]) -> Float32:
             total[here] += np.float32(weight) * probabilities[there]
             weight_sum[here] += np.float32(weight)
     # A kernel whose middle is 0 leaves a lone window without any weight: it stays as it is.
-    return np.where(weight_sum > 0, total / np.maximum(weight_sum, np.float32(1e-12)), probabilities)
+    unweighted = weight_sum[:, 0] == 0
+    total[unweighted] = probabilities[unweighted]
+    weight_sum[unweighted] = 1
+    total /= weight_sum
+    return total

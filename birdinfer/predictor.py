@@ -1,88 +1,184 @@
 """The hot path: a run of windows through the stations in order.
 
-Waveform run -> log-mel (once, shared by all members) -> members -> probabilities -> ensemble; then, per file, the
-post-processing. One :class:`Predictor` serves all lanes: they share the graphs' weights.
+Run of windows -> log-mel (once for all members that hear the same) -> members -> probabilities -> rows -> ensemble;
+then, per file, the post-processing. One :class:`Predictor` serves all lanes: they share the graphs' weights.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer import ensemble, mel, postprocess
-from birdinfer.audio import AudioStream
-from birdinfer.bundle import Bundle, labels_sha256
-from birdinfer.engines import Engine, load_engine
-from birdinfer.errors import BundleError
-from birdinfer.scores import sigmoid
-from birdinfer.windows import WindowRun, cut_runs
+from birdinfer import postprocess
+from birdinfer.bundle import Bundle
+from birdinfer.config import FrontEndConfig
+from birdinfer.cores import available_cores
+from birdinfer.engines import EnginePlan, parse_spec
+from birdinfer.ensemble import WeightedMean
+from birdinfer.listener import Listener, Opinion, load_listeners
+from birdinfer.reader import HeardRun, SoundscapeReader
+from birdinfer.timeline import Timeline
 
 Float32 = npt.NDArray[np.float32]
 
-BATCH_SIZE = 4
-"""Windows per call of a graph: fp32 convolutions are fastest while a batch's activations stay in a core's cache
-(efficientnet_b0: 58 windows/s at 1, 56 at 4, 50 at 48)."""
+BATCH_SIZE = 3
+"""Windows per call of a graph: convolutions are fastest while a batch's activations stay in a core's cache, and 12
+windows of a minute are four times three."""
 
-RUN_WINDOWS = 12
-"""Windows read ahead at a time: a minute of sound, 7.7 MB."""
+GPU_BATCH_SIZE = 64
+"""Windows per call on a GPU, which are gathered over files."""
+
+RUN_ROWS = 6
+"""Rows read ahead at a time: half a minute of sound, so that two lanes share even a file of one minute."""
 
 
 class Predictor:
     """A bundle, loaded and ready; may be shared by threads."""
 
-    def __init__(self, bundle: Bundle, engine: str = "onnxruntime", smoothing_kernel: tuple[float, ...] | None = None):
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: str | EnginePlan = "onnxruntime",
+        smoothing_kernel: tuple[float, ...] | None = None,
+    ):
         """Load every member.
 
         Args:
             bundle: what predicts.
-            engine: ``onnxruntime`` or ``openvino``.
+            engine: ``onnxruntime``, ``openvino:bf16`` ..., or a plan that also says lanes and batch size.
             smoothing_kernel: instead of the bundle's own; ``(1.0,)`` smooths nothing.
 
         Raises:
             BundleError: a graph cannot be loaded, or its labels are not the bundle's.
+            ConfigError: there is no such engine, or this machine cannot run it.
             MissingExtraError: the engine is not installed.
         """
-        manifest = bundle.manifest
         self.bundle = bundle
         self.labels = bundle.labels
-        self.engine = engine
-        self.frontend = manifest.frontend
-        self.smoothing_kernel = smoothing_kernel or manifest.post.smoothing_kernel
-        self.weights = [member.weight for member in manifest.members]
-        self.engines = [load_engine(engine, bundle.member_path(member)) for member in manifest.members]
-        for member, loaded in zip(manifest.members, self.engines, strict=True):
-            _check_columns(bundle.member_path(member), loaded, self.labels)
+        self.plan = engine if isinstance(engine, EnginePlan) else make_plan(engine)
+        self.rows = bundle.manifest.rows
+        self.smoothing_kernel = smoothing_kernel or bundle.manifest.post.smoothing_kernel
+        self.listeners: Sequence[Listener] = load_listeners(bundle, self.plan)
+        known = {loaded.index: loaded.labels for listener in self.listeners for loaded in listener.members}
+        members = bundle.manifest.members
+        self._columns = [known[index] for index in range(len(members))]
+        self._blend = WeightedMean(
+            [member.weight for member in members], self._columns, bundle.manifest.fallback_probabilities
+        )
 
-    def score_run(self, run: WindowRun) -> Float32:
-        """Ensembled probabilities [windows, species] of neighbouring windows, before post-processing."""
-        batch = mel.windows_to_input(run.samples, run.n_windows, self.frontend)
-        opinions = [sigmoid(_run_in_batches(engine, batch)) for engine in self.engines]
-        return ensemble.weighted_mean(opinions, self.weights)
+    def open(self, path: Path) -> SoundscapeReader:
+        """Open a file, to be cut as the members want it.
+
+        Raises:
+            AudioError: it is not sound.
+        """
+        placements = [listener.placement for listener in self.listeners]
+        batch = self.plan.batch_size
+        per_run = [max(1, RUN_ROWS * place.row_samples // place.stride_samples) for place in placements]
+        # Whole batches: an engine of fixed shape would fill up the rest with zeros.
+        return SoundscapeReader(path, placements, [-(-most // batch) * batch for most in per_run])
+
+    def score_run(self, heard: HeardRun) -> list[Opinion]:
+        """What the members say of a run of windows."""
+        listener = self.listeners[heard.listener]
+        return listener.opinions(heard.run.first, listener.hear(heard.run))
+
+    def share_of_clock(self, heard: HeardRun) -> float:
+        """Seconds of sound that a run stands for; over all runs of all listeners they add up to the file's length."""
+        place = self.listeners[heard.listener].placement
+        return heard.run.n_windows * place.stride_samples / place.sample_rate / len(self.listeners)
+
+    def gather(self) -> "FileScores":
+        """An empty sheet for the opinions on one file."""
+        timelines = {
+            loaded.index: Timeline(listener.placement, loaded.member.timeline, self._n_known(loaded.index))
+            for listener in self.listeners
+            for loaded in listener.members
+        }
+        return FileScores([timelines[index] for index in range(len(timelines))], self._blend, len(self.labels))
+
+    def picture_frontend(self) -> FrontEndConfig:
+        """A log-mel to draw soundscapes with, a row wide: that of the first member that hears one."""
+        heard = (listener.hearing for listener in self.listeners)
+        frontend = next((one for one in heard if isinstance(one, FrontEndConfig)), FrontEndConfig())
+        return FrontEndConfig(frontend.audio, self.rows, frontend.mel)
 
     def finish(self, probabilities: Float32) -> Float32:
-        """Post-process one file's probabilities [windows, species]."""
+        """Post-process one file's probabilities [rows, species]."""
         return postprocess.smooth(probabilities, self.smoothing_kernel)
 
     def predict(self, path: str | Path) -> Float32:
-        """Probabilities [windows, species] of one sound file, on the calling thread.
+        """Probabilities [rows, species] of one sound file, on the calling thread.
 
         Raises:
             AudioError: the file yields no sound.
         """
-        with AudioStream(Path(path), self.frontend.audio.sample_rate) as stream:
-            runs = cut_runs(stream.blocks(), RUN_WINDOWS, self.frontend)
-            return self.finish(np.concatenate([self.score_run(run) for run in runs]))
+        scores = self.gather()
+        with self.open(Path(path)) as reader:
+            for heard in reader.runs():
+                scores.add(self.score_run(heard))
+            return self.finish(scores.close(reader.n_rows))
+
+    def _n_known(self, member: int) -> int:
+        columns = self._columns[member]
+        return len(self.labels) if columns is None else len(columns)
 
 
-def _run_in_batches(engine: Engine, batch: Float32) -> Float32:
-    pieces = [engine.run(batch[begin : begin + BATCH_SIZE]) for begin in range(0, len(batch), BATCH_SIZE)]
-    return np.concatenate(pieces)
+class FileScores:
+    """Opinions on one file, in any order -> its rows. Not for several threads at once."""
+
+    def __init__(self, timelines: Sequence[Timeline], blend: WeightedMean, n_labels: int) -> None:
+        """Begin an empty sheet."""
+        self._timelines, self._blend = timelines, blend
+        self._pending: list[list[Float32]] = [[] for _ in timelines]
+        self._blended: list[Float32] = [np.zeros((0, n_labels), np.float32)]
+
+    def add(self, opinions: Sequence[Opinion]) -> None:
+        """Take what members say of a run of windows; rows on which all have spoken are blended at once."""
+        for member, first, clip, frames in opinions:
+            self._timelines[member].add(first, clip, frames)
+        self._blend_complete_rows()
+
+    def close(self, n_rows: int) -> Float32:
+        """Probabilities [n_rows, species], before post-processing; no more opinions come."""
+        for timeline in self._timelines:
+            timeline.close(n_rows)
+        self._blend_complete_rows()
+        blended, self._blended = np.concatenate(self._blended)[:n_rows], []
+        return blended
+
+    def _blend_complete_rows(self) -> None:
+        for timeline, pending in zip(self._timelines, self._pending, strict=True):
+            rows = timeline.take()
+            if len(rows):
+                pending.append(rows)
+        n_complete = min(sum(map(len, pending)) for pending in self._pending)
+        if not n_complete:
+            return
+        ready = []
+        for pending in self._pending:
+            rows = pending[0] if len(pending) == 1 else np.concatenate(pending)
+            ready.append(rows[:n_complete])
+            pending[:] = [rows[n_complete:]] if len(rows) > n_complete else []
+        self._blended.append(self._blend(ready))
 
 
-def _check_columns(path: Path, engine: Engine, labels: tuple[str, ...]) -> None:
-    """A graph made for other labels would answer, in the wrong columns; so it is refused."""
-    remedy = "members of one bundle need one taxonomy: export them together"
-    if engine.n_labels is not None and engine.n_labels != len(labels):
-        raise BundleError(path, f"scores {engine.n_labels} labels, the manifest lists {len(labels)}", remedy)
-    if engine.labels_sha256 and engine.labels_sha256 != labels_sha256(labels):
-        raise BundleError(path, "was exported with other labels than the manifest lists", remedy)
+def make_plan(engine: str, lanes: int | None = None, batch_size: int | None = None) -> EnginePlan:
+    """``"openvino:bf16"`` -> a plan for this machine.
+
+    Args:
+        engine: an engine, with or without its precision.
+        lanes: one for each core if None; twice as many before a GPU, which work while others wait for it.
+        batch_size: :data:`BATCH_SIZE` if None; 64 on a GPU.
+
+    Raises:
+        ConfigError: there is no such engine.
+    """
+    spec = parse_spec(engine)
+    on_gpu = spec.engine == "cuda"
+    return EnginePlan(
+        spec,
+        lanes or available_cores() * (2 if on_gpu else 1),
+        batch_size or (GPU_BATCH_SIZE if on_gpu else BATCH_SIZE),
+    )

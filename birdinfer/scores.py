@@ -1,9 +1,34 @@
-"""Logits -> probabilities [windows, species], float32 in [0, 1]."""
+"""Outputs of a graph -> probabilities [windows, (frames,) species], float32 in [0, 1]."""
 
 import numpy as np
 import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
+
+
+def activate(outputs: Float32, activation: str, columns: npt.NDArray[np.intp] | None = None) -> Float32:
+    """Outputs of a graph -> probabilities of the species wanted.
+
+    Args:
+        outputs: [..., columns], logits; or probabilities where the activation is ``none``.
+        activation: ``sigmoid``, ``softmax`` or ``none``.
+        columns: those wanted, in this order; None for all as they are.
+
+    Returns:
+        [..., species], in [0, 1].
+    """
+    if activation == "softmax":  # over all columns, also those that nobody asked for
+        outputs = softmax(outputs)
+    if columns is not None:
+        outputs = outputs[..., columns]
+    return sigmoid(outputs) if activation == "sigmoid" else outputs
+
+
+def softmax(logits: Float32) -> Float32:
+    """Probabilities that sum to 1 over the last axis: exp(x - max) / sum(exp(x - max)), any shape."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    total: Float32 = powers / powers.sum(axis=-1, keepdims=True)
+    return total
 
 
 def sigmoid(logits: Float32) -> Float32:

@@ -18,11 +18,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer.audio import AUDIO_SUFFIXES, AudioStream
-from birdinfer.cores import available_cores, one_thread_per_lane
+from birdinfer.audio import AUDIO_SUFFIXES
+from birdinfer.cores import one_thread_per_lane
 from birdinfer.errors import AudioError, BirdinferError, InputNotFoundError
-from birdinfer.predictor import RUN_WINDOWS, Predictor
-from birdinfer.windows import WindowRun, cut_runs
+from birdinfer.predictor import FileScores, Predictor
+from birdinfer.reader import HeardRun, SoundscapeReader
 
 Float32 = npt.NDArray[np.float32]
 
@@ -78,15 +78,13 @@ def find_soundscapes(inputs: Sequence[Path]) -> list[Path]:
 def predict_soundscapes(
     predictor: Predictor,
     paths: Sequence[Path],
-    lanes: int | None = None,
     on_progress: Callable[[float, float], None] = lambda files, seconds: None,
 ) -> Iterator[SoundscapeResult]:
     """Predict files on all cores.
 
     Args:
-        predictor: shared by all lanes.
+        predictor: shared by all lanes; its plan says how many there are.
         paths: sound files; each gives exactly one result.
-        lanes: threads; the available cores if None.
         on_progress: called from the lanes after each run of windows with the share of a file that it was (0 to 1) and
             its seconds of sound.
 
@@ -95,7 +93,7 @@ def predict_soundscapes(
     """
     desk = _Desk(predictor, paths, on_progress)
     with one_thread_per_lane():
-        threads = [threading.Thread(target=desk.work, daemon=True) for _ in range(lanes or available_cores())]
+        threads = [threading.Thread(target=desk.work, daemon=True) for _ in range(predictor.plan.lanes)]
         try:
             for thread in threads:
                 thread.start()
@@ -118,15 +116,15 @@ class _OpenFile:
     """A file between its first run and its last score."""
 
     path: Path
-    stream: AudioStream
-    runs: Iterator[WindowRun]
+    reader: SoundscapeReader
+    runs: Iterator[HeardRun]
+    scores: FileScores
     reading: threading.Lock = field(default_factory=threading.Lock)
     helpers: int = 0
     """Lanes that hold a run of this file, or wait for one."""
     is_read: bool = False
-    n_windows: int = 0
-    scores: dict[int, Float32] = field(default_factory=dict)
-    """First window of a run -> its probabilities."""
+    is_heard: bool = False
+    """Whether at least one run was scored."""
     error: BirdinferError | None = None
 
 
@@ -148,7 +146,7 @@ class _Desk:
     def close(self) -> None:
         """Close what a run that was stopped early left open."""
         for file in self._open:
-            file.stream.close()
+            file.reader.close()
 
     def work(self) -> None:
         """A lane: take a file to work on until there is none."""
@@ -192,44 +190,42 @@ class _Desk:
 
     def _open_file(self, path: Path) -> _OpenFile | None:
         """Open a file for this lane; None, and its result handed in, if that fails."""
-        frontend = self._predictor.frontend
         try:
-            stream = AudioStream(path, frontend.audio.sample_rate)
+            reader = self._predictor.open(path)
         except (BirdinferError, OSError) as error:
             self.finished.put(SoundscapeResult(path, "failed", problem=_one_line(error, path)))
             self._on_progress(1.0, 0.0)
             return None
-        return _OpenFile(path, stream, cut_runs(stream.blocks(), RUN_WINDOWS, frontend), helpers=1)
+        return _OpenFile(path, reader, reader.runs(), self._predictor.gather(), helpers=1)
 
     def _work_on(self, file: _OpenFile) -> None:
         """Score runs of a file until it is read to its end or every lane is to stop."""
         while not self.stopped.is_set():
             with file.reading:
-                run = self._read(file)
-            if run is None:
+                heard = self._read(file)
+            if heard is None:
                 break
-            scores = self._predictor.score_run(run)
+            opinions = self._predictor.score_run(heard)
             with self._lock:
-                file.scores[run.first] = scores
-            seconds = run.n_windows * self._predictor.frontend.window.window_seconds
-            self._on_progress(min(1.0, seconds / max(seconds, file.stream.claimed_seconds)), seconds)
+                file.scores.add(opinions)
+                file.is_heard = True
+            seconds = self._predictor.share_of_clock(heard)
+            self._on_progress(min(1.0, seconds / max(seconds, file.reader.stream.claimed_seconds)), seconds)
         self._leave(file)
 
-    def _read(self, file: _OpenFile) -> WindowRun | None:
+    def _read(self, file: _OpenFile) -> HeardRun | None:
         """The next run, None at the end; called by one lane at a time."""
         if file.is_read:
             return None
         try:
-            run = next(file.runs, None)
+            heard = next(file.runs, None)
         except (BirdinferError, OSError) as error:
             file.error = error if isinstance(error, BirdinferError) else AudioError(file.path, str(error))
-            run = None
-        if run is None:
+            heard = None
+        if heard is None:
             file.is_read = True
-            file.stream.close()
-        else:
-            file.n_windows += run.n_windows
-        return run
+            file.reader.close()
+        return heard
 
     def _leave(self, file: _OpenFile) -> None:
         """The last lane to leave a file hands in its result."""
@@ -241,12 +237,13 @@ class _Desk:
         self.finished.put(self._result(file))
 
     def _result(self, file: _OpenFile) -> SoundscapeResult:
-        if not file.scores:
+        if not file.is_heard:
             return SoundscapeResult(file.path, "failed", problem=_one_line(file.error, file.path))
-        probabilities = self._predictor.finish(np.concatenate([file.scores[first] for first in sorted(file.scores)]))
-        problem = _one_line(file.error, file.path) if file.error else file.stream.damage
+        stream = file.reader.stream
+        probabilities = self._predictor.finish(file.scores.close(file.reader.n_rows))
+        problem = _one_line(file.error, file.path) if file.error else stream.damage
         status: Status = "damaged" if problem else "ok"
-        return SoundscapeResult(file.path, status, probabilities, file.stream.heard_seconds, problem)
+        return SoundscapeResult(file.path, status, probabilities, stream.heard_seconds, problem)
 
 
 def _one_line(error: BaseException | None, path: Path) -> str:

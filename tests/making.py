@@ -8,9 +8,10 @@ import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
 from birdinfer import mel
-from birdinfer.bundle import FORMAT, Manifest, Member, Provenance, file_sha256, labels_sha256, save_manifest
+from birdinfer.bundle import file_sha256, labels_sha256, save_manifest
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, PostConfig, WindowConfig
 from birdinfer.labels import Species
+from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Provenance
 
 SAMPLE_RATE = 32_000
 
@@ -62,6 +63,18 @@ def write_linear_graph(path: Path, seed: int, labels: tuple[str, ...] = LABELS, 
     onnx.save(model, path)
 
 
+def linear_member(path: Path, frontend: FrontEndConfig, fold: int) -> Member:
+    """The manifest's entry for a linear graph."""
+    return Member(
+        name=path.stem,
+        graphs={"fp32": Graph(path.name, file_sha256(path))},
+        frontend=frontend,
+        frontend_fingerprint=tuple(mel.fingerprint(frontend)),
+        backbone="linear",
+        fold=fold,
+    )
+
+
 def write_bundle(
     folder: Path,
     members: int = 2,
@@ -75,15 +88,14 @@ def write_bundle(
     for fold in range(members):
         path = folder / f"fold{fold}.onnx"
         write_linear_graph(path, fold, labels, frontend.mel.n_mels)
-        listed.append(Member(path.name, file_sha256(path), fold, "linear"))
+        listed.append(linear_member(path, frontend, fold))
     manifest = Manifest(
         format=FORMAT,
         name=folder.name,
         species=tuple(Species(label) for label in labels),
-        frontend=frontend,
+        rows=frontend.window,
         post=PostConfig(kernel),
         members=tuple(listed),
-        frontend_fingerprint=tuple(mel.fingerprint(frontend)),
         fallback_probabilities=tuple(0.1 * (index + 1) for index in range(len(labels))),
         provenance=Provenance("2026-01-01T00:00:00Z", "tests", {}, {}),
     )

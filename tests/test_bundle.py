@@ -21,7 +21,7 @@ def edit(folder, change):
 def test_a_good_bundle_loads(bundle):
     loaded = Bundle.load(bundle)
     assert loaded.labels == LABELS
-    assert [member.file for member in loaded.manifest.members] == ["fold0.onnx", "fold1.onnx"]
+    assert [member.graphs["fp32"].file for member in loaded.manifest.members] == ["fold0.onnx", "fold1.onnx"]
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
@@ -53,20 +53,36 @@ def put(*keys, value):
     ("change", "complaint"),
     [
         (put("extra", value=1), "unknown field `extra`"),
-        (put("frontend", "mel", "bands", value=1), r"unknown field `bands` - at `\$.frontend.mel`"),
-        (put("frontend", "mel", "n_mels", value=9999), "n_mels is 9999"),
+        (
+            put("members", 0, "frontend", "mel", "bands", value=1),
+            r"unknown field `bands` - at `\$.members.*frontend.mel`",
+        ),
+        (put("members", 0, "frontend", "mel", "n_mels", value=9999), "n_mels is 9999"),
+        (put("members", 0, "frontend", value=None), "member 'fold0' needs either frontend or waveform"),
+        (put("members", 0, "waveform", value={}), "member 'fold0' needs either frontend or waveform"),
+        (put("members", 0, "outputs", value={"clip": None}), "outputs name neither clip nor frames"),
+        (put("members", 0, "weight", value=-1), "weight -1"),
+        (put("members", 0, "name", value="fold1"), "two members have one name"),
+        (
+            put("members", 0, "label_columns", value={"nobody": 0}),
+            "scores 'nobody', which is not a label of the bundle",
+        ),
+        (put("members", 0, "label_columns", value={}), "label_columns needs at least one label"),
+        (put("members", 0, "label_columns", value={"comcuc": -1}), "columns >= 0"),
+        (put("members", 0, "timeline", value={"stride_seconds": 6.0}), "member 'fold0': "),
+        (put("members", 0, "graphs", "int8", value={"file": "x.onnx", "sha256": ""}), "is missing from the bundle"),
         (put("post", "smoothing_kernel", value=[1, 1]), "smoothing_kernel"),
-        (put("format", value=7), "format 7, known is 1"),
+        (put("format", value=7), "format 7, known is 2"),
         (put("members", value=[]), "has no members"),
         (put("species", value=[]), "no label"),
         (put("species", 1, "label", value="comcuc"), "'comcuc' stands twice"),
         (put("fallback_probabilities", value=[0.1]), "fallback_probabilities has 1 values, labels 4"),
-        (put("members", 0, "file", value="../fold0.onnx"), "lies outside the bundle"),
-        (put("members", 0, "file", value="/etc/passwd"), "lies outside the bundle"),
-        (put("members", 0, "file", value="..\\fold0.onnx"), "lies outside the bundle"),
-        (put("members", 0, "file", value="gone.onnx"), "is missing from the bundle"),
-        (put("frontend", "mel", "hop_length", value=400), "another front end"),
-        (put("frontend_fingerprint", value=[1.0]), "another front end"),
+        (put("members", 0, "graphs", "fp32", "file", value="../fold0.onnx"), "lies outside the bundle"),
+        (put("members", 0, "graphs", "fp32", "file", value="/etc/passwd"), "lies outside the bundle"),
+        (put("members", 0, "graphs", "fp32", "file", value="..\\fold0.onnx"), "lies outside the bundle"),
+        (put("members", 0, "graphs", "fp32", "file", value="gone.onnx"), "is missing from the bundle"),
+        (put("members", 0, "frontend", "mel", "hop_length", value=400), "another front end"),
+        (put("members", 0, "frontend_fingerprint", value=[1.0]), "another front end"),
     ],
 )
 def test_a_manifest_that_is_not_right_is_refused_in_one_line(make_bundle, change, complaint):
@@ -109,7 +125,7 @@ def test_members_whose_labels_differ_are_refused(make_bundle, labels, engine):
         pytest.importorskip("openvino")
     folder = make_bundle()
     write_linear_graph(folder / "fold1.onnx", 1, labels)
-    edit(folder, put("members", 1, "sha256", value=file_sha256(folder / "fold1.onnx")))
+    edit(folder, put("members", 1, "graphs", "fp32", "sha256", value=file_sha256(folder / "fold1.onnx")))
     with pytest.raises(BundleError, match=r"fold1.onnx: (was exported with other labels|scores 2 labels)"):
         Predictor(Bundle.load(folder), engine)
 
@@ -120,7 +136,7 @@ def test_a_graph_that_is_none_is_refused(make_bundle, engine):
         pytest.importorskip("openvino")
     folder = make_bundle()
     (folder / "fold0.onnx").write_bytes(b"not a graph")
-    edit(folder, put("members", 0, "sha256", value=file_sha256(folder / "fold0.onnx")))
+    edit(folder, put("members", 0, "graphs", "fp32", "sha256", value=file_sha256(folder / "fold0.onnx")))
     with pytest.raises(BundleError, match=r"fold0.onnx: cannot be loaded by"):
         Predictor(Bundle.load(folder), engine)
 
@@ -138,7 +154,7 @@ def test_a_missing_engine_says_how_to_get_it(bundle, monkeypatch, engine, extra)
 
 
 def test_an_unknown_engine_names_the_known_ones(bundle):
-    with pytest.raises(ValueError, match="'tensorrt' is not an engine - choose one of onnxruntime, openvino"):
+    with pytest.raises(ValueError, match="'tensorrt' is not an engine - choose one of onnxruntime, openvino, cuda"):
         Predictor(Bundle.load(bundle), "tensorrt")
 
 

@@ -11,16 +11,27 @@ import soundfile
 from making import LABELS, SAMPLE_RATE, tone, write_sound
 
 from birdinfer import Bundle, Predictor, predict_soundscapes
+from birdinfer.config import TimelineConfig
 from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
 from birdinfer.errors import AudioError, InputNotFoundError
 from birdinfer.mel import windows_to_input
+from birdinfer.predictor import make_plan
 from birdinfer.soundscapes import find_soundscapes
-from birdinfer.windows import cut_runs
+from birdinfer.windows import cut_runs, place
 
 
 @pytest.fixture(scope="module")
 def predictor(bundle):
-    return Predictor(Bundle.load(bundle))
+    return with_lanes(bundle, 2)
+
+
+def with_lanes(bundle, lanes, engine="onnxruntime"):
+    return Predictor(Bundle.load(bundle), make_plan(engine, lanes))
+
+
+def engines(predictor):
+    (listener,) = predictor.listeners
+    return listener.hearing, [loaded.engine for loaded in listener.members]
 
 
 def by_name(results):
@@ -31,13 +42,12 @@ def test_scores_equal_the_plain_way(predictor, soundscapes):
     """Window by window, member by member, without lanes: the definition that the pipeline must reproduce."""
     wave, _ = soundfile.read(soundscapes / "site_1.ogg", dtype="float32")
     padded = np.pad(wave, 512, mode="reflect")
-    config = predictor.frontend
+    config, loaded = engines(predictor)
     plain = []
     for index in range(3):
         window = padded[index * 160_000 : (index + 1) * 160_000 + 1024]
-        opinions = [
-            1 / (1 + np.exp(-engine.run(windows_to_input(window, 1, config))[0])) for engine in predictor.engines
-        ]
+        logits = [engine.run(windows_to_input(window, 1, config))["logits"][0] for engine in loaded]
+        opinions = [1 / (1 + np.exp(-one)) for one in logits]
         plain.append(np.mean(opinions, axis=0))
     plain = np.array(plain)
     smoothed = [
@@ -49,9 +59,9 @@ def test_scores_equal_the_plain_way(predictor, soundscapes):
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
-def test_lanes_change_nothing(predictor, soundscapes, lanes):
+def test_lanes_change_nothing(bundle, predictor, soundscapes, lanes):
     paths = find_soundscapes([soundscapes])
-    results = by_name(predict_soundscapes(predictor, paths, lanes))
+    results = by_name(predict_soundscapes(with_lanes(bundle, lanes), paths))
     assert {name: result.probabilities.shape for name, result in results.items()} == {
         "site_0.ogg": (12, 4), "site_1.ogg": (3, 4), "site_2.ogg": (2, 4),
     }  # fmt: skip
@@ -59,11 +69,11 @@ def test_lanes_change_nothing(predictor, soundscapes, lanes):
         assert np.array_equal(results[path.name].probabilities, predictor.predict(path))
 
 
-def test_lanes_share_one_long_file_and_keep_its_order(predictor, tmp_path):
+def test_lanes_share_one_long_file_and_keep_its_order(bundle, predictor, tmp_path):
     write_sound(tmp_path / "long.wav", tone(400.0), SAMPLE_RATE)
     at_work = set()
     (result,) = predict_soundscapes(
-        predictor, [tmp_path / "long.wav"], 3, lambda share, seconds: at_work.add(threading.get_ident())
+        with_lanes(bundle, 3), [tmp_path / "long.wav"], lambda share, seconds: at_work.add(threading.get_ident())
     )
     assert result.status == "ok"
     assert result.seconds == 400
@@ -73,24 +83,27 @@ def test_lanes_share_one_long_file_and_keep_its_order(predictor, tmp_path):
 
 def test_progress_adds_up(predictor, soundscapes):
     seen = []
-    list(predict_soundscapes(predictor, find_soundscapes([soundscapes]), 2, lambda *step: seen.append(step)))
+    list(predict_soundscapes(predictor, find_soundscapes([soundscapes]), lambda *step: seen.append(step)))
     assert sum(seconds for _, seconds in seen) == 17 * 5
     assert sum(files for files, _ in seen) == pytest.approx(3, abs=0.3)
 
 
 def test_pitfall_1_scores_do_not_depend_on_the_batch(predictor, soundscapes):
-    config = predictor.frontend
+    config, (engine, _) = engines(predictor)
     wave, _ = soundfile.read(soundscapes / "site_0.ogg", dtype="float32")
     wave[160_000:320_000] *= 30  # one window far louder than the rest
-    (run,) = cut_runs([wave], 12, config)
+    (run,) = cut_runs([wave], 12, place(config, TimelineConfig(), config.window))
     batch = windows_to_input(run.samples, 12, config)
-    engine = predictor.engines[0]
-    alone = np.concatenate([engine.run(batch[index : index + 1]) for index in range(12)])
+
+    def ask(windows):
+        return engine.run(np.ascontiguousarray(windows))["logits"]
+
+    alone = np.concatenate([ask(batch[index : index + 1]) for index in range(12)])
     order = np.random.default_rng(0).permutation(12)
     padded = np.concatenate([batch, np.zeros_like(batch)])
-    np.testing.assert_allclose(engine.run(batch), alone, atol=1e-6)
-    np.testing.assert_allclose(engine.run(np.ascontiguousarray(batch[order])), alone[order], atol=1e-6)
-    np.testing.assert_allclose(engine.run(padded)[:12], alone, atol=1e-6)
+    np.testing.assert_allclose(ask(batch), alone, atol=1e-6)
+    np.testing.assert_allclose(ask(batch[order]), alone[order], atol=1e-6)
+    np.testing.assert_allclose(ask(padded)[:12], alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("seconds", [59.999, 60.0, 60.001])
@@ -109,16 +122,16 @@ def test_pitfall_7_sessions_have_no_threads_of_their_own(bundle, soundscapes):
     code = f"""
 import json, os, threading
 from pathlib import Path
-import birdinfer.predictor as home
 from birdinfer import Bundle, Predictor, predict_soundscapes
+from birdinfer.predictor import make_plan
 from birdinfer.soundscapes import find_soundscapes
 count = lambda: len(os.listdir("/proc/self/task"))
-predictor = Predictor(Bundle.load({str(bundle)!r}))
+predictor = Predictor(Bundle.load({str(bundle)!r}), make_plan("onnxruntime", lanes=2))
 before, most = count(), 0
 def look(*step):
     global most
     most = max(most, count())
-list(predict_soundscapes(predictor, find_soundscapes([Path({str(soundscapes)!r})]), 2, look))
+list(predict_soundscapes(predictor, find_soundscapes([Path({str(soundscapes)!r})]), look))
 print(json.dumps([before, most]))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -141,7 +154,7 @@ def test_pitfall_8_sound_is_let_go(predictor, tmp_path):
     paths = find_soundscapes([tmp_path])
     tracemalloc.start()
     try:
-        results = list(predict_soundscapes(predictor, paths, 2))
+        results = list(predict_soundscapes(predictor, paths))
         kept, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -154,7 +167,7 @@ def test_pitfall_9_a_file_knows_nothing_of_the_others(predictor, soundscapes, tm
     alone = predictor.predict(soundscapes / "site_2.ogg")
     write_sound(tmp_path / "loud.wav", np.clip(50 * tone(30.0), -1, 1), SAMPLE_RATE)
     paths = [tmp_path / "loud.wav", *find_soundscapes([soundscapes])]
-    assert np.array_equal(by_name(predict_soundscapes(predictor, paths, 2))["site_2.ogg"].probabilities, alone)
+    assert np.array_equal(by_name(predict_soundscapes(predictor, paths))["site_2.ogg"].probabilities, alone)
 
 
 def test_pitfall_13_bad_files_cost_no_good_ones(predictor, soundscapes, tmp_path):
@@ -164,7 +177,7 @@ def test_pitfall_13_bad_files_cost_no_good_ones(predictor, soundscapes, tmp_path
     write_sound(tmp_path / "no_samples.wav", np.zeros(0), SAMPLE_RATE)
     write_sound(tmp_path / "short.wav", tone(0.2), SAMPLE_RATE)
     paths = [*find_soundscapes([tmp_path]), *find_soundscapes([soundscapes])]
-    results = by_name(predict_soundscapes(predictor, paths, 2))
+    results = by_name(predict_soundscapes(predictor, paths))
     assert {name: result.status for name, result in results.items()} == {
         "empty.ogg": "failed", "text.ogg": "failed", "no_samples.wav": "failed", "cut.ogg": "damaged",
         "short.wav": "ok", "site_0.ogg": "ok", "site_1.ogg": "ok", "site_2.ogg": "ok",
@@ -175,34 +188,36 @@ def test_pitfall_13_bad_files_cost_no_good_ones(predictor, soundscapes, tmp_path
 
 
 def test_a_file_that_fails_half_way_keeps_its_scores(predictor, soundscapes, monkeypatch):
-    import birdinfer.soundscapes as home
+    import birdinfer.reader as home
 
     class Failing(home.AudioStream):
-        def blocks(self):
-            yield from list(super().blocks())[:3]
+        n_good = 3
+
+        def blocks_at(self, rates):
+            yield from list(super().blocks_at(rates))[: self.n_good]
             raise OSError("Input/output error")
 
     monkeypatch.setattr(home, "AudioStream", Failing)
-    (result,) = predict_soundscapes(predictor, [soundscapes / "site_0.ogg"], 1)
-    assert (result.status, result.problem) == ("failed", "Input/output error")
-    monkeypatch.setattr(home, "RUN_WINDOWS", 1)
-    (result,) = predict_soundscapes(predictor, [soundscapes / "site_0.ogg"], 1)
+    (result,) = predict_soundscapes(predictor, [soundscapes / "site_0.ogg"])
     assert (result.status, result.problem) == ("damaged", "Input/output error")
-    assert 0 < len(result.probabilities) < 12
+    assert len(result.probabilities) == 6  # three blocks of 10 s
+    monkeypatch.setattr(Failing, "n_good", 0)
+    (result,) = predict_soundscapes(predictor, [soundscapes / "site_0.ogg"])
+    assert (result.status, result.problem) == ("failed", "Input/output error")
 
 
 def test_an_engine_that_breaks_ends_the_run_instead_of_hanging(predictor, soundscapes, monkeypatch):
-    def broken(self, log_mel):
+    def broken(self, batch):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(OnnxRuntimeEngine, "run", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
-        list(predict_soundscapes(predictor, find_soundscapes([soundscapes]), 2))
+        list(predict_soundscapes(predictor, find_soundscapes([soundscapes])))
 
 
 @pytest.mark.timeout(30)
 def test_a_lane_that_fails_to_open_a_file_leaves_no_other_waiting(predictor, soundscapes, monkeypatch):
-    import birdinfer.soundscapes as home
+    import birdinfer.reader as home
 
     def failing(*_):
         time.sleep(0.3)  # the other lane finds no file left, and waits for this one
@@ -210,12 +225,12 @@ def test_a_lane_that_fails_to_open_a_file_leaves_no_other_waiting(predictor, sou
 
     monkeypatch.setattr(home, "AudioStream", failing)
     with pytest.raises(MemoryError):
-        list(predict_soundscapes(predictor, [soundscapes / "site_0.ogg"], 2))
+        list(predict_soundscapes(predictor, [soundscapes / "site_0.ogg"]))
 
 
 def test_a_caller_who_leaves_early_stops_the_lanes(predictor, soundscapes, tmp_path):
     write_sound(tmp_path / "long.wav", tone(600.0), SAMPLE_RATE)
-    running = predict_soundscapes(predictor, [*find_soundscapes([soundscapes]), tmp_path / "long.wav"], 2)
+    running = predict_soundscapes(predictor, [*find_soundscapes([soundscapes]), tmp_path / "long.wav"])
     next(running)
     began = time.monotonic()
     running.close()
@@ -262,7 +277,7 @@ import sklearn.model_selection
 
 def test_openvino_gives_the_scores_of_onnx_runtime(bundle, predictor, soundscapes):
     pytest.importorskip("openvino")
-    other = Predictor(Bundle.load(bundle), "openvino")
+    other = with_lanes(bundle, 2, "openvino")
     paths = find_soundscapes([soundscapes])
-    for result in predict_soundscapes(other, paths, 2):
+    for result in predict_soundscapes(other, paths):
         np.testing.assert_allclose(result.probabilities, predictor.predict(result.path), atol=1e-5)

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from birdinfer.cores import available_cores, one_thread_per_lane
-from birdinfer.ensemble import weighted_mean
+from birdinfer.ensemble import WeightedMean
 from birdinfer.errors import LabelError
 from birdinfer.labels import check_labels
 from birdinfer.postprocess import smooth
-from birdinfer.scores import sigmoid
+from birdinfer.scores import activate, sigmoid, softmax
 from birdinfer.spool import ScoreSpool
 
 probabilities = hnp.arrays(
@@ -63,6 +63,11 @@ def test_a_file_shorter_than_the_kernel():
     np.testing.assert_allclose(smooth(np.float32([[0.3]]), (0.5, 0, 0.5)), [[0.3]], rtol=1e-6)
 
 
+def weighted_mean(opinions, weights):
+    """Of members that know all labels."""
+    return WeightedMean(weights, [None] * len(weights), [0.0] * opinions[0].shape[1])(opinions)
+
+
 @given(probabilities, st.lists(st.floats(0.1, 5), min_size=1, max_size=4))
 def test_the_mean_of_one_opinion_is_that_opinion(scores, weights):
     np.testing.assert_allclose(weighted_mean([scores] * len(weights), weights), scores, atol=1e-6)
@@ -79,7 +84,33 @@ def test_the_mean_lies_between_the_members(scores, a, b):
 @pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0], [float("nan"), 1.0]])
 def test_weights_without_sense_are_refused(weights):
     with pytest.raises(ValueError, match="weights"):
-        weighted_mean([np.zeros((1, 1), np.float32)] * 2, weights)
+        WeightedMean(weights, [None, None], [0.0])
+
+
+def test_members_that_know_some_species_by_hand():
+    """Species 0: both know it; 1: the first alone; 2: the second alone; 3: nobody, so the fallback speaks."""
+    blend = WeightedMean([1.0, 3.0], [np.array([0, 1]), np.array([2, 0])], [0.9, 0.9, 0.9, 0.25])
+    found = blend([np.float32([[0.2, 0.4]]), np.float32([[0.6, 1.0]])])
+    np.testing.assert_allclose(found, [[(0.2 + 3 * 1.0) / 4, 0.4, 0.6, 0.25]], rtol=1e-6)
+
+
+def test_a_member_of_weight_nothing_does_not_speak():
+    blend = WeightedMean([0.0, 2.0], [None, np.array([0])], [0.1, 0.1])
+    np.testing.assert_allclose(blend([np.float32([[0.7, 0.7]]), np.float32([[0.3]])]), [[0.3, 0.1]], rtol=1e-6)
+
+
+def test_softmax_by_hand_and_far_out():
+    np.testing.assert_allclose(softmax(np.log(np.float32([1, 2, 5]))), [0.125, 0.25, 0.625], rtol=1e-6)
+    np.testing.assert_allclose(softmax(np.float32([1e4, -1e4])), [1, 0])
+
+
+def test_activations_take_the_columns_wanted():
+    logits = np.log(np.float32([[1, 2, 5]]))
+    columns = np.array([2, 0])
+    np.testing.assert_allclose(activate(logits, "softmax", columns), [[0.625, 0.125]], rtol=1e-6)
+    np.testing.assert_allclose(activate(logits, "sigmoid", columns), [[5 / 6, 1 / 2]], rtol=1e-6)
+    np.testing.assert_allclose(activate(logits, "none", columns), np.log([[5, 1]]), rtol=1e-6)
+    np.testing.assert_allclose(activate(logits, "sigmoid"), [[1 / 2, 2 / 3, 5 / 6]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """``birdinfer predict``: soundscapes -> submission.csv."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     from birdinfer.submission import Written
 
 EXIT_WITH_FAILURES = 3
+
+
+class Merge(StrEnum):
+    """How the scores of overlapping windows meet."""
+
+    mean = "mean"
+    max = "max"
+
+
 _LISTED_PROBLEMS = 20
 _PLOTTED_SECONDS = 600.0
 """What a picture shows at most: more could not be told apart on it, and a day of sound would fill the memory."""
@@ -35,9 +45,26 @@ def predict(
         str | None,
         typer.Option(help="Kernel over neighbouring windows, as 0.2,0.6,0.2, or none; the bundle's if left out."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="auto measures on this machine which is fastest within the bundle's tolerance; onnxruntime, openvino "
+            "or cuda, with a precision if need be (openvino:bf16, onnxruntime:int8). Left out: ONNX Runtime in fp32, "
+            "on the GPU where onnxruntime-gpu finds one."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", "--jobs", "-j", min=1, help="Lanes; one per core if left out.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "-b", min=1, help="Windows in one call of a graph.")
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds that neighbouring windows share (2.5: half of 5); the bundle's if left out."),
+    ] = None,
+    merge: Annotated[
+        Merge | None, typer.Option(help="How scores of overlapping windows meet; the bundle's if left out.")
     ] = None,
     plots: Annotated[
         Path | None,
@@ -54,14 +81,19 @@ def predict(
     Exit code 0: all files are good. 3: the table is written, some files failed or are damaged.
     """
     from birdinfer.bundle import Bundle, demo_bundle_path
-    from birdinfer.predictor import Predictor
+    from birdinfer.cli.choosing import choose_and_tell, usual_engine
+    from birdinfer.predictor import Predictor, make_plan
     from birdinfer.soundscapes import find_soundscapes
 
     paths = find_soundscapes(inputs)
-    predictor = Predictor(Bundle.load(bundle or demo_bundle_path()), engine, parse_kernel(smooth))
-    results = predict_to_submission(
-        predictor, paths, output, sample_submission, year, threshold, plots, workers=workers, quiet=quiet
-    )
+    kernel = parse_kernel(smooth)
+    loaded = Bundle.load(bundle or demo_bundle_path()).with_overlap(overlap, merge.value if merge else None)
+    if engine == "auto":
+        plan = choose_and_tell(loaded, paths, workers, batch_size, quiet=quiet)
+    else:
+        plan = make_plan(engine or usual_engine(), workers, batch_size)
+    predictor = Predictor(loaded, plan, kernel)
+    results = predict_to_submission(predictor, paths, output, sample_submission, year, threshold, plots, quiet=quiet)
     if any(result.status != "ok" for result in results):
         raise typer.Exit(EXIT_WITH_FAILURES)
 
@@ -75,7 +107,6 @@ def predict_to_submission(
     threshold: float = 0.5,
     plots: Path | None = None,
     *,
-    workers: int | None = None,
     quiet: bool = False,
 ) -> "list[SoundscapeResult]":
     """Predict files, show how far it is, write the table and its report.
@@ -92,20 +123,18 @@ def predict_to_submission(
     began = perf_counter()
     manifest = predictor.bundle.manifest
     sample = read_sample(sample_submission) if sample_submission else None
-    writer = SubmissionWriter(
-        predictor.labels, manifest.fallback_probabilities, manifest.frontend.window, year, sample, threshold
-    )
+    writer = SubmissionWriter(predictor.labels, manifest.fallback_probabilities, manifest.rows, year, sample, threshold)
     check_writable(output)
     draw = _artist(predictor, plots) if plots else None
     with ScoreSpool(output.parent, len(predictor.labels)) as spool:
-        results = _predict_into(spool, predictor, paths, workers, quiet)
+        results = _predict_into(spool, predictor, paths, quiet)
         written = writer.write(output, spool, results)
         n_windows = sum(spool.n_windows(result.path.stem) or 0 for result in results)
         report = output.with_suffix(".files.csv")
         write_file_report(report, results)
         _list_problems(results, report)
         if not quiet:
-            _say_what_was_done(results, n_windows, perf_counter() - began, predictor.engine, output, written)
+            _say_what_was_done(results, n_windows, perf_counter() - began, str(predictor.plan), output, written)
         if draw:  # last: the tables are safe, whatever becomes of a picture
             for result in results:
                 draw(result, spool)
@@ -132,7 +161,7 @@ def parse_kernel(text: str | None) -> tuple[float, ...] | None:
 
 
 def _predict_into(
-    spool: "ScoreSpool", predictor: "Predictor", paths: "Sequence[Path]", workers: int | None, quiet: bool
+    spool: "ScoreSpool", predictor: "Predictor", paths: "Sequence[Path]", quiet: bool
 ) -> "list[SoundscapeResult]":
     """Predict; scores go to the spool, the results without them come back in the order of ``paths``."""
     from dataclasses import replace
@@ -142,7 +171,7 @@ def _predict_into(
 
     results = {}
     with Progress(len(paths), quiet) as progress:
-        for result in predict_soundscapes(predictor, paths, workers, progress.advance):
+        for result in predict_soundscapes(predictor, paths, progress.advance):
             if result.probabilities is not None:
                 spool.add(result.path.stem, result.probabilities)
             results[result.path] = replace(result, probabilities=None)
@@ -157,26 +186,29 @@ def _artist(predictor: "Predictor", folder: Path) -> "Callable[[SoundscapeResult
         MissingExtraError: matplotlib is not installed.
     """
     from birdinfer.audio import AudioStream
+    from birdinfer.config import TimelineConfig
     from birdinfer.errors import MissingExtraError
-    from birdinfer.windows import cut_runs
+    from birdinfer.windows import cut_runs, place
 
     try:
         from birdinfer.report.plots import draw_soundscape
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "matplotlib", "report") from error
 
+    row_seconds = predictor.rows.window_seconds
+    frontend = predictor.picture_frontend()
+
     def draw(result: "SoundscapeResult", spool: "ScoreSpool") -> None:
         scores = spool.scores(result.path.stem)
         if scores is None:
             return
-        window_seconds, rate = predictor.frontend.window.window_seconds, predictor.frontend.audio.sample_rate
-        shown = scores[: max(1, int(_PLOTTED_SECONDS / window_seconds))]
-        with AudioStream(result.path, rate) as stream:
-            run = next(cut_runs(stream.blocks(), len(shown), predictor.frontend))
-        samples = run.samples[predictor.frontend.margin_samples : -predictor.frontend.margin_samples]
+        shown = scores[: max(1, int(_PLOTTED_SECONDS / row_seconds))]
+        with AudioStream(result.path, frontend.audio.sample_rate) as stream:
+            run = next(cut_runs(stream.blocks(), len(shown), place(frontend, TimelineConfig(), predictor.rows)))
+        samples = run.samples[frontend.margin_samples : -frontend.margin_samples]
         title = result.path.name + (f" (first {_PLOTTED_SECONDS / 60:g} min)" if len(shown) < len(scores) else "")
         picture = folder / f"{result.path.stem}.png"
-        draw_soundscape(picture, title, samples, shown, predictor.labels, predictor.frontend)
+        draw_soundscape(picture, title, samples, shown, predictor.labels, frontend)
 
     return draw
 

@@ -1,45 +1,46 @@
-"""Engines run a graph: log-mel in, logits out. One Protocol, one small file an engine."""
+"""Engines run a graph: one Protocol (``protocol.py``), one small file an engine, and here what loads them by plan."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
+from birdinfer.engines.protocol import SUPPORTED, Engine, EnginePlan, EngineSpec, GraphFacts, parse_spec, run_in_batches
 
-from birdinfer.errors import ConfigError
-
-Float32 = npt.NDArray[np.float32]
-
-ENGINES = ("onnxruntime", "openvino")
-
-
-class Engine(Protocol):
-    """A loaded graph. Threads may share it: a lane per core calls :meth:`run`, and each call uses one thread."""
-
-    labels_sha256: str
-    """Digest of the labels that the graph was exported with ("" in a graph that does not say)."""
-    n_labels: int | None
-    """Width of the output; None where the graph leaves it open."""
-
-    def run(self, log_mel: Float32) -> Float32:
-        """Logits [batch, species] of a batch [batch, 1, n_mels, frames]."""
-        ...
+__all__ = [
+    "SUPPORTED",
+    "Engine",
+    "EnginePlan",
+    "EngineSpec",
+    "GraphFacts",
+    "load_engine",
+    "parse_spec",
+    "run_in_batches",
+]
 
 
-def load_engine(name: str, path: Path) -> Engine:
-    """Load a graph with an engine by name.
+def load_engine(plan: EnginePlan, path: Path, outputs: Sequence[str], sample_shape: tuple[int, ...]) -> Engine:
+    """Load a graph.
+
+    Args:
+        plan: engine, precision, lanes and batch size.
+        path: the ONNX file; for ``int8`` and ``fp16`` a graph of that precision, else one of fp32.
+        outputs: the outputs wanted; those of the graph that are not named are not computed where the engine can
+            leave them out.
+        sample_shape: shape of one window: (1, n_mels, frames), (samples,) or (1, samples).
 
     Raises:
-        ConfigError: no engine has that name.
         MissingExtraError: the engine's package is not installed.
-        BundleError: the graph cannot be loaded.
+        ConfigError: this machine cannot run it: no GPU, or no bf16.
+        BundleError: the graph cannot be loaded, or lacks an output.
     """
-    if name == "onnxruntime":
-        from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
-
-        return OnnxRuntimeEngine(path)
-    if name == "openvino":
+    if plan.spec.engine == "openvino":
         from birdinfer.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(path)
-    raise ConfigError("--engine", f"{name!r} is not an engine", f"choose one of {', '.join(ENGINES)}")
+        return OpenVinoEngine(path, outputs, sample_shape, plan)
+    if plan.spec.engine == "cuda":
+        from birdinfer.engines.cuda import CudaEngine
+        from birdinfer.engines.sharing import SharedBatches
+
+        return SharedBatches(CudaEngine(path, outputs, sample_shape, plan.batch_size), plan.batch_size)
+    from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(path, outputs, plan.batch_size)

@@ -17,10 +17,11 @@ import numpy as np
 
 import birdinfer
 from birdinfer import mel
-from birdinfer.bundle import FORMAT, Bundle, Manifest, Member, Provenance, file_sha256, labels_sha256, save_manifest
+from birdinfer.bundle import Bundle, file_sha256, labels_sha256, save_manifest
 from birdinfer.errors import CheckpointError, InputNotFoundError, LabelError, OutputError
 from birdinfer.export.onnx import export_graph
 from birdinfer.export.parity import check_parity, real_windows
+from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Provenance
 from birdinfer.training.checkpoint import Checkpoint, load_checkpoint
 
 CHECKPOINT_NAME = "best.safetensors"
@@ -61,17 +62,15 @@ def export_run(
             members.append(member)
             report(
                 f"{folder.name}: {member.backbone}, out-of-fold macro AUC {checkpoint.val_macro_auc:.4f}, "
-                f"largest |p_onnx - p_torch| {member.max_probability_difference:.1e}"
+                f"largest |p_onnx - p_torch| {member.graphs['fp32'].max_probability_difference:.1e}"
             )
-        frontend = first.recipe.frontend
         manifest = Manifest(
             format=FORMAT,
             name=out.name,
             species=first.species,
-            frontend=frontend,
+            rows=first.recipe.frontend.window,
             post=first.recipe.post,
             members=tuple(members),
-            frontend_fingerprint=tuple(mel.fingerprint(frontend)),
             fallback_probabilities=_mean_out_of_fold(list(checkpoints), labels),
             provenance=Provenance(
                 created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -123,12 +122,13 @@ def _export_member(
     clips = [audio / name for name in _out_of_fold(folder)["filename"]]
     difference = check_parity(model, path, real_windows(clips, frontend), engines)
     return Member(
-        file=path.name,
-        sha256=file_sha256(path),
-        fold=checkpoint.fold,
+        name=folder.name,
+        graphs={"fp32": Graph(path.name, file_sha256(path), difference)},
+        frontend=frontend,
+        frontend_fingerprint=tuple(mel.fingerprint(frontend)),
         backbone=checkpoint.recipe.model.backbone,
+        fold=checkpoint.fold,
         out_of_fold_macro_auc=checkpoint.val_macro_auc,
-        max_probability_difference=difference,
     )
 
 

@@ -12,8 +12,9 @@ import torch
 
 from birdinfer import mel
 from birdinfer.config import FrontEndConfig
-from birdinfer.engines import load_engine
+from birdinfer.engines import EnginePlan, load_engine, parse_spec
 from birdinfer.errors import AudioError, InputNotFoundError, ParityError
+from birdinfer.export.onnx import OUTPUT_NAME
 from birdinfer.scores import sigmoid
 from birdinfer.windows import read_window
 
@@ -70,9 +71,11 @@ def check_parity(model: torch.nn.Module, graph: Path, log_mel: Float32, engines:
         wanted = sigmoid(model(torch.from_numpy(log_mel)).numpy())
     worst = 0.0
     for name in engines:
-        engine = load_engine(name, graph)
+        engine = load_engine(EnginePlan(parse_spec(name)), graph, [OUTPUT_NAME], log_mel.shape[1:])
         for company, order in _companies(len(log_mel)).items():
-            found = np.concatenate([sigmoid(engine.run(np.ascontiguousarray(log_mel[batch]))) for batch in order])
+            found = np.concatenate(
+                [sigmoid(engine.run(np.ascontiguousarray(log_mel[batch]))[OUTPUT_NAME]) for batch in order]
+            )
             difference = float(np.abs(found - wanted[np.concatenate(order)]).max())
             if not difference <= TOLERANCE:  # also true for NaN
                 raise ParityError(

@@ -70,13 +70,14 @@ def test_a_run_becomes_a_bundle_that_predicts(run, data, tmp_path, soundscapes):
     bundle = export_run(run, tmp_path / "exports" / "tiny", report=lines.append)
     manifest = Bundle.load(tmp_path / "exports" / "tiny").manifest
     assert bundle.labels == LABELS
-    assert [(member.file, member.fold, member.backbone) for member in manifest.members] == [
+    assert [(member.graphs["fp32"].file, member.fold, member.backbone) for member in manifest.members] == [
         ("fold0.onnx", 0, "test_efficientnet"),
         ("fold1.onnx", 1, "test_efficientnet"),
     ]
     assert [member.out_of_fold_macro_auc for member in manifest.members] == [0.75, 0.76]
-    assert all(member.max_probability_difference < 1e-4 for member in manifest.members)
-    assert manifest.frontend == FRONTEND
+    assert all(member.graphs["fp32"].max_probability_difference < 1e-4 for member in manifest.members)
+    assert [member.frontend for member in manifest.members] == [FRONTEND, FRONTEND]
+    assert manifest.rows == FRONTEND.window
     assert manifest.post.smoothing_kernel == (0.25, 0.5, 0.25)
     np.testing.assert_allclose(manifest.fallback_probabilities, 0.15, rtol=1e-5)
     assert msgspec.convert(manifest.provenance.recipe, Recipe) == RECIPE

@@ -4,7 +4,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from birdinfer.engines import load_engine
+from birdinfer.engines import EnginePlan, load_engine
 from birdinfer.errors import ParityError
 from birdinfer.export.onnx import INPUT_NAME, OPSET, OUTPUT_NAME, export_graph, refuse_training_mode
 from birdinfer.export.parity import TOLERANCE, check_parity, real_windows
@@ -73,10 +73,14 @@ def test_graph_and_model_agree_in_any_company(model, graph, windows, engine):
 
 def test_pitfall_4_batchnorm_uses_its_running_statistics(model, graph, windows):
     """A graph in training mode would normalise a lone window by itself: every answer would lose what sets it apart."""
-    engine = load_engine("onnxruntime", graph)
-    together, alone = engine.run(windows), np.concatenate([engine.run(windows[i : i + 1]) for i in range(7)])
+    engine = load_engine(EnginePlan(batch_size=7), graph, ["logits"], windows.shape[1:])
+
+    def logits(batch):
+        return engine.run(batch)["logits"]
+
+    together, alone = logits(windows), np.concatenate([logits(windows[i : i + 1]) for i in range(7)])
     np.testing.assert_allclose(together, alone, atol=1e-5)
-    shifted = engine.run(windows + 3)
+    shifted = logits(windows + 3)
     assert np.abs(shifted - together).max() > 1e-2
     with torch.no_grad():
         np.testing.assert_allclose(together, model(torch.from_numpy(windows)).numpy(), atol=1e-4)

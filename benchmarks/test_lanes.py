@@ -1,0 +1,160 @@
+"""Is every core busy with what must be done? The parts alone, their sum over the lanes, and the run as a whole."""
+
+import statistics
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from birdinfer import Bundle, Predictor, predict_soundscapes
+from birdinfer.chooser import choose
+from birdinfer.cores import available_cores, one_thread_per_lane
+from birdinfer.predictor import make_plan
+from naive_notebook import hear_naively
+
+ROUNDS = 3
+
+
+def seconds(work):
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def parts_alone(predictor, paths):
+    """Core-seconds of decoding, front end and model over all files, each by itself on one thread."""
+    decode = seconds(lambda: [list(predictor.open(path).runs()) for path in paths])
+    runs = [list(predictor.open(path).runs()) for path in paths]
+    heard = []
+    front_end = seconds(
+        lambda: heard.extend(predictor.listeners[run.listener].hear(run.run) for file in runs for run in file)
+    )
+    flat = [run for file in runs for run in file]
+    model = seconds(
+        lambda: [
+            predictor.listeners[run.listener].opinions(run.run.first, batch)
+            for run, batch in zip(flat, heard, strict=True)
+        ]
+    )
+    return decode, front_end, model
+
+
+@pytest.mark.timeout(1200)
+def test_lane_efficiency(b0, soundscapes, table, tmp_path, monkeypatch):
+    """Core-time of the parts over lanes x wall time: what is missing to 1 is waiting and overhead."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = Bundle.load(b0.folder)
+    for plan in dict.fromkeys([choose(bundle, soundscapes).plan, make_plan("onnxruntime")]):
+        predictor = Predictor(bundle, plan)
+        list(predict_soundscapes(predictor, soundscapes[:2]))
+        efficiencies = []
+        for _ in range(ROUNDS):
+            with one_thread_per_lane():
+                alone = parts_alone(predictor, soundscapes)
+            wall = seconds(lambda: list(predict_soundscapes(predictor, soundscapes)))
+            efficiencies.append(sum(alone) / plan.lanes / wall)
+        efficiency, minutes = statistics.median(efficiencies), len(soundscapes)
+        table.append(
+            {
+                "what": f"lane efficiency, efficientnet_b0, {plan}",
+                "measured": f"{efficiency:.3f} ({min(efficiencies):.3f} to {max(efficiencies):.3f})",
+                "bound": ">= 0.95",
+                "detail": "alone, ms a minute: "
+                + ", ".join(
+                    f"{name} {1000 * part / minutes:.0f}"
+                    for name, part in zip(("decode", "front end", "model"), alone, strict=True)
+                )
+                + f"; the run {1000 * wall / minutes:.0f}",
+            }
+        )
+        assert efficiency >= 0.95
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:audioread", "ignore:.*slated for removal:DeprecationWarning")
+def test_decode_and_front_end_against_the_naive_notebook(b0, soundscapes, table):
+    predictor = Predictor(Bundle.load(b0.folder))
+    (listener,) = predictor.listeners
+    hear_naively(soundscapes[0], b0.frontend)
+    ratios, naive, ours = [], [], []
+    for _ in range(5):
+        with one_thread_per_lane():
+            naive.append(seconds(lambda: [hear_naively(path, b0.frontend) for path in soundscapes]))
+            ours.append(
+                seconds(lambda: [listener.hear(heard.run) for path in soundscapes for heard in predictor.open(path).runs()])
+            )
+        ratios.append(ours[-1] / naive[-1])
+    ratio, minutes = statistics.median(ratios), len(soundscapes)
+    table.append(
+        {
+            "what": "core-time of decoding and front end (n_fft 2048, 256 mels) against the naive notebook's",
+            "measured": f"{ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
+            "bound": "<= 1/3",
+            "detail": f"{1000 * min(ours) / minutes:.1f} against {1000 * min(naive) / minutes:.1f} ms a minute",
+        }
+    )
+    assert ratio <= 1 / 3
+
+
+@pytest.mark.timeout(1200)
+def test_cost_per_file(b0, soundscapes, table, tmp_path):
+    """2,000 short files against 50: nothing may grow with their number."""
+    wave, rate = soundfile.read(soundscapes[0], dtype="float32", frames=5 * 32_000)
+    soundfile.write(tmp_path / "a.ogg", wave, rate)
+    for index in range(2_000):
+        (tmp_path / f"f{index:04d}.ogg").symlink_to(tmp_path / "a.ogg")
+    every = sorted(tmp_path.glob("f*.ogg"))
+    predictor = Predictor(Bundle.load(b0.folder), "openvino" if _has_openvino() else "onnxruntime")
+    list(predict_soundscapes(predictor, every[:50]))
+    few, many = [], []
+    for _ in range(ROUNDS):
+        few += [seconds(lambda: list(predict_soundscapes(predictor, every[:50]))) / 50 for _ in range(8)]
+        many.append(seconds(lambda: list(predict_soundscapes(predictor, every))) / 2_000)
+    ratio = statistics.median(many) / statistics.median(few)
+    table.append(
+        {
+            "what": "cost per file, 2,000 files of 5 s against 50, efficientnet_b0",
+            "measured": f"{ratio:.3f}",
+            "bound": "<= 1.05",
+            "detail": f"{1000 * statistics.median(many):.1f} against {1000 * statistics.median(few):.1f} ms",
+        }
+    )
+    assert ratio <= 1.05
+
+
+def _has_openvino():
+    from importlib.util import find_spec
+
+    return find_spec("openvino") is not None
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime:int8", "openvino", "openvino:bf16"])
+def test_same_scores_whatever_lanes_batch_and_order(engine, b0, soundscapes, table, monkeypatch):
+    """Bit by bit, on one engine: jobs, batch size, block length, run length and the order of files."""
+    if engine.startswith("openvino"):
+        pytest.importorskip("openvino")
+    bundle, paths = Bundle.load(b0.folder), soundscapes[:3]
+
+    def scores(lanes, batch_size, order):
+        predictor = Predictor(bundle, make_plan(engine, lanes, batch_size))
+        return {result.path: result.probabilities for result in predict_soundscapes(predictor, order)}
+
+    wanted, n_ways = scores(1, 3, paths), 1
+    for lanes, batch_size in ((1, 1), (2, 2), (available_cores(), 4), (3, 6), (2, 12), (1, 7)):
+        for run_rows, block_seconds in ((6, 10.0), (1, 0.7), (12, 60.0)):
+            monkeypatch.setattr("birdinfer.predictor.RUN_ROWS", run_rows)
+            monkeypatch.setattr("birdinfer.audio._NATIVE_BLOCK_SECONDS", block_seconds)
+            found = scores(lanes, batch_size, paths[::-1])
+            n_ways += 1
+            for path in paths:
+                assert np.array_equal(found[path], wanted[path]), (lanes, batch_size, run_rows, block_seconds)
+    table.append(
+        {
+            "what": f"scores bit-identical, {engine}",
+            "measured": f"{n_ways} ways",
+            "bound": "all",
+            "detail": "lanes 1 to 3, batches 1 to 12, runs of 5 to 60 s, blocks of 0.7 to 60 s, files reversed",
+        }
+    )
+
+

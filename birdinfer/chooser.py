@@ -1,0 +1,359 @@
+"""``--engine auto``: the fastest engine, precision, batch and lanes for this bundle on this machine, by measurement.
+
+Each candidate runs the bundle's own graphs for a moment on real windows of the input, on as many lanes as it would use.
+One whose probabilities leave the bundle's tolerance from fp32 is thrown out, however fast it is. What was found is kept
+for this machine, this bundle and these versions, so that the next run begins at once.
+"""
+
+import hashlib
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+import birdinfer
+from birdinfer.bundle import Bundle
+from birdinfer.cores import available_cores, one_thread_per_lane, physical_cores
+from birdinfer.engines import SUPPORTED, EnginePlan, EngineSpec
+from birdinfer.errors import BirdinferError, BundleError, ConfigError, MissingExtraError
+from birdinfer.files import write_atomic
+from birdinfer.listener import members_alike
+from birdinfer.predictor import BATCH_SIZE, GPU_BATCH_SIZE, Predictor
+from birdinfer.reader import HeardRun
+
+Float32 = npt.NDArray[np.float32]
+
+MEASURE_SECONDS = 0.4
+"""How long a candidate runs; a slow network runs for two windows a lane at least."""
+N_ROWS = 12
+"""Rows of real sound that candidates are compared on: a minute."""
+OTHER_BATCH_SIZES = (1, 6)
+"""Tried for the fastest engine, besides :data:`birdinfer.predictor.BATCH_SIZE`."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One candidate, and what came of it."""
+
+    plan: EnginePlan
+    rows_per_second: float = 0.0
+    """Rows of the whole ensemble, all lanes together, without decoding and front end."""
+    max_probability_difference: float = 0.0
+    mean_probability_difference: float = 0.0
+    refused: str = ""
+    """Why it cannot be taken, "" if it can."""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The plan taken, and all that were tried."""
+
+    plan: EnginePlan
+    reason: str
+    trials: tuple[Trial, ...]
+    is_from_cache: bool = False
+
+
+def choose(
+    bundle: Bundle,
+    paths: Sequence[Path],
+    lanes: int | None = None,
+    batch_size: int | None = None,
+    report: Callable[[Trial], None] = lambda trial: None,
+) -> Choice:
+    """Choose how to run a bundle on this machine.
+
+    Args:
+        bundle: what predicts.
+        paths: sound files; the first that can be read gives the windows.
+        lanes: not to be chosen, if given.
+        batch_size: not to be chosen, if given.
+        report: is told of each trial as it ends.
+
+    Raises:
+        MissingExtraError: no engine is installed.
+        BundleError: the bundle's fp32 graphs cannot be run by any engine.
+        ConfigError: no file can be read.
+    """
+    key = _cache_key(bundle, lanes, batch_size)
+    known = _read_cache().get(key)
+    if known is not None:
+        return msgspec.structs.replace(known, is_from_cache=True)
+    choice = _Measurement(bundle, paths, lanes, batch_size, report).choose()
+    _write_cache({**_read_cache(), key: choice})
+    return choice
+
+
+def candidate_specs(bundle: Bundle) -> list[EngineSpec]:
+    """Engine and precision of all that could run here, fp32 first: installed, and a graph or a processor for it."""
+    stored = {precision for member in bundle.manifest.members for precision in member.graphs}
+    specs = [
+        EngineSpec(engine, precision)
+        for engine, precisions in SUPPORTED.items()
+        if _is_installed(engine)
+        for precision in precisions
+        if precision in stored or (precision == "bf16" and _has_bf16())
+    ]
+    return sorted(specs, key=lambda spec: spec.precision != "fp32")
+
+
+class _Measurement:
+    """One choice in the making."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        paths: Sequence[Path],
+        lanes: int | None,
+        batch_size: int | None,
+        report: Callable[[Trial], None],
+    ) -> None:
+        self._bundle, self._paths, self._report = bundle, paths, report
+        self._lanes, self._batch_size = lanes, batch_size
+        kinds = members_alike(bundle.manifest.members)
+        self._counts = [len(kind) for kind in kinds]
+        self._small = bundle.with_members([kind[0].name for kind in kinds])
+        self._heard: list[tuple[HeardRun, Float32]] = []
+        self._reference: Float32 | None = None
+        self._trials: list[Trial] = []
+
+    def choose(self) -> Choice:
+        specs = candidate_specs(self._bundle)
+        if not specs:
+            raise MissingExtraError("onnxruntime", "cpu")
+        with one_thread_per_lane():
+            for spec in specs:
+                self._try(self._plan(spec))
+            best = self._fastest()
+            for plan in self._variants(best.plan):
+                self._try(plan)
+            best = self._confirmed()
+        return Choice(best.plan, self._reason(best), tuple(self._trials))
+
+    def _plan(self, spec: EngineSpec) -> EnginePlan:
+        on_gpu = spec.engine == "cuda"
+        lanes = self._lanes or available_cores() * (2 if on_gpu else 1)
+        return EnginePlan(spec, lanes, self._batch_size or (GPU_BATCH_SIZE if on_gpu else BATCH_SIZE))
+
+    def _variants(self, plan: EnginePlan) -> Iterator[EnginePlan]:
+        """The fastest engine again, with other batches and, where cores are shared by two threads, half the lanes."""
+        if plan.spec.engine == "cuda":
+            return
+        if self._batch_size is None:
+            for batch_size in OTHER_BATCH_SIZES:
+                yield EnginePlan(plan.spec, plan.lanes, batch_size)
+        if self._lanes is None and physical_cores() < plan.lanes:
+            yield EnginePlan(plan.spec, physical_cores(), plan.batch_size)
+
+    def _try(self, plan: EnginePlan) -> None:
+        try:
+            predictor = Predictor(self._small, plan)
+        except (BundleError, ConfigError, MissingExtraError) as error:
+            trial = Trial(plan, refused=error.what)
+        else:
+            # Heard once: every candidate, and at last the whole ensemble, gets the same windows.
+            self._heard = self._heard or self._hear(predictor)
+            trial = self._hold_against_fp32(plan, _probabilities(predictor, self._heard))
+            if not trial.refused:
+                trial = msgspec.structs.replace(trial, rows_per_second=self._rows_per_second(predictor))
+        self._trials.append(trial)
+        self._report(trial)
+
+    def _hear(self, predictor: Predictor) -> list[tuple[HeardRun, Float32]]:
+        """What each listener hears of the first minute of the first file that can be read."""
+        wanted_seconds = N_ROWS * self._bundle.manifest.rows.window_seconds
+        for path in self._paths:
+            heard, seconds = [], 0.0
+            try:
+                with predictor.open(path) as reader:
+                    for run in reader.runs():
+                        heard.append((run, predictor.listeners[run.listener].hear(run.run)))
+                        seconds += predictor.share_of_clock(run)
+                        if seconds >= wanted_seconds and len({run.listener for run, _ in heard}) == len(
+                            predictor.listeners
+                        ):
+                            break
+            except (BirdinferError, OSError):
+                continue  # it will be named when it is predicted
+            return heard
+        raise ConfigError(
+            "--engine auto", f"none of {len(self._paths)} files can be read", "there is nothing to measure"
+        )
+
+    def _hold_against_fp32(self, plan: EnginePlan, found: Float32) -> Trial:
+        """The trial, refused if it leaves the tolerance from the first that ran in fp32."""
+        if self._reference is None:
+            if plan.spec.precision != "fp32":
+                return Trial(plan, refused="no fp32 engine to hold it against")
+            self._reference = found
+        most, mean, refused = _differences(self._reference, found, self._bundle)
+        return Trial(plan, 0.0, most, mean, refused)
+
+    def _rows_per_second(self, predictor: Predictor) -> float:
+        """All lanes at once, as in a run; members of one kind count as often as there are."""
+        seconds_per_row = 0.0
+        for listener_index, listener in enumerate(predictor.listeners):
+            inputs = np.concatenate([batch for run, batch in self._heard if run.listener == listener_index])
+            windows_per_row = listener.placement.row_samples / listener.placement.stride_samples
+            for loaded in listener.members:
+                speed = _windows_per_second(loaded.engine.run, inputs, predictor.plan)
+                seconds_per_row += self._counts[loaded.index] * windows_per_row / speed
+        return 1 / seconds_per_row
+
+    def _fastest(self) -> Trial:
+        usable = [trial for trial in self._trials if not trial.refused]
+        if not usable:
+            raise BundleError(self._bundle.folder, f"no engine can run it ({self._trials[0].refused})")
+        return max(usable, key=lambda trial: trial.rows_per_second)
+
+    def _confirmed(self) -> Trial:
+        """The fastest whose whole ensemble, not only a member of each kind, keeps the tolerance."""
+        if len(self._small.manifest.members) == len(self._bundle.manifest.members):
+            return self._fastest()
+        first = next(trial for trial in self._trials if not trial.refused)
+        reference = _probabilities(Predictor(self._bundle, first.plan), self._heard)
+        while True:
+            best = self._fastest()
+            if best.plan.spec == first.plan.spec:
+                return best
+            found = _probabilities(Predictor(self._bundle, best.plan), self._heard)
+            most, mean, refused = _differences(reference, found, self._bundle)
+            checked = Trial(best.plan, best.rows_per_second, most, mean, refused)
+            self._trials[self._trials.index(best)] = checked
+            if not refused:
+                return checked
+            self._report(checked)
+
+    def _reason(self, best: Trial) -> str:
+        first = next(trial for trial in self._trials if not trial.refused)
+        if best.plan == first.plan:
+            return f"nothing that keeps the tolerance is faster than {first.plan.spec}"
+        times = best.rows_per_second / first.rows_per_second
+        return (
+            f"{times:.2f} times as fast as {first.plan}; largest difference of a probability "
+            f"{best.max_probability_difference:.1e}"
+        )
+
+
+def _differences(reference: Float32, found: Float32, bundle: Bundle) -> tuple[float, float, str]:
+    """Largest and mean difference, and the complaint if they leave the bundle's tolerance."""
+    tolerance = bundle.manifest.tolerance
+    difference = np.abs(found - reference)
+    most, mean = float(difference.max()), float(difference.mean())
+    if not most <= tolerance.max_probability_difference:  # also true for NaN
+        return most, mean, f"differs by {most:.2g}, allowed are {tolerance.max_probability_difference:g}"
+    if not mean <= tolerance.mean_probability_difference:
+        return most, mean, f"differs by {mean:.2g} on average, allowed are {tolerance.mean_probability_difference:g}"
+    return most, mean, ""
+
+
+def _probabilities(predictor: Predictor, heard: Sequence[tuple[HeardRun, Float32]]) -> Float32:
+    """Every member's opinions on what was heard, one below the other, weighted as in the ensemble."""
+    opinions = [
+        np.ravel(scores)
+        for run, batch in heard
+        for opinion in predictor.listeners[run.listener].opinions(run.run.first, batch)
+        for scores in (opinion.clip, opinion.frames)
+        if scores is not None
+    ]
+    return np.concatenate(opinions)
+
+
+def _windows_per_second(run: Callable[[Float32], object], inputs: Float32, plan: EnginePlan) -> float:
+    """Throughput of all lanes, each taking batch after batch for a moment, after one batch to warm up."""
+    batch = np.ascontiguousarray(np.resize(inputs, (plan.batch_size, *inputs.shape[1:])))
+    begin = threading.Barrier(plan.lanes + 1)
+    stop = threading.Event()
+    calls = [0] * plan.lanes
+    ended = [0.0] * plan.lanes
+
+    def work(lane: int) -> None:
+        run(batch)
+        begin.wait()
+        while not stop.is_set() or calls[lane] < 2:
+            run(batch)
+            calls[lane] += 1
+        ended[lane] = time.perf_counter()
+
+    threads = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in range(plan.lanes)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    began = time.perf_counter()
+    stop.wait(MEASURE_SECONDS)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    # Each lane over its own time: a lane that ends its last batch late would else be counted as idle.
+    return sum(n * plan.batch_size / (end - began) for n, end in zip(calls, ended, strict=True))
+
+
+def _is_installed(engine: str) -> bool:
+    if engine == "cuda":
+        from birdinfer.engines.cuda import has_cuda
+
+        return has_cuda()
+    from importlib.util import find_spec
+
+    return find_spec(engine) is not None
+
+
+def _has_bf16() -> bool:
+    from birdinfer.engines.openvino import has_bf16
+
+    return has_bf16()
+
+
+def cache_path() -> Path:
+    """Where choices are kept: ``$XDG_CACHE_HOME/birdinfer/engines.json``, by default below ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "birdinfer" / "engines.json"
+
+
+def _cache_key(bundle: Bundle, lanes: int | None, batch_size: int | None) -> str:
+    """Changes with the machine, the versions of what runs, and the bundle."""
+    facts = (
+        platform.node(), _processor(), available_cores(), birdinfer.__version__,
+        *(_version(name) for name in ("onnxruntime", "onnxruntime-gpu", "openvino", "numpy")),
+        bundle.sha256(), lanes, batch_size,
+    )  # fmt: skip
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    """Model and features, as Linux tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _read_cache() -> dict[str, Choice]:
+    """All that was chosen before; nothing where it cannot be read, for it can be measured again."""
+    try:
+        return msgspec.json.decode(cache_path().read_bytes(), type=dict[str, Choice])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def _write_cache(choices: dict[str, Choice]) -> None:
+    """Keep the last hundred; a cache that cannot be written costs a few seconds next time, not this run."""
+    kept = dict(list(choices.items())[-100:])
+    try:
+        cache_path().parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(cache_path(), msgspec.json.encode(kept))
+    except OSError:
+        return

@@ -1,0 +1,73 @@
+"""Which engine, as one sees it: ``--engine auto`` shows its trials, the choice and its reason."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from birdinfer.bundle import Bundle
+    from birdinfer.chooser import Choice, Trial
+    from birdinfer.engines import EnginePlan
+
+
+def usual_engine() -> str:
+    """What runs when nobody says, in fp32: the GPU where there is one, else what is installed for the CPU."""
+    from importlib.util import find_spec
+
+    from birdinfer.cli.console import stderr
+    from birdinfer.engines.cuda import find_gpu, has_cuda
+
+    if not find_spec("onnxruntime") and find_spec("openvino"):
+        return "openvino"
+    if not has_cuda():
+        return "onnxruntime"
+    problem = find_gpu()
+    if not problem:
+        return "cuda"
+    stderr().print(f"[yellow]no GPU is used:[/] {problem}; going on with the CPU")
+    return "onnxruntime"
+
+
+def choose_and_tell(
+    bundle: "Bundle", paths: Sequence[Path], lanes: int | None, batch_size: int | None, *, quiet: bool
+) -> "EnginePlan":
+    """Choose how to run a bundle on this machine, and say what was measured.
+
+    Raises:
+        BirdinferError: as :func:`birdinfer.chooser.choose`.
+    """
+    from birdinfer.chooser import choose
+    from birdinfer.cli.console import stderr
+
+    console = stderr()
+    if quiet:
+        return choose(bundle, paths, lanes, batch_size).plan
+    with console.status("measuring engines on this machine"):
+        choice = choose(bundle, paths, lanes, batch_size, lambda trial: None)
+    _tell(choice)
+    return choice.plan
+
+
+def _tell(choice: "Choice") -> None:
+    from rich.table import Table
+
+    from birdinfer.chooser import cache_path
+    from birdinfer.cli.console import stderr
+
+    console = stderr()
+    table = Table(box=None, pad_edge=False)
+    for heading, side in (("engine", "left"), ("windows/s", "right"), ("largest |dp|", "right"), ("", "left")):
+        table.add_column(heading, justify="right" if side == "right" else "left")
+    for trial in sorted(choice.trials, key=lambda trial: -trial.rows_per_second):
+        table.add_row(*_cells(trial, choice))
+    if not choice.is_from_cache:
+        console.print(table)
+    where = f" (measured before, kept in {cache_path()}; remove it to measure again)" if choice.is_from_cache else ""
+    console.print(f"[bold]{choice.plan}[/]: {choice.reason}{where}", soft_wrap=True)
+
+
+def _cells(trial: "Trial", choice: "Choice") -> tuple[str, str, str, str]:
+    if trial.refused:
+        return f"[dim]{trial.plan}[/]", "-", f"{trial.max_probability_difference:.1e}", f"[yellow]{trial.refused}[/]"
+    mark = "[green]taken[/]" if trial.plan == choice.plan else ""
+    return str(trial.plan), f"{trial.rows_per_second:.1f}", f"{trial.max_probability_difference:.1e}", mark

@@ -1,0 +1,148 @@
+"""Members that hear the same thing, together: a run of windows -> what each of them says of every window.
+
+Members with equal front end and placement share one spectrogram. A foreign member takes the waveform itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from birdinfer import mel
+from birdinfer.bundle import Bundle, labels_sha256
+from birdinfer.config import FrontEndConfig, Hearing
+from birdinfer.engines import Engine, EnginePlan, load_engine
+from birdinfer.errors import BundleError
+from birdinfer.manifest import Graph, Member
+from birdinfer.scores import activate
+from birdinfer.windows import Placement, WindowRun, place
+
+Float32 = npt.NDArray[np.float32]
+
+
+class Opinion(NamedTuple):
+    """What one member says of a run of windows: probabilities of the labels that it knows."""
+
+    member: int
+    """Index in the bundle."""
+    first: int
+    """First window."""
+    clip: Float32 | None
+    """[windows, labels]."""
+    frames: Float32 | None
+    """[windows, frames, labels]."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedMember:
+    """A member and the engine that runs it."""
+
+    index: int
+    member: Member
+    engine: Engine
+    graph_columns: npt.NDArray[np.intp] | None
+    """Columns of the graph in the order of ``labels``; None: all of them, as they are."""
+    labels: npt.NDArray[np.intp] | None
+    """Columns of the bundle that this member knows; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Members that share their windows."""
+
+    hearing: Hearing
+    placement: Placement
+    members: tuple[LoadedMember, ...]
+
+    def hear(self, run: WindowRun) -> Float32:
+        """What the graphs take: log-mel [windows, 1, n_mels, frames] or waveform [windows, samples]."""
+        if isinstance(self.hearing, FrontEndConfig):
+            return mel.windows_to_input(run.samples, run.n_windows, self.hearing, self.placement.stride_samples)
+        every = np.lib.stride_tricks.sliding_window_view(run.samples, self.placement.window_samples)
+        return np.ascontiguousarray(every[:: self.placement.stride_samples][: run.n_windows], np.float32)
+
+    def opinions(self, first: int, heard: Float32) -> list[Opinion]:
+        """What each member says.
+
+        Args:
+            first: index of the first window.
+            heard: from :meth:`hear`.
+        """
+        return [_opinion(loaded, first, heard) for loaded in self.members]
+
+
+def load_listeners(bundle: Bundle, plan: EnginePlan) -> tuple[Listener, ...]:
+    """Load every member of a bundle, and put those together that hear the same.
+
+    Raises:
+        BundleError: a graph cannot be loaded, or does not fit the manifest.
+        ConfigError: this machine cannot run the plan.
+        MissingExtraError: the engine is not installed.
+    """
+    together: dict[tuple[Hearing, Placement], list[LoadedMember]] = {}
+    for index, member in enumerate(bundle.manifest.members):
+        placement = place(member.hearing, member.timeline, bundle.manifest.rows)
+        loaded = _load_member(bundle, index, member, plan)
+        together.setdefault((member.hearing, placement), []).append(loaded)
+    return tuple(Listener(*key, tuple(members)) for key, members in together.items())
+
+
+def graph_for(member: Member, plan: EnginePlan) -> Graph:
+    """The member's graph that a plan runs: of the plan's precision where there is one, else fp32."""
+    return member.graphs.get(plan.spec.precision, member.graphs["fp32"])
+
+
+def _load_member(bundle: Bundle, index: int, member: Member, plan: EnginePlan) -> LoadedMember:
+    path = bundle.graph_path(graph_for(member, plan))
+    outputs = [name for name in (member.outputs.clip, member.outputs.frames) if name is not None]
+    engine = load_engine(plan, path, outputs, _sample_shape(member))
+    n_columns = len(bundle.labels)
+    graph_columns = labels = None
+    if member.label_columns is not None:
+        known = [(column, label) for column, label in enumerate(bundle.labels) if label in member.label_columns]
+        labels = np.array([column for column, _ in known])
+        graph_columns = np.array([member.label_columns[label] for _, label in known])
+        n_columns = int(graph_columns.max()) + 1
+    for name in outputs:
+        width = engine.facts.outputs[name][-1]
+        exact = member.label_columns is None
+        if width is not None and (width != n_columns if exact else width < n_columns):
+            raise BundleError(
+                path,
+                f"scores {width} labels, the manifest lists {n_columns}",
+                "members of one bundle need one taxonomy",
+            )
+    stamped = engine.facts.metadata.get("labels_sha256", "")
+    if member.label_columns is None and stamped and stamped != labels_sha256(bundle.labels):
+        # It would answer, in the wrong columns.
+        raise BundleError(
+            path, "was exported with other labels than the manifest lists", "members of one bundle need one taxonomy"
+        )
+    return LoadedMember(index, member, engine, graph_columns, labels)
+
+
+def _sample_shape(member: Member) -> tuple[int, ...]:
+    if member.frontend is not None:
+        return (1, member.frontend.mel.n_mels, member.frontend.frames_per_window)
+    return (member.hearing.window_samples,)
+
+
+def _opinion(loaded: LoadedMember, first: int, heard: Float32) -> Opinion:
+    found = loaded.engine.run(heard)
+    outputs = loaded.member.outputs
+
+    def probabilities(name: str | None) -> Float32 | None:
+        return None if name is None else activate(found[name], outputs.activation, loaded.graph_columns)
+
+    return Opinion(loaded.index, first, probabilities(outputs.clip), probabilities(outputs.frames))
+
+
+def members_alike(members: Sequence[Member]) -> list[list[Member]]:
+    """Members that cost the same: one network, one input. Measuring the first of each kind is enough."""
+    kinds: dict[tuple[object, ...], list[Member]] = {}
+    for member in members:
+        key = (member.backbone or member.name, member.hearing, member.timeline, tuple(sorted(member.graphs)))
+        kinds.setdefault(key, []).append(member)
+    return list(kinds.values())

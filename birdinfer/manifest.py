@@ -1,0 +1,119 @@
+"""``manifest.json``: what a bundle says of itself, as frozen structs that refuse unknown fields.
+
+A manifest holds all that inference needs: species in column order, the rows of the result, and for each member what it
+hears, its graphs by precision, what its outputs mean, and how its windows become rows. Nothing here touches a file;
+``bundle.py`` reads, verifies and writes.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from birdinfer.config import FrontEndConfig, Hearing, PostConfig, TimelineConfig, WaveformConfig, WindowConfig
+from birdinfer.labels import Species
+
+FORMAT = 2
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One ONNX file."""
+
+    file: str
+    """Name within the bundle's folder."""
+    sha256: str
+    max_probability_difference: float | None = None
+    """Largest |p - p_reference| on real windows: of fp32 from the torch model, of any other precision from fp32."""
+
+
+class Outputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a graph's outputs mean."""
+
+    clip: str | None = "logits"
+    """Name of the output [batch, labels]: one opinion a window."""
+    frames: str | None = None
+    """Name of the output [batch, frames, labels] of a sound event detector: an opinion for each frame."""
+    activation: Literal["sigmoid", "softmax", "none"] = "sigmoid"
+    """What turns these outputs into probabilities; ``none`` where the graph has done it."""
+
+    def __post_init__(self) -> None:
+        if self.clip is None and self.frames is None:
+            raise ValueError("outputs name neither clip nor frames, one is needed")
+
+
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model of the ensemble."""
+
+    name: str
+    graphs: dict[Precision, Graph]
+    """By precision; ``fp32`` is always there, for it is what the others are held against."""
+    frontend: FrontEndConfig | None = None
+    """The log-mel that it takes, or"""
+    frontend_fingerprint: tuple[float, ...] | None = None
+    """:func:`birdinfer.mel.fingerprint` of that log-mel when the graph was exported."""
+    waveform: WaveformConfig | None = None
+    """the waveform."""
+    outputs: Outputs = Outputs()
+    timeline: TimelineConfig = TimelineConfig()
+    label_columns: dict[str, int] | None = None
+    """Label of the bundle -> column of the graph, for a member that knows other labels; None: they are the same."""
+    weight: float = 1.0
+    """Its say in the weighted mean."""
+    backbone: str = ""
+    fold: int | None = None
+    out_of_fold_macro_auc: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.frontend is None) == (self.waveform is None):
+            raise ValueError(f"member {self.name!r} needs either frontend or waveform")
+        if "fp32" not in self.graphs:
+            raise ValueError(f"member {self.name!r} has no fp32 graph")
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"member {self.name!r} has weight {self.weight}, needed is a number >= 0")
+        if self.label_columns is not None and not (
+            self.label_columns and all(column >= 0 for column in self.label_columns.values())
+        ):
+            raise ValueError(f"member {self.name!r}: label_columns needs at least one label, and columns >= 0")
+
+    @property
+    def hearing(self) -> Hearing:
+        """What it hears."""
+        hearing = self.frontend or self.waveform
+        assert hearing is not None  # __post_init__ saw to it
+        return hearing
+
+
+class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far the ensemble's probabilities may lie from fp32 for another precision or engine to be taken for it."""
+
+    max_probability_difference: float = 0.05
+    """In any window and species."""
+    mean_probability_difference: float = 0.005
+    """On average over windows and species."""
+
+
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a bundle comes from."""
+
+    created_utc: str
+    run: str
+    versions: dict[str, str]
+    recipe: dict[str, Any]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``manifest.json``."""
+
+    format: int
+    name: str
+    species: tuple[Species, ...]
+    """In column order."""
+    rows: WindowConfig
+    """The rows of the result: how long one is, and what rest of a file makes one."""
+    post: PostConfig
+    members: tuple[Member, ...]
+    fallback_probabilities: tuple[float, ...]
+    """Per species: the mean out-of-fold probability, which fills the rows of a file that cannot be read."""
+    provenance: Provenance
+    tolerance: Tolerance = Tolerance()

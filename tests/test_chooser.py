@@ -1,0 +1,214 @@
+"""The fastest that keeps the tolerance, measured here, remembered, and always explained."""
+
+import json
+
+import msgspec
+import numpy as np
+import pytest
+from making import tone, write_sound
+
+from birdinfer import Bundle, Predictor
+from birdinfer import chooser as room
+from birdinfer.chooser import candidate_specs, choose
+from birdinfer.engines import EnginePlan, EngineSpec
+from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
+from birdinfer.errors import BundleError, ConfigError, MissingExtraError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(room, "MEASURE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def paths(soundscapes):
+    return sorted(soundscapes.glob("*.ogg"))
+
+
+@pytest.fixture
+def loaded(bundle):
+    return Bundle.load(bundle)
+
+
+def only(monkeypatch, *specs):
+    monkeypatch.setattr(room, "candidate_specs", lambda bundle: [EngineSpec(*spec.split(":")) for spec in specs])
+
+
+def speeds(monkeypatch, table):
+    """Say how fast each spec and batch is, instead of measuring."""
+
+    def windows_per_second(run, inputs, plan):
+        return table.get((str(plan.spec), plan.batch_size), table.get(str(plan.spec), 1.0))
+
+    monkeypatch.setattr(room, "_windows_per_second", windows_per_second)
+
+
+def test_a_choice_is_measured_and_explained(loaded, paths):
+    trials = []
+    choice = choose(loaded, paths, report=trials.append)
+    assert choice.trials == tuple(trials)
+    assert [trial.plan.spec for trial in trials][: len(candidate_specs(loaded))] == candidate_specs(loaded)
+    assert choice.plan in [trial.plan for trial in trials if not trial.refused]
+    assert choice.reason
+    assert not choice.is_from_cache
+    assert max(trial.rows_per_second for trial in trials) > 0
+    assert Predictor(loaded, choice.plan).predict(paths[0]).shape == (12, 4)
+
+
+def test_the_fastest_within_tolerance_is_taken(loaded, paths, monkeypatch):
+    pytest.importorskip("openvino")
+    only(monkeypatch, "onnxruntime:fp32", "openvino:fp32")
+    speeds(monkeypatch, {"onnxruntime:fp32": 10.0, "openvino:fp32": 20.0, ("openvino:fp32", 6): 25.0})
+    choice = choose(loaded, paths)
+    assert (str(choice.plan.spec), choice.plan.batch_size) == ("openvino:fp32", 6)
+    assert choice.reason.startswith("2.50 times as fast as onnxruntime:fp32")
+
+
+def test_the_reason_when_nothing_is_faster(loaded, paths, monkeypatch):
+    only(monkeypatch, "onnxruntime:fp32")
+    speeds(monkeypatch, {("onnxruntime:fp32", room.BATCH_SIZE): 10.0})
+    assert "nothing that keeps the tolerance is faster" in choose(loaded, paths).reason
+
+
+@pytest.mark.parametrize(
+    ("error", "complaint"), [(0.5, "differs by"), (0.02, "on average"), (np.nan, "differs by nan")]
+)
+def test_a_fast_engine_that_answers_otherwise_is_thrown_out(loaded, paths, monkeypatch, error, complaint):
+    """A stand-in for INT8 on a processor whose integer products saturate."""
+    only(monkeypatch, "onnxruntime:fp32", "onnxruntime:int8")
+    speeds(monkeypatch, {"onnxruntime:fp32": 10.0, "onnxruntime:int8": 99.0})
+    right = room._probabilities
+
+    def wrong(predictor, heard):
+        found = right(predictor, heard)
+        return found + np.float32(error) if predictor.plan.spec.precision == "int8" else found
+
+    monkeypatch.setattr(room, "_probabilities", wrong)
+    choice = choose(loaded, paths)
+    assert str(choice.plan.spec) == "onnxruntime:fp32"
+    (refused,) = [trial for trial in choice.trials if trial.refused]
+    assert complaint in refused.refused
+
+
+def test_the_whole_ensemble_is_checked_before_it_is_taken(loaded, paths, monkeypatch):
+    """Two members of one kind: the first is measured, and the second could be the one that leaves the tolerance."""
+    pytest.importorskip("openvino")
+    only(monkeypatch, "onnxruntime:fp32", "openvino:fp32")
+    speeds(monkeypatch, {"onnxruntime:fp32": 10.0, "openvino:fp32": 20.0})
+    right = room._probabilities
+
+    def wrong(predictor, heard):
+        whole = len(predictor.bundle.manifest.members) == 2
+        return right(predictor, heard) + np.float32(whole and predictor.plan.spec.engine == "openvino")
+
+    monkeypatch.setattr(room, "_probabilities", wrong)
+    assert str(choose(loaded, paths).plan.spec) == "onnxruntime:fp32"
+
+
+def test_lanes_and_batch_that_the_user_fixed_are_kept(loaded, paths):
+    choice = choose(loaded, paths, lanes=1, batch_size=5)
+    assert {(trial.plan.lanes, trial.plan.batch_size) for trial in choice.trials} == {(1, 5)}
+
+
+def test_half_the_lanes_are_tried_where_cores_run_two_threads(loaded, paths, monkeypatch):
+    monkeypatch.setattr(room, "available_cores", lambda: 4)
+    monkeypatch.setattr(room, "physical_cores", lambda: 2)
+    assert {trial.plan.lanes for trial in choose(loaded, paths).trials} == {4, 2}
+
+
+def test_a_choice_is_remembered(loaded, paths, monkeypatch):
+    first = choose(loaded, paths)
+    monkeypatch.setattr(room, "_Measurement", None)  # would fail, were it measured again
+    again = choose(loaded, paths)
+    assert again.is_from_cache
+    assert (again.plan, again.trials) == (first.plan, first.trials)
+
+
+def test_another_bundle_wish_or_version_is_measured_anew(loaded, paths, monkeypatch):
+    choose(loaded, paths)
+    known = room._cache_key(loaded, None, None)
+    assert known in room._read_cache()
+    others = {
+        room._cache_key(loaded.with_members(["fold0"]), None, None),
+        room._cache_key(loaded, 1, None),
+        room._cache_key(loaded, None, 1),
+    }
+    monkeypatch.setattr(room, "_version", lambda name: "99")
+    assert len(others | {known, room._cache_key(loaded, None, None)}) == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"key": 1}', b"\xff"])
+def test_a_cache_that_cannot_be_read_is_measured_again(loaded, paths, content):
+    room.cache_path().parent.mkdir(parents=True)
+    room.cache_path().write_bytes(content)
+    assert not choose(loaded, paths).is_from_cache
+    assert len(json.loads(room.cache_path().read_bytes())) == 1
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_else(loaded, paths, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert choose(loaded, paths).plan.lanes >= 1
+
+
+def test_the_cache_forgets_the_oldest(loaded, paths):
+    choice = choose(loaded, paths)
+    room._write_cache({str(index): choice for index in range(130)})
+    assert list(room._read_cache()) == [str(index) for index in range(30, 130)]
+
+
+def test_files_that_cannot_be_read_are_passed_over(loaded, paths, tmp_path):
+    (tmp_path / "bad.ogg").write_text("no sound")
+    assert choose(loaded, [tmp_path / "bad.ogg", *paths]).trials
+    with pytest.raises(ConfigError, match="none of 1 files can be read"):
+        choose(loaded.with_members(["fold0"]), [tmp_path / "bad.ogg"])
+
+
+def test_a_short_file_is_enough(loaded, tmp_path):
+    write_sound(tmp_path / "a.wav", tone(2.0))
+    assert choose(loaded, [tmp_path / "a.wav"]).plan
+
+
+def test_a_machine_without_engines_says_what_to_install(loaded, paths, monkeypatch):
+    monkeypatch.setattr(room, "_is_installed", lambda engine: False)
+    with pytest.raises(MissingExtraError, match="onnxruntime"):
+        choose(loaded, paths)
+
+
+def test_a_bundle_that_no_engine_can_run_is_named(make_bundle, paths, monkeypatch):
+    def broken(self, *arguments):
+        raise BundleError("fold0.onnx", "cannot be loaded by ONNX Runtime (opset 99)")
+
+    only(monkeypatch, "onnxruntime:fp32")
+    monkeypatch.setattr(OnnxRuntimeEngine, "__init__", broken)
+    with pytest.raises(BundleError, match=r"no engine can run it .*opset 99"):
+        choose(Bundle.load(make_bundle()), paths)
+
+
+def test_candidates_are_what_is_there(loaded, monkeypatch):
+    monkeypatch.setattr(room, "_is_installed", lambda engine: True)
+    monkeypatch.setattr(room, "_has_bf16", lambda: True)
+    assert [str(spec) for spec in candidate_specs(loaded)] == [
+        "onnxruntime:fp32", "openvino:fp32", "cuda:fp32", "openvino:bf16",
+    ]  # fmt: skip
+    monkeypatch.setattr(room, "_has_bf16", lambda: False)
+    monkeypatch.setattr(room, "_is_installed", lambda engine: engine == "onnxruntime")
+    first, *others = loaded.manifest.members
+    graphs = {**first.graphs, "int8": first.graphs["fp32"]}
+    members = (msgspec.structs.replace(first, graphs=graphs), *others)
+    with_int8 = Bundle(loaded.folder, msgspec.structs.replace(loaded.manifest, members=members))
+    assert [str(spec) for spec in candidate_specs(with_int8)] == ["onnxruntime:fp32", "onnxruntime:int8"]
+
+
+def test_throughput_counts_every_lane():
+    def run(batch):
+        import time
+
+        time.sleep(0.005)
+
+    inputs = np.zeros((2, 1), np.float32)
+    one = room._windows_per_second(run, inputs, EnginePlan(lanes=1, batch_size=4))
+    three = room._windows_per_second(run, inputs, EnginePlan(lanes=3, batch_size=4))
+    assert one < 4 / 0.005
+    assert three > 2 * one
