@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import birdinfer
+from birdinfer.cli.bundle import bundle
 from birdinfer.cli.demo import demo
 from birdinfer.cli.doctor import doctor
 from birdinfer.cli.export import export
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for command in (train, export, predict, demo, score, doctor):
     app.command()(command)
+app.add_typer(bundle, name="bundle")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,112 @@
+import json
+
+import pytest
+from foreign_graphs import write_foreign_graph, write_list
+from making import LABELS, write_bundle
+
+from birdinfer import Bundle
+
+FOREIGN = ("stranger", "1161364", "Homo sapiens", "comcuc", "0012", "another stranger")
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A graph, its labels, and a bundle to go to: the arguments of ``bundle adopt``."""
+    graph = write_foreign_graph(tmp_path / "perch.onnx", len(FOREIGN))
+    labels = write_list(tmp_path / "labels.txt", *FOREIGN)
+    return [graph, "--labels", labels, "--bundle", write_bundle(tmp_path / "bundle")]
+
+
+class TestAdopt:
+    def test_says_what_it_found_and_what_comes_next(self, birdinfer, foreign):
+        code, out, err = birdinfer("bundle", "adopt", *foreign, "--weight", "0.5", "--overlap", "2.5")
+        assert (code, out) == (0, "")
+        for piece in (
+            "perch, adopted, weight 0.5",
+            "waveform of 5 s at 32 kHz",
+            "scores",
+            "logits (values from",
+            "3 of the bundle's 4 known (3 by label)",
+            "1 unknown to it: 47158son16",
+            "3 of its own are not asked for",
+            "next: birdinfer predict SOUNDSCAPES --bundle",
+        ):
+            assert piece in err
+        member = Bundle.load(foreign[-1]).manifest.members[-1]
+        assert (member.weight, member.timeline.stride_seconds) == (0.5, 2.5)
+
+    def test_every_option_arrives(self, birdinfer, foreign):
+        code, _, err = birdinfer(
+            "bundle", "adopt", *foreign, "--name", "fold1", "--replace", "--sample-rate", "16000", "--window", "10",
+            "--output", "scores", "--activation", "softmax",
+        )  # fmt: skip
+        assert code == 0, err
+        member = Bundle.load(foreign[-1]).manifest.members[-1]
+        assert (member.name, member.outputs.clip, member.outputs.activation) == ("fold1", "scores", "softmax")
+        assert (member.waveform.audio.sample_rate, member.waveform.window.window_seconds) == (16_000, 10.0)
+
+    def test_a_new_bundle(self, birdinfer, foreign, tmp_path):
+        code, _, err = birdinfer("bundle", "adopt", *foreign[:-1], tmp_path / "exports" / "new")
+        assert code == 0
+        assert "a new bundle of it alone" in err
+        assert "6 of the bundle's 6 known" in err
+        assert Bundle.load(tmp_path / "exports" / "new").labels == FOREIGN
+
+    def test_a_refusal_is_one_line_and_exit_2(self, birdinfer, foreign):
+        code, out, err = birdinfer("bundle", "adopt", *foreign, "--frames", "gone")
+        assert (code, out) == (2, "")
+        assert err.startswith("birdinfer: --frames: 'gone' is no output")
+        assert err.count("\n") == 1
+
+    @pytest.mark.parametrize("options", [["--activation", "relu"], ["--weight", "-1"]])
+    def test_options_that_are_none(self, birdinfer, foreign, options):
+        code, _, err = birdinfer("bundle", "adopt", *foreign, *options)
+        assert code == 2
+        assert "Invalid value" in err
+
+
+class TestShow:
+    @pytest.fixture
+    def mixed(self, birdinfer, foreign):
+        assert birdinfer("bundle", "adopt", *foreign, "--weight", "0.5")[0] == 0
+        return foreign[-1]
+
+    def test_a_line_a_member(self, birdinfer, mixed):
+        code, out, err = birdinfer("bundle", "show", mixed)
+        assert (code, err) == (0, "")
+        lines = [" ".join(line.split()) for line in out.splitlines()]
+        assert lines[0].endswith("bundle: bundle, 3 members, 4 species")
+        assert lines[1] == "member backbone hears graphs labels weight OOF AUC stride"
+        assert lines[2] == "fold0 linear mel 32 x 320 of 5 s at 32 kHz fp32 0.0 MB 4 of 4 1 - 5 s"
+        assert lines[4] == "perch perch waveform of 5 s at 32 kHz fp32 0.0 MB 3 of 4 0.5 - 5 s"
+        assert "rows 5 s, a rest of 0.5 s makes one" in lines
+        assert "smoothing 0.2, 0.6, 0.2" in lines
+        assert "made 2026-01-01T00:00:00Z of run tests" in lines
+        assert any(line.startswith("tolerance 0.05 ") for line in lines)
+
+    def test_json(self, birdinfer, mixed):
+        code, out, _ = birdinfer("bundle", "show", mixed, "--json")
+        assert code == 0
+        facts = json.loads(out)
+        assert facts["labels"] == list(LABELS)
+        assert [member["labels_known"] for member in facts["members"]] == [4, 4, 3]
+        assert facts["members"][2]["waveform"]["audio"]["sample_rate"] == 32_000
+        assert facts["members"][0]["graphs"]["fp32"]["bytes"] == (mixed / "fold0.onnx").stat().st_size
+        assert facts["rows"]["window_seconds"] == 5.0
+
+    def test_the_demo_bundle_if_none_is_named(self, birdinfer, mixed, monkeypatch):
+        monkeypatch.setattr("birdinfer.bundle.demo_bundle_path", lambda: mixed)
+        assert birdinfer("bundle", "show") == birdinfer("bundle", "show", mixed)
+
+    def test_a_changed_graph_is_found(self, birdinfer, mixed):
+        (mixed / "fold0.onnx").write_bytes(b"changed")
+        code, out, err = birdinfer("bundle", "show", mixed)
+        assert (code, out) == (2, "")
+        assert "fold0.onnx: has changed" in err
+
+
+@pytest.mark.parametrize("command", [(), ("adopt",), ("show",)])
+def test_explains_itself(birdinfer, command):
+    code, out, _ = birdinfer("bundle", *command, "-h")
+    assert code == 0
+    assert "Usage:" in out
