@@ -3,8 +3,13 @@ import struct
 
 import numpy as np
 import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from making import SAMPLE_RATE, tone, write_sound
 
+from birdinfer import audio
 from birdinfer.audio import AudioStream, probe, read_segment
 from birdinfer.errors import AudioError, InputNotFoundError
 
@@ -48,6 +53,124 @@ def test_stereo_is_averaged(tmp_path):
     write_sound(tmp_path / "a.wav", np.stack([left, 0 * left], 1), SAMPLE_RATE, subtype="FLOAT")
     samples, _ = hear(tmp_path / "a.wav")
     np.testing.assert_allclose(samples, left / 2, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 8])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_samples_are_those_of_libsndfile(tmp_path, channels, subtype):
+    path = tmp_path / "a.wav"
+    write_sound(path, np.stack([tone(1.0, seed=seed) for seed in range(channels)], 1), SAMPLE_RATE, subtype=subtype)
+    wanted = soundfile.read(path, dtype="float32", always_2d=True)[0].mean(axis=1)
+    np.testing.assert_allclose(hear(path)[0], wanted, rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(read_segment(path, 0.0, SAMPLE_RATE, SAMPLE_RATE), hear(path)[0])
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff"])
+def test_16_bits_are_scaled_as_libsndfile_scales_them(tmp_path, name):
+    every = np.arange(-(2**15), 2**15).astype(np.int16)
+    soundfile.write(tmp_path / name, every, SAMPLE_RATE, subtype="PCM_16")
+    np.testing.assert_array_equal(hear(tmp_path / name)[0], soundfile.read(tmp_path / name, dtype="float32")[0])
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 40), st.integers(1, 9)), elements=st.floats(-1, 1, width=32)))
+def test_mean_of_channels_is_numpys(samples):
+    wanted = samples.mean(axis=1, dtype=np.float64)
+    np.testing.assert_allclose(audio._mean_of_channels(samples), wanted, rtol=0, atol=5e-7)
+
+
+def test_one_channel_is_not_copied():
+    samples = np.zeros((10, 1), np.float32)
+    assert np.shares_memory(audio._finite(audio._mean_of_channels(samples))[0], samples)
+
+
+def test_channels_whose_sum_is_not_finite_are_counted_without_a_warning(tmp_path):
+    wave = np.zeros((100, 2), np.float32)
+    wave[3], wave[5], wave[7] = (np.inf, -np.inf), (3e38, 3e38), (np.nan, 0)
+    write_sound(tmp_path / "a.wav", wave, SAMPLE_RATE, subtype="FLOAT")
+    samples, damage = hear(tmp_path / "a.wav")
+    assert not samples.any()
+    assert damage == "3 samples are not finite, taken as 0"
+
+
+def hear_at(path, rates):
+    """A file's whole waveform at every rate, decoded once."""
+    with AudioStream(path, SAMPLE_RATE) as stream:
+        blocks = list(stream.blocks_at(rates))
+    return {rate: np.concatenate([block[rate] for block in blocks if rate in block]) for rate in rates}
+
+
+@pytest.mark.parametrize("native_rate", [22_050, 32_000, 44_100, 192_000])
+def test_several_rates_of_one_decoding_are_those_of_single_ones(tmp_path, native_rate):
+    write_sound(tmp_path / "a.wav", tone(21.3, native_rate), native_rate)
+    together = hear_at(tmp_path / "a.wav", [32_000, 48_000, 16_000, 32_000])
+    assert sorted(together) == [16_000, 32_000, 48_000]
+    for rate, samples in together.items():
+        np.testing.assert_array_equal(samples, hear(tmp_path / "a.wav", rate)[0])
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
+@pytest.mark.parametrize("native_rate", [32_000, 44_100])
+def test_samples_do_not_depend_on_the_length_of_blocks(tmp_path, monkeypatch, name, native_rate):
+    path, rates = tmp_path / name, [32_000, 48_000]
+    write_sound(path, tone(23.0, native_rate), native_rate)
+    wanted = hear_at(path, rates)
+    for seconds in (0.7, 3.0, 60.0):
+        monkeypatch.setattr(audio, "_NATIVE_BLOCK_SECONDS", seconds)
+        for rate, samples in hear_at(path, rates).items():
+            np.testing.assert_array_equal(samples, wanted[rate])
+
+
+def test_a_file_is_decoded_once_for_all_rates(tmp_path, monkeypatch):
+    write_sound(tmp_path / "a.wav", tone(25.0), SAMPLE_RATE)
+    reads = []
+    read = audio._read_mono
+    monkeypatch.setattr(audio, "_read_mono", lambda file, count: reads.append(count) or read(file, count))
+    hear_at(tmp_path / "a.wav", [8_000, 32_000, 48_000])
+    assert len(reads) == 4  # 10 s, 10 s, 5 s, the end
+
+
+def test_one_sample_is_heard_at_every_rate(tmp_path):
+    write_sound(tmp_path / "a.wav", np.full(1, 0.5, np.float32), SAMPLE_RATE)
+    lengths = {rate: len(samples) for rate, samples in hear_at(tmp_path / "a.wav", [8_000, 32_000, 96_000]).items()}
+    assert lengths[32_000] == 1
+    assert max(lengths.values()) <= 3
+
+
+def test_header_without_samples_is_refused_at_every_rate(tmp_path):
+    write_sound(tmp_path / "a.wav", np.zeros(0, np.float32), SAMPLE_RATE)
+    with pytest.raises(AudioError, match="holds no sound"):
+        hear_at(tmp_path / "a.wav", [32_000, 48_000])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Three seconds in each of the formats, as bytes."""
+    folder, contents = tmp_path_factory.mktemp("whole"), {}
+    for suffix in ("ogg", "flac", "wav", "mp3"):
+        write_sound(folder / f"a.{suffix}", tone(3.0), SAMPLE_RATE)
+        contents[suffix] = (folder / f"a.{suffix}").read_bytes()
+    return folder, contents
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "flac", "wav", "mp3"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_pitfall_13_whatever_bytes_are_damaged_there_is_sound_or_one_line(whole, suffix, data):
+    folder, contents = whole
+    raw = bytearray(contents[suffix])
+    # Half of the damage falls into the headers, which are a hundredth of the file.
+    places = st.one_of(st.integers(0, 4_000), st.integers(0, len(raw) - 1))
+    for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=20)):
+        raw[place] = value
+    path = folder / f"damaged.{suffix}"
+    path.write_bytes(raw[: data.draw(st.integers(1, len(raw)))])
+    try:
+        samples, damage = hear(path)
+    except AudioError as error:
+        damage = str(error)
+    else:
+        assert np.isfinite(samples).all()
+    assert "\n" not in damage
 
 
 def test_streaming_resampler_equals_whole_file_resampling(tmp_path):
