@@ -63,6 +63,36 @@ def write_linear_graph(path: Path, seed: int, labels: tuple[str, ...] = LABELS, 
     onnx.save(model, path)
 
 
+def write_framewise_graph(path: Path, seed: int, n_frames: int, n_mels: int = 32) -> None:
+    """A detector: each frame's logits are its bands @ weights, pooled to ``n_frames``; the clip's are their mean."""
+    weights = np.random.default_rng(seed).normal(0, 0.1, (n_mels, len(LABELS))).astype(np.float32)
+    nodes = [
+        helper.make_node("Reshape", ["log_mel", "cut"], ["pieces"]),
+        helper.make_node("ReduceMean", ["pieces", "last"], ["bands"], keepdims=0),
+        helper.make_node("Transpose", ["bands"], ["in_time"], perm=[0, 2, 1]),
+        helper.make_node("Mul", ["in_time", "scale"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "weights"], ["frames"]),
+        helper.make_node("ReduceMean", ["frames", "time"], ["clip"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "framewise",
+        [helper.make_tensor_value_info("log_mel", TensorProto.FLOAT, ["batch", 1, n_mels, "frames"])],
+        [
+            helper.make_tensor_value_info("clip", TensorProto.FLOAT, ["batch", len(LABELS)]),
+            helper.make_tensor_value_info("frames", TensorProto.FLOAT, ["batch", n_frames, len(LABELS)]),
+        ],
+        [
+            numpy_helper.from_array(np.array([0, n_mels, n_frames, -1]), "cut"),
+            numpy_helper.from_array(np.array([3]), "last"),
+            numpy_helper.from_array(np.array([1]), "time"),
+            numpy_helper.from_array(np.float32(0.05), "scale"),
+            numpy_helper.from_array(weights, "weights"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+
+
 def linear_member(path: Path, frontend: FrontEndConfig, fold: int) -> Member:
     """The manifest's entry for a linear graph."""
     return Member(

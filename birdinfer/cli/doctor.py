@@ -128,6 +128,30 @@ def check_engines() -> Iterator[Check]:
         )
     if any(name.startswith("onnxruntime") for name in installed):
         yield _check_providers()
+    if "openvino" in installed:
+        yield _check_openvino()
+    yield _check_front_end()
+
+
+def _check_openvino() -> Check:
+    try:
+        from birdinfer.engines.openvino import has_bf16
+
+        precisions = "fp32, bf16, int8" if has_bf16() else "fp32, int8 (this processor has no bf16)"
+    except Exception as error:  # as below: whatever it is, it is reported
+        remedy = "pip install --force-reinstall openvino"
+        return Check("engines", "OpenVINO", "warning", f"cannot be used ({_line(error)})", remedy)
+    return Check("engines", "OpenVINO", "ok", f"computes in {precisions}")
+
+
+def _check_front_end() -> Check:
+    from birdinfer.mel import front_end_name
+
+    name = front_end_name()
+    if name == "compiled":
+        return Check("engines", "log-mel", "ok", "compiled")
+    remedy = "install a C compiler (gcc or clang), then birdinfer again"
+    return Check("engines", "log-mel", "absent", f"{name}: works, but several times slower", remedy)
 
 
 def _check_providers() -> Check:

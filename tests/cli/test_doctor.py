@@ -101,12 +101,31 @@ class TestPackages:
 class TestEngines:
     def test_no_engine_is_a_warning_with_a_remedy(self, installed):
         installed(*CORE)
-        (check,) = room.check_engines()
+        check, _ = room.check_engines()
         assert (check.status, check.remedy) == ("warning", 'pip install "birdinfer[cpu]"')
 
-    def test_openvino_alone_is_enough(self, installed):
+    def test_openvino_alone_is_enough(self, installed, monkeypatch):
+        pytest.importorskip("openvino")
         installed(*CORE, "openvino")
-        assert list(room.check_engines()) == []
+        assert [check.status for check in room.check_engines()][:1] == ["ok"]
+        assert found(room.check_engines(), "OpenVINO").found.startswith("computes in fp32")
+        monkeypatch.setattr("birdinfer.engines.openvino.has_bf16", lambda: False)
+        assert "this processor has no bf16" in found(room.check_engines(), "OpenVINO").found
+
+    def test_an_openvino_that_cannot_be_used_is_a_warning(self, installed, monkeypatch):
+        def broken():
+            raise RuntimeError("no plugin\nfor CPU")
+
+        installed(*CORE, "openvino")
+        monkeypatch.setattr("birdinfer.engines.openvino.has_bf16", broken)
+        check = found(room.check_engines(), "OpenVINO")
+        assert (check.status, check.found) == ("warning", "cannot be used (no plugin for CPU)")
+
+    @pytest.mark.parametrize(("name", "status"), [("compiled", "ok"), ("numpy", "absent")])
+    def test_the_front_end_says_whether_it_is_the_fast_one(self, installed, monkeypatch, name, status):
+        installed(*CORE, "onnxruntime")
+        monkeypatch.setattr("birdinfer.mel.front_end_name", lambda: name)
+        assert found(room.check_engines(), "log-mel").status == status
 
     def test_both_onnxruntimes_are_a_warning(self, installed):
         installed(*CORE, "onnxruntime", "onnxruntime-gpu")

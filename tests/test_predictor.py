@@ -1,0 +1,185 @@
+"""Members of other front ends, windows, rates and labels in one bundle: each hears its own, all speak of the rows."""
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from foreign_graphs import write_foreign_graph
+from making import (
+    FRONTEND,
+    SAMPLE_RATE,
+    linear_member,
+    tone,
+    write_bundle,
+    write_framewise_graph,
+    write_linear_graph,
+    write_sound,
+)
+from msgspec.structs import replace
+
+from birdinfer import Bundle, Predictor, predict_soundscapes
+from birdinfer.bundle import file_sha256, save_manifest
+from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, TimelineConfig, WaveformConfig, WindowConfig
+from birdinfer.errors import BundleError, ConfigError
+from birdinfer.manifest import Graph, Manifest, Member, Outputs
+from birdinfer.mel import windows_to_input
+from birdinfer.predictor import make_plan
+
+LONG = FrontEndConfig(AudioConfig(), WindowConfig(10.0), MelConfig(n_fft=1024, n_mels=16, normalisation="none"))
+"""Ten seconds of sixteen bands."""
+FOREIGN_LABELS = ("nobody", "0012", "other", "comcuc")
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Two linear folds of 5 s, one of 10 s (weight 2), a foreign one of 3 s at 48 kHz that knows two labels."""
+    folder = write_bundle(tmp_path / "mixed", kernel=(1.0,))
+    write_linear_graph(folder / "long.onnx", 7, n_mels=16)
+    write_foreign_graph(folder / "foreign.onnx", len(FOREIGN_LABELS), ("batch", 144_000), seed=5)
+    foreign = Member(
+        name="foreign",
+        graphs={"fp32": Graph("foreign.onnx", file_sha256(folder / "foreign.onnx"))},
+        waveform=WaveformConfig(AudioConfig(48_000), WindowConfig(3.0)),
+        outputs=Outputs("scores"),
+        label_columns={"0012": 1, "comcuc": 3},
+        weight=0.5,
+    )
+    long = replace(linear_member(folder / "long.onnx", LONG, 0), weight=2.0)
+    return with_members(folder, long, foreign)
+
+
+def with_members(folder, *more, only=False):
+    """Add members to a bundle's manifest, or put them in the place of its own."""
+    manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+    save_manifest(folder, replace(manifest, members=(*(() if only else manifest.members), *more)))
+    return folder
+
+
+def sigmoid(logits):
+    return 1 / (1 + np.exp(-logits))
+
+
+def plainly(bundle, path):
+    """The definition, spelt out: window by window, member by member, nothing shared."""
+    wave, _ = soundfile.read(path, dtype="float32")
+    n_rows = -(-len(wave) // (5 * SAMPLE_RATE))
+    wave = np.pad(wave, (0, n_rows * 5 * SAMPLE_RATE - len(wave)))
+    at_48 = soxr.resample(wave, SAMPLE_RATE, 48_000)
+    predictor = Predictor(bundle)
+    engines = {one.member.name: one.engine for listener in predictor.listeners for one in listener.members}
+    total, weights = np.zeros((n_rows, 4)), np.zeros((n_rows, 4))
+    for name, frontend, weight in (("fold0", FRONTEND, 1), ("fold1", FRONTEND, 1), ("long", LONG, 2)):
+        context = (frontend.window_samples - 5 * SAMPLE_RATE) // 2 + 512
+        padded = np.pad(wave, context, mode="reflect")
+        for row in range(n_rows):
+            begin = row * 5 * SAMPLE_RATE
+            window = windows_to_input(padded[begin : begin + frontend.window_samples + 1024], 1, frontend)
+            total[row] += weight * sigmoid(engines[name].run(window)["logits"][0])
+            weights[row] += weight
+    # 3-s windows every 2.5 s; each speaks for the seconds that it shares with a row.
+    found, seconds = np.zeros((n_rows, 2)), np.zeros((n_rows, 1))
+    n_windows = int(np.ceil((n_rows * 5 - 3) / 2.5)) + 1
+    reflected = np.pad(at_48, (0, 144_000), mode="reflect")
+    for index in range(n_windows):
+        begin = 2.5 * index
+        heard = reflected[int(begin * 48_000) :][:144_000]
+        score = sigmoid(engines["foreign"].run(heard[None].astype(np.float32))["scores"][0])[[3, 1]]
+        for row in range(n_rows):
+            shared = min(begin + 3, 5 * row + 5, 5 * n_rows) - max(begin, 5 * row)
+            if shared > 0:
+                found[row] += shared * score
+                seconds[row] += shared
+    total[:, [0, 1]] += 0.5 * found / seconds
+    weights[:, [0, 1]] += 0.5
+    return total / weights
+
+
+def test_every_member_hears_its_own_and_all_speak_of_the_rows(mixed, soundscapes):
+    bundle = Bundle.load(mixed)
+    path = soundscapes / "site_1.ogg"
+    predictor = Predictor(bundle)
+    assert [len(listener.members) for listener in predictor.listeners] == [2, 1, 1]
+    found = predictor.predict(path)
+    np.testing.assert_allclose(found, plainly(bundle, path), atol=2e-3)  # the resamplers' edges differ
+    assert np.abs(found - Predictor(bundle.with_members(["fold0", "fold1"])).predict(path)).max() > 0.01
+
+
+@pytest.mark.parametrize("overlap", [None, 0.0, 2.5])
+def test_lanes_batches_and_runs_change_no_bit(mixed, soundscapes, monkeypatch, overlap):
+    bundle = Bundle.load(mixed) if overlap is None else Bundle.load(mixed).with_members(["fold0", "long"])
+    bundle = bundle.with_overlap(overlap)
+    paths = sorted(soundscapes.glob("*.ogg"))
+    wanted = {path: Predictor(bundle).predict(path) for path in paths}
+    for lanes, batch_size, run_rows in ((1, 1, 1), (3, 4, 2), (2, 16, 12)):
+        monkeypatch.setattr("birdinfer.predictor.RUN_ROWS", run_rows)
+        predictor = Predictor(bundle, make_plan("onnxruntime", lanes, batch_size))
+        for result in predict_soundscapes(predictor, paths[::-1]):
+            assert np.array_equal(result.probabilities, wanted[result.path])
+
+
+def test_progress_of_several_listeners_adds_up_to_the_files_length(mixed, soundscapes):
+    seen = []
+    list(
+        predict_soundscapes(
+            Predictor(Bundle.load(mixed)), [soundscapes / "site_0.ogg"], lambda *step: seen.append(step)
+        )
+    )
+    assert sum(seconds for _, seconds in seen) == pytest.approx(60, abs=3)
+
+
+def test_a_click_moves_the_row_it_is_in_whoever_hears_it(mixed, tmp_path):
+    """Half a second of a loud tone in row 3 of silence: with overlap and context, row 3 still changes most."""
+    wave = np.zeros(40 * SAMPLE_RATE, np.float32)
+    quiet = tmp_path / "quiet.wav"
+    write_sound(quiet, wave)
+    wave[int(17.3 * SAMPLE_RATE) :][: SAMPLE_RATE // 2] = tone(0.5)
+    write_sound(tmp_path / "click.wav", wave)
+    for overlap in (None, 2.5):
+        bundle = Bundle.load(mixed)
+        if overlap is not None:
+            bundle = bundle.with_overlap(overlap)
+        predictor = Predictor(bundle)
+        change = np.abs(predictor.predict(tmp_path / "click.wav") - predictor.predict(quiet)).sum(axis=1)
+        assert change.argmax() == 3
+
+
+def test_frames_and_clip_are_blended_on_the_rows(tmp_path, soundscapes):
+    """A detector with an opinion for each quarter second; the row takes the highest of its own frames."""
+    folder = write_bundle(tmp_path / "sed", members=1, kernel=(1.0,))
+    write_framewise_graph(folder / "fold0.onnx", seed=3, n_frames=20)
+    member = replace(
+        linear_member(folder / "fold0.onnx", FRONTEND, 0),
+        outputs=Outputs("clip", "frames"),
+        timeline=TimelineConfig(frame_share=0.25),
+    )
+    with_members(folder, member, only=True)
+    predictor = Predictor(Bundle.load(folder))
+    (listener,) = predictor.listeners
+    path = soundscapes / "site_2.ogg"
+    with predictor.open(path) as reader:
+        (heard,) = list(reader.runs())
+    outputs = listener.members[0].engine.run(listener.hear(heard.run))
+    wanted = 0.75 * sigmoid(outputs["clip"]) + 0.25 * sigmoid(outputs["frames"]).max(axis=1)
+    np.testing.assert_allclose(predictor.predict(path), wanted, atol=1e-6)
+
+
+def test_overlap_is_an_option_of_the_run(bundle, soundscapes):
+    loaded, path = Bundle.load(bundle), soundscapes / "site_1.ogg"
+    side_by_side = Predictor(loaded, smoothing_kernel=(1.0,)).predict(path)
+    mean = Predictor(loaded.with_overlap(2.5), smoothing_kernel=(1.0,)).predict(path)
+    highest = Predictor(loaded.with_overlap(2.5, "max"), smoothing_kernel=(1.0,)).predict(path)
+    assert mean.shape == highest.shape == side_by_side.shape
+    assert np.abs(mean - side_by_side).max() > 1e-4
+    assert (highest >= side_by_side - 1e-7).all()
+    with pytest.raises(ConfigError, match=r"--overlap: 5 s, but windows of member 'fold0' last 5 s - half a window"):
+        loaded.with_overlap(5.0)
+
+
+def test_a_graph_with_fewer_columns_than_the_manifest_claims_is_refused(mixed):
+    manifest = Bundle.load(mixed).manifest
+    *others, foreign = manifest.members
+    beyond = replace(foreign, label_columns={"0012": 9})
+    save_manifest(mixed, replace(manifest, members=(*others, beyond)))
+    with pytest.raises(BundleError, match=r"foreign.onnx: scores 4 labels, the manifest lists 10"):
+        Predictor(Bundle.load(mixed))
