@@ -61,7 +61,7 @@ class TimelineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     frame_shifts_seconds: tuple[float, ...] = (0.0,)
     """The row's frames are pooled over the row shifted by each of these, too: test-time shifts without another forward
-    pass. The second place of BirdCLEF 2023 took the row itself and half-way shifts with weights 0.5, 0.25 and 0.25."""
+    pass. The second place of BirdCLEF 2023 gave the row itself 0.5 and two shifted ones 0.25 each."""
 
     frame_shift_weights: tuple[float, ...] = (1.0,)
     """A weight for each shift; they sum to 1."""

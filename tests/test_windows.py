@@ -1,17 +1,27 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import SAMPLE_RATE, tone, write_sound
 
-from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WindowConfig
-from birdinfer.errors import AudioError
-from birdinfer.windows import count_windows, cut_runs, end_seconds, read_window
+from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, TimelineConfig, WaveformConfig, WindowConfig
+from birdinfer.errors import AudioError, ConfigError
+from birdinfer.windows import RunCutter, count_windows, cut_runs, end_seconds, place, read_window
 
 SMALL = FrontEndConfig(
     AudioConfig(1_000), WindowConfig(1.0, 0.1), MelConfig(n_fft=64, hop_length=50, n_mels=8, f_max_hz=500)
 )
 """Windows of 1,000 samples, margins of 32."""
+SIDE_BY_SIDE = place(SMALL, TimelineConfig(), SMALL.window)
+
+
+def placed(window_seconds, stride_seconds=None, row_seconds=5.0, min_tail_seconds=0.1, head_seconds=None):
+    """At 1,000 Hz with margins of 32 samples."""
+    hearing = FrontEndConfig(SMALL.audio, WindowConfig(window_seconds, 0.1), SMALL.mel)
+    timeline = TimelineConfig(stride_seconds=stride_seconds, head_seconds=head_seconds)
+    return place(hearing, timeline, WindowConfig(row_seconds, min_tail_seconds))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +53,7 @@ def split(wave, sizes):
 )
 def test_every_sample_is_in_its_window_whatever_the_blocks(n_samples, sizes, in_run):
     wave = np.arange(1, n_samples + 1, dtype=np.float32)
-    runs = list(cut_runs(split(wave, sizes), in_run, SMALL))
+    runs = list(cut_runs(split(wave, sizes), in_run, SIDE_BY_SIDE))
     n_windows = max(1, count_windows(n_samples, 1_000, 100))
     assert [run.first for run in runs] == list(range(0, n_windows, in_run))
     assert sum(run.n_windows for run in runs) == n_windows
@@ -63,7 +73,7 @@ def test_every_sample_is_in_its_window_whatever_the_blocks(n_samples, sizes, in_
 
 def test_a_files_ends_are_reflected():
     wave = np.arange(2_000, dtype=np.float32)
-    (run,) = cut_runs([wave], 4, SMALL)
+    (run,) = cut_runs([wave], 4, SIDE_BY_SIDE)
     assert np.array_equal(run.samples[:32], wave[32:0:-1])
     assert np.array_equal(run.samples[-32:], wave[-2:-34:-1])
 
@@ -90,3 +100,125 @@ def test_a_window_past_the_end_is_refused(tmp_path):
     write_sound(tmp_path / "a.wav", tone(1.0), SAMPLE_RATE)
     with pytest.raises(AudioError, match=r"holds no sound at 3\.0 s"):
         read_window(tmp_path / "a.wav", 3.0, FrontEndConfig())
+
+
+@pytest.mark.parametrize(
+    ("window_seconds", "stride_seconds", "stride", "core", "context", "windows_of_12_rows"),
+    [
+        (5, None, 5_000, 5_000, 0, 12),  # side by side
+        (5, 2.5, 2_500, 5_000, 0, 23),  # half a window shared
+        (3, None, 2_500, 3_000, 0, 24),  # shorter than a row: two in each
+        (10, 10, 10_000, 10_000, 0, 6),
+        (20, 20, 20_000, 20_000, 0, 3),
+        (20, None, 5_000, 5_000, 7_500, 12),  # each centred on its row
+        (20, 10, 10_000, 10_000, 5_000, 6),
+        (10, 2.5, 2_500, 5_000, 2_500, 23),
+    ],
+)
+def test_pitfall_5_windows_lie_symmetrically_on_their_rows(
+    window_seconds, stride_seconds, stride, core, context, windows_of_12_rows
+):
+    placement = placed(window_seconds, stride_seconds)
+    assert (placement.stride_samples, placement.core_samples, placement.context_samples) == (stride, core, context)
+    assert placement.n_windows(12) == windows_of_12_rows
+    assert [placement.begin(window) for window in (0, 3)] == [-context, 3 * stride - context]
+
+
+@given(
+    window_seconds=st.floats(0.1, 60),
+    row_seconds=st.floats(0.1, 60),
+    share=st.none() | st.floats(0.1, 1),
+    n_rows=st.integers(1, 50),
+)
+def test_the_cores_cover_all_rows_and_no_window_is_idle(window_seconds, row_seconds, share, n_rows):
+    stride_seconds = None if share is None else max(0.1, share * window_seconds)
+    placement = placed(window_seconds, stride_seconds, row_seconds)
+    stride, core, end = placement.stride_samples, placement.core_samples, n_rows * placement.row_samples
+    n_windows = placement.n_windows(n_rows)
+    assert stride <= core <= placement.window_samples
+    assert core + 2 * placement.context_samples - placement.window_samples in (0, -1)
+    assert (n_windows - 1) * stride + core >= end
+    assert n_windows == 1 or (n_windows - 2) * stride + core < end
+
+
+def test_a_row_is_at_least_one_and_ends_like_a_window():
+    placement = placed(20, 5, min_tail_seconds=0.5)
+    assert [placement.n_rows(n) for n in (1, 5_499, 5_500, 59_999, 60_001)] == [1, 1, 2, 12, 12]
+
+
+def test_a_waveform_member_is_placed_without_margins():
+    placement = place(WaveformConfig(window=WindowConfig(3.0)), TimelineConfig(), WindowConfig())
+    assert (placement.window_samples, placement.stride_samples, placement.margin_samples) == (96_000, 80_000, 0)
+    assert (placement.sample_rate, placement.row_samples, placement.min_tail_samples) == (32_000, 160_000, 16_000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        ({"window_seconds": 5, "stride_seconds": 6}, r"stride_seconds: 6 s leaves gaps between windows of 5 s"),
+        ({"window_seconds": 5, "head_seconds": 6}, r"head_seconds: 6 s, but a window lasts 5 s"),
+        ({"window_seconds": 20, "stride_seconds": 20, "head_seconds": 15}, r"without an opinion - take more than 15 s"),
+    ],
+)
+def test_what_leaves_gaps_is_refused(asked, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        placed(**asked)
+
+
+PLACEMENTS = [
+    placed(window, stride, row, tail)
+    for window, stride in [(0.3, 0.2), (1, 0.5), (1, 1), (2, None), (2, 1.54), (3.001, 1), (3.001, None), (4, 4)]
+    for row in (0.5, 1, 1.003)
+    for tail in (0.1, 0.5)
+]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    placement=st.sampled_from(PLACEMENTS),
+    n_samples=st.integers(1, 9_000) | st.integers(1, 300),
+    sizes=st.lists(st.integers(1, 3_000), min_size=1, max_size=4),
+    in_run=st.integers(1, 6),
+)
+def test_windows_are_those_of_the_whole_file_whatever_the_blocks(placement, n_samples, sizes, in_run):
+    wave = np.random.default_rng(n_samples).normal(size=n_samples).astype(np.float32)
+    cutter = RunCutter(placement, in_run)
+    runs = [run for block in split(wave, sizes) for run in cutter.push(block)] + cutter.close()
+    assert cutter.n_rows == placement.n_rows(n_samples)
+    n_windows = placement.n_windows(cutter.n_rows)
+    assert [run.first for run in runs] == list(range(0, n_windows, in_run))
+    assert sum(run.n_windows for run in runs) == n_windows
+    reach = 3 * placement.window_samples
+    padded = np.pad(wave, (0, max(0, cutter.n_rows * placement.row_samples - n_samples)))
+    whole = np.pad(padded, reach, mode="reflect")
+    for run in runs:
+        begin = reach + placement.begin(run.first) - placement.margin_samples
+        length = (run.n_windows - 1) * placement.stride_samples + placement.window_samples + 64
+        assert np.array_equal(run.samples, whole[begin : begin + length])
+
+
+def test_a_tail_too_short_for_a_row_is_context():
+    wave = np.arange(5_050, dtype=np.float32)
+    (run,) = cut_runs([wave], 4, placed(10, 5))
+    assert run.n_windows == 1
+    end = 32 + 2_500 + 5_000
+    assert np.array_equal(run.samples[end : end + 50], wave[-50:])
+    assert np.array_equal(run.samples[end + 50 : end + 100], wave[-2:-52:-1])
+
+
+def test_a_front_end_alone_means_side_by_side():
+    wave = tone(3.3, 1_000)
+    by_config, by_placement = cut_runs([wave], 9, SMALL), cut_runs([wave], 9, SIDE_BY_SIDE)
+    assert np.array_equal(next(by_config).samples, next(by_placement).samples)
+
+
+@pytest.mark.parametrize(("window_seconds", "stride_seconds"), [(5, 5), (5, 2.5), (20, 5), (20, 20)])
+def test_pitfall_8_a_day_of_sound_is_let_go(window_seconds, stride_seconds):
+    cutter = RunCutter(placed(window_seconds, stride_seconds), 4)
+    block = np.zeros(10_000, np.float32)
+    tracemalloc.start()
+    n_windows = sum(run.n_windows for _ in range(500) for run in cutter.push(block))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n_windows > 240
+    assert peak < 2.5 * 4 * (4 * stride_seconds + 2 * window_seconds + 10) * 1_000
