@@ -90,6 +90,7 @@ def adopt(
     sample_rate: int | None = None,
     window_seconds: float | None = None,
     overlap_seconds: float | None = None,
+    peak: float | None = None,
     output: str | None = None,
     frames: str | None = None,
     activation: Literal["auto", "sigmoid", "softmax", "none"] = "auto",
@@ -106,6 +107,7 @@ def adopt(
         sample_rate: Hz; as the graph's metadata or its length say if None.
         window_seconds: likewise.
         overlap_seconds: what neighbouring windows share; as :class:`birdinfer.config.TimelineConfig` has it if None.
+        peak: scale each window, freed of its mean, to this largest magnitude (perch-hoplite feeds Perch with 0.25).
         output: name of the output [batch, labels]; the only one of that shape if None.
         frames: name of an output [batch, frames, labels] to use, too.
         activation: what makes probabilities of the outputs; measured if ``auto``.
@@ -128,6 +130,8 @@ def adopt(
     matches = match_labels(species, listed, labels)
     foreign = open_foreign(graph)
     found = _look_at(foreign, len(listed), sample_rate, window_seconds, output, frames, activation)
+    if peak is not None:
+        found = found._replace(hearing=_with_peak(found.hearing, peak))
     timeline = _timeline(found, overlap_seconds, old.rows if old else ROWS)
     with _folder_to_write(bundle_folder, is_new=old is None) as folder, _copied(graph, folder, name) as copy:
         member = Member(
@@ -186,6 +190,13 @@ def _look_at(
     check_company(foreign.path, answers, outputs)
     quiet = activate(used[0][:N_QUIET], measured.activation)
     return _Found(hearing, outputs, quiet if quiet.ndim == 2 else quiet.mean(axis=1), (measured.reason,))
+
+
+def _with_peak(hearing: WaveformConfig, peak: float) -> WaveformConfig:
+    try:
+        return msgspec.structs.replace(hearing, peak=peak)
+    except ValueError as error:
+        raise ConfigError("--peak", str(error)) from error
 
 
 def _manifest_there(folder: Path) -> Manifest | None:

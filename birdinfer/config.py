@@ -188,6 +188,14 @@ class WaveformConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     audio: AudioConfig = AudioConfig()
     window: WindowConfig = WindowConfig()
+    has_channel_axis: bool = False
+    """Whether the graph takes [batch, 1, samples] instead of [batch, samples]."""
+    peak: float | None = None
+    """Each window's mean is taken off and its loudest sample scaled to this (Perch: 0.25); None: left as it is."""
+
+    def __post_init__(self) -> None:
+        if self.peak is not None and not 0 < self.peak <= 1:
+            raise ValueError(f"peak is {self.peak}, allowed is 0 < peak <= 1")
 
     @property
     def window_samples(self) -> int:

@@ -297,7 +297,7 @@ def _waveform(graph: ForeignGraph, rate: float, seconds: float) -> WaveformConfi
         raise ConfigError(where, f"{graph.n_samples} samples in {seconds:g} s are no whole rate", "say --sample-rate")
     try:
         window = WindowConfig(seconds, min(WindowConfig().min_tail_seconds, seconds))
-        hearing = WaveformConfig(AudioConfig(round(rate)), window)
+        hearing = WaveformConfig(AudioConfig(round(rate)), window, len(graph.facts.input_shape) == 3)
     except ValueError as error:
         raise ConfigError(where, str(error), "say --sample-rate and --window") from error
     if graph.n_samples not in (None, hearing.window_samples):

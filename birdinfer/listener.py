@@ -57,11 +57,14 @@ class Listener:
     members: tuple[LoadedMember, ...]
 
     def hear(self, run: WindowRun) -> Float32:
-        """What the graphs take: log-mel [windows, 1, n_mels, frames] or waveform [windows, samples]."""
+        """What the graphs take: log-mel [windows, 1, n_mels, frames] or waveform [windows, (1,) samples]."""
         if isinstance(self.hearing, FrontEndConfig):
             return mel.windows_to_input(run.samples, run.n_windows, self.hearing, self.placement.stride_samples)
         every = np.lib.stride_tricks.sliding_window_view(run.samples, self.placement.window_samples)
-        return np.ascontiguousarray(every[:: self.placement.stride_samples][: run.n_windows], np.float32)
+        windows = np.ascontiguousarray(every[:: self.placement.stride_samples][: run.n_windows], np.float32)
+        if self.hearing.peak is not None:
+            windows = _to_peak(windows, self.hearing.peak)
+        return windows[:, np.newaxis] if self.hearing.has_channel_axis else windows
 
     def opinions(self, first: int, heard: Float32) -> list[Opinion]:
         """What each member says.
@@ -126,7 +129,16 @@ def _load_member(bundle: Bundle, index: int, member: Member, plan: EnginePlan) -
 def _sample_shape(member: Member) -> tuple[int, ...]:
     if member.frontend is not None:
         return (1, member.frontend.mel.n_mels, member.frontend.frames_per_window)
-    return (member.hearing.window_samples,)
+    assert member.waveform is not None  # Member sees to it
+    n_samples = member.waveform.window_samples
+    return (1, n_samples) if member.waveform.has_channel_axis else (n_samples,)
+
+
+def _to_peak(windows: Float32, peak: float) -> Float32:
+    """Each window [samples] about its mean, with this as its largest magnitude; digital silence stays silent."""
+    centred = windows - windows.mean(axis=1, keepdims=True)
+    loudest = np.abs(centred).max(axis=1, keepdims=True)
+    return np.asarray(centred * np.where(loudest > 0, peak / np.where(loudest > 0, loudest, 1), 0), np.float32)
 
 
 def _opinion(loaded: LoadedMember, first: int, heard: Float32) -> Opinion:

@@ -100,24 +100,41 @@ def test_a_member_of_another_rate_and_window(graph, labels, folder, tmp_path):
     np.testing.assert_allclose(found[:3], blend(folds, scores, 1, KNOWN)[:3], atol=5e-3)
 
 
-CHANNEL_AXIS = pytest.mark.xfail(raises=BundleError, reason="listeners feed [windows, samples] only")
-
-
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize(
     "shape",
     [
         (1, 160_000),
         (4, 160_000),
-        pytest.param(("batch", 1, 160_000), marks=CHANNEL_AXIS),
-        pytest.param((1, 1, 160_000), marks=CHANNEL_AXIS),
+        ("batch", 1, 160_000),
+        (1, 1, 160_000),
     ],
 )
-def test_fixed_batches_and_a_channel_axis(graph, labels, folder, sound, shape):
+def test_fixed_batches_and_a_channel_axis(graph, labels, folder, sound, shape, engine):
+    pytest.importorskip(engine)
     path, samples = sound
     folds = predict(folder, path)
     adopt(graph(shape), labels, folder)
     scores = activate(loudness_logits(samples.reshape(3, -1), len(FOREIGN)), "sigmoid")
+    found = Predictor(Bundle.load(folder), engine, smoothing_kernel=(1.0,)).predict(path)
+    np.testing.assert_allclose(found, blend(folds, scores, 1, KNOWN), atol=2e-5)
+
+
+def test_windows_are_scaled_to_a_peak_if_the_model_was_fed_so(graph, labels, folder, sound):
+    path, samples = sound
+    folds = predict(folder, path)
+    member = adopt(graph(), labels, folder, peak=0.25).member
+    assert member.waveform.peak == 0.25
+    windows = samples.reshape(3, -1)
+    centred = windows - windows.mean(axis=1, keepdims=True)
+    scaled = 0.25 * centred / np.abs(centred).max(axis=1, keepdims=True)
+    scores = activate(loudness_logits(scaled, len(FOREIGN)), "sigmoid")
     np.testing.assert_allclose(predict(folder, path), blend(folds, scores, 1, KNOWN), atol=2e-5)
+    silence = path.with_name("silence.wav")
+    write_sound(silence, np.zeros(160_000, np.float32))
+    assert np.isfinite(predict(folder, silence)).all()
+    with pytest.raises(ConfigError, match="--peak: peak is 2"):
+        adopt(graph(), labels, folder, peak=2.0, replace=True)
 
 
 def test_free_length_and_overlap(graph, labels, folder, sound):

@@ -47,6 +47,10 @@ def adopt(
     ] = None,
     window: Annotated[float | None, typer.Option(help="Seconds that it hears at once; likewise.")] = None,
     overlap: Annotated[float | None, typer.Option(min=0, help="Seconds that its neighbouring windows share.")] = None,
+    peak: Annotated[
+        float | None,
+        typer.Option(help="Scale each window, freed of its mean, to this peak (0.25 is usual for Perch)."),
+    ] = None,
     output: Annotated[
         str | None, typer.Option(help="Output of batch x labels; the only one of that shape if left out.")
     ] = None,
@@ -72,6 +76,7 @@ def adopt(
             sample_rate=sample_rate,
             window_seconds=window,
             overlap_seconds=overlap,
+            peak=peak,
             output=output,
             frames=frames,
             activation=activation.value,
