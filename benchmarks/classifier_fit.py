@@ -78,7 +78,7 @@ def settle_batchnorm(model: torch.nn.Module, windows: Float32) -> None:
     if norms:
         model.train()
         with torch.no_grad():
-            for batch in torch.from_numpy(windows).split(WINDOWS_PER_BATCH):
+            for batch in torch.split(torch.from_numpy(windows), WINDOWS_PER_BATCH):
                 model(batch)
     model.eval()
 
@@ -88,7 +88,7 @@ def pooled_features(model: torch.nn.Module, windows: Float32) -> Float64:
     with torch.no_grad():
         batches = [
             model.forward_head(model.forward_features(batch), pre_logits=True)  # type: ignore[operator]
-            for batch in torch.from_numpy(windows).split(WINDOWS_PER_BATCH)
+            for batch in torch.split(torch.from_numpy(windows), WINDOWS_PER_BATCH)
         ]
     return np.asarray(torch.cat(batches).numpy(), np.float64)
 

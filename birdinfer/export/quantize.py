@@ -31,6 +31,10 @@ PERCENTILE = 99.999
 """Of an activation's values, how many are kept in range; the others are clipped. Clipping costs more than coarse steps:
 99.9 doubles the error of 99.99, and the largest value of all (100) lets one odd calibration window decide."""
 
+_SILU_ERROR_POWER = 3.0
+"""Squares clip loud values for the sake of the many quiet ones. On a trained efficientnet_b0 the root mean square error
+of the logits was 0.19 of their spread with 2, 0.16 with 3, 0.18 with 4, and 0.22 by percentile."""
+
 _N_BINS = 4096
 _U8_STEPS = 255
 _S8_LARGEST = 127
@@ -72,7 +76,8 @@ def quantize_static(graph: Path, out: Path, calibration: Iterable[Float32], perc
         out: where to.
         calibration: batches [n, 1, n_mels, frames] of real windows, 32 or more in all; the windows are held, of their
             activations only histograms.
-        percentile: of an activation's values, how many are kept in range, in (50, 100].
+        percentile: of an activation's values, how many are kept in range, in (50, 100]; before a SiLU the range is
+            chosen by what the SiLU makes of it instead.
 
     Raises:
         ConfigError: no calibration windows, windows that are not finite, or a graph without convolutions.
@@ -256,10 +261,14 @@ def calibrate(model: ir.Model, windows: Sequence[Float32], percentile: float) ->
     counts = {name: np.zeros(_N_BINS, np.int64) for name in names}
     for name, values in _activations(model, windows, names):
         counts[name] += _histogram(values, lowest[name], highest[name])
-    return Activations(
-        {name: central_range(lowest[name], highest[name], counts[name], percentile) for name in names},
-        {name: total / len(windows) for name, total in sums.items()},
-    )
+    behind_silu = {str(value.name) for node in int8 for value in _int8_values(node) if _read_by_silu_alone(value)}
+    ranges = {
+        name: range_behind_silu(lowest[name], highest[name], counts[name])
+        if name in behind_silu
+        else central_range(lowest[name], highest[name], counts[name], percentile)
+        for name in names
+    }
+    return Activations(ranges, {name: total / len(windows) for name, total in sums.items()})
 
 
 def central_range(low: float, high: float, counts: npt.NDArray[np.int64], percentile: float) -> Range:
@@ -276,6 +285,43 @@ def central_range(low: float, high: float, counts: npt.NDArray[np.int64], percen
     last = len(counts) - int(np.searchsorted(np.cumsum(counts[::-1]), cut, side="right"))
     width = (high - low) / len(counts)
     return Range(low + first * width, low + last * width)
+
+
+def range_behind_silu(low: float, high: float, counts: npt.NDArray[np.int64]) -> Range:
+    """The range whose 256 steps change SiLU(x) = x / (1 + exp(-x)) of the values least.
+
+    SiLU is 0 for all that is far below 0: steps spent there are lost to the values that matter.
+
+    Args:
+        low: lower edge of the first bin.
+        high: upper edge of the last bin.
+        counts: values in each of the equal bins between.
+    """
+    values: Float64 = np.asarray(low + (np.flatnonzero(counts) + 0.5) * ((high - low) / len(counts)), np.float64)
+    wanted, weights = _silu(values), counts[counts > 0] / counts.sum()
+    ends = [Range(min(low, 0.0) * part, high) for part in np.linspace(0.1, 1.0, 20)]
+    spans = [Range(span.low, max(high, 0.0) * part) for span in ends for part in np.linspace(0.3, 1.0, 10)]
+    errors = [float(np.abs(_silu(_restored(values, span)) - wanted) ** _SILU_ERROR_POWER @ weights) for span in spans]
+    return spans[int(np.argmin(errors))]
+
+
+def _silu(values: Float64) -> Float64:
+    activated: Float64 = values / (1.0 + np.exp(-values.clip(-700.0)))  # exp(710) is no float64
+    return activated
+
+
+def _restored(values: Float64, span: Range) -> Float64:
+    """Values after quantising and dequantising."""
+    step, zero = float(span.scale()), float(span.zero_point())
+    restored: Float64 = (np.clip(np.rint(values / step) + zero, 0, _U8_STEPS) - zero) * step
+    return restored
+
+
+def _read_by_silu_alone(value: ir.Value) -> bool:
+    readers = {reader.op_type: reader for reader in value.consumers()}
+    if len(value.uses()) != 2 or set(readers) != {"Sigmoid", "Mul"}:
+        return False
+    return readers["Sigmoid"].outputs[0] in readers["Mul"].inputs
 
 
 def _histogram(values: Float32, low: float, high: float) -> npt.NDArray[np.int64]:

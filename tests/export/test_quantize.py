@@ -13,7 +13,14 @@ from onnx import TensorProto, helper
 from birdinfer.errors import ConfigError
 from birdinfer.export import quantize
 from birdinfer.export.onnx import INPUT_NAME, OUTPUT_NAME, export_graph
-from birdinfer.export.quantize import Range, central_range, mean_shift, quantize_static, rewrite
+from birdinfer.export.quantize import (
+    Range,
+    central_range,
+    mean_shift,
+    quantize_static,
+    range_behind_silu,
+    rewrite,
+)
 from birdinfer.scores import sigmoid
 
 SHAPE = (32, 53)
@@ -226,6 +233,26 @@ def test_central_range_cuts_both_ends_alike():
     assert central_range(0.0, 6.0, counts, 100.0) == Range(0.0, 6.0)
     assert central_range(0.0, 6.0, counts, 98.0) == Range(2.0, 4.0)
     assert central_range(0.0, 6.0, counts, 99.0) == Range(0.0, 6.0)
+
+
+def test_before_a_silu_no_steps_are_spent_on_what_it_makes_zero():
+    values = np.random.default_rng(0).normal(-8, 8, 100_000)
+    counts, edges = np.histogram(values, 4096)
+    low, high = float(edges[0]), float(edges[-1])
+    span = range_behind_silu(low, high, counts)
+    assert low < -35
+    assert -14 < span.low < -5
+    assert span.high > 0.6 * high
+
+
+def test_which_values_a_silu_alone_reads(graph):
+    rewritten = ir.load(graph)
+    rewrite(rewritten.graph)
+    alone = {node.op_type: [] for node in rewritten.graph}
+    for node in rewritten.graph:
+        alone[node.op_type].append(quantize._read_by_silu_alone(node.outputs[0]))
+    # The stem, expand, depthwise and squeeze lead to a SiLU alone; so do both sums.
+    assert (sum(alone["Conv"]), sum(alone["Add"])) == (4, 2)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
