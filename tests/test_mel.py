@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import tone
 
 from birdinfer import mel
-from birdinfer.config import FrontEndConfig, MelConfig
+from birdinfer.config import FrontEndConfig, MelConfig, WindowConfig
 from birdinfer.windows import cut_runs
 
 RATE = 32_000
@@ -40,7 +40,7 @@ def test_pitfall_2_slaney_and_htk_differ_so_much_that_a_mix_up_shows():
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_pitfall_2_log_mel_equals_librosas_on_the_same_frames(config):
+def test_pitfall_2_log_mel_equals_librosas_on_the_same_frames(config, front_end):
     librosa = pytest.importorskip("librosa")
     wave = tone(3.0) + np.random.default_rng(1).normal(0, 0.05, 3 * RATE).astype(np.float32)
     n_frames = (len(wave) - config.n_fft) // config.hop_length + 1
@@ -65,17 +65,98 @@ def test_mel_and_hz_are_inverse(scale, hz):
     np.testing.assert_allclose(mel.mel_to_hz(mel.hz_to_mel(np.array(hz), scale), scale), hz, rtol=1e-9, atol=1e-6)
 
 
+@pytest.fixture(params=["compiled", "numpy"])
+def front_end(request, monkeypatch):
+    """Both front ends, one after the other."""
+    if request.param == "numpy":
+        monkeypatch.setattr(mel.kernels, "library", lambda: None)
+    elif mel.front_end_name() != "compiled":
+        pytest.skip("the kernel was not built")
+    assert mel.front_end_name() == request.param
+    return request.param
+
+
 @pytest.mark.parametrize("hop_length", [500, 512])
 @pytest.mark.parametrize("normalisation", ["zscore", "minmax", "none"])
-def test_slicing_one_spectrogram_equals_each_window_alone(hop_length, normalisation):
+def test_slicing_one_spectrogram_equals_each_window_alone(hop_length, normalisation, front_end):
     config = FrontEndConfig(mel=MelConfig(hop_length=hop_length, normalisation=normalisation))
     (run,) = cut_runs([tone(20.0)], 12, config)
     together = mel.windows_to_input(run.samples, 4, config)
     assert together.shape == (4, 1, 128, config.frames_per_window)
+    assert together.flags.c_contiguous
+    assert together.dtype == np.float32
     for index in range(4):
         begin = index * config.window_samples
         alone = mel.windows_to_input(run.samples[begin : begin + config.window_samples + 2048], 1, config)
-        np.testing.assert_allclose(together[index], alone[0], atol=2e-4)
+        assert np.array_equal(together[index], alone[0])
+
+
+SMALL_WINDOW = WindowConfig(window_seconds=0.25, min_tail_seconds=0.1)
+NOISE = np.random.default_rng(5).normal(0, 0.1, 12 * 8_000 + 4_096).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n_fft=st.sampled_from([512, 1_024, 1_000]),
+    hop_length=st.sampled_from([100, 125, 128, 250]),
+    n_windows=st.integers(0, 5),
+    stride=st.sampled_from([None, 100, 500, 1_000, 1_001, 4_000, 8_000, 8_500]),
+    first=st.integers(0, 3_000),
+)
+def test_pitfall_1_a_window_is_the_same_bits_wherever_it_stands(n_fft, hop_length, n_windows, stride, first, front_end):
+    """Whatever the number of windows, their stride and the position: batch, overlap and lanes change no score."""
+    config = FrontEndConfig(window=SMALL_WINDOW, mel=MelConfig(n_fft=n_fft, hop_length=hop_length, n_mels=20))
+    step = config.window_samples if stride is None else stride
+    stretch = NOISE[first : first + max(0, n_windows - 1) * step + config.window_samples + n_fft]
+    together = mel.windows_to_input(stretch, n_windows, config, stride)
+    assert together.shape == (n_windows, 1, 20, config.frames_per_window)
+    for index, window in enumerate(together):
+        begin = first + index * step
+        alone = mel.windows_to_input(NOISE[begin : begin + config.window_samples + n_fft], 1, config)
+        assert np.array_equal(window, alone[0])
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(n_fft=st.sampled_from([64, 1_024, 1_000]), first=st.integers(0, 200), n_frames=st.integers(1, 150))
+def test_a_frame_is_the_same_bits_in_every_call(n_fft, first, n_frames, front_end):
+    config = MelConfig(n_fft=n_fft, hop_length=100, n_mels=40)
+    whole = mel.log_mel(NOISE, 400, config, RATE)
+    assert np.array_equal(mel.log_mel(NOISE[first * 100 :], n_frames, config, RATE), whole[first : first + n_frames])
+
+
+@pytest.mark.parametrize("n_fft", [64, 1_000, 2_048])
+def test_log_mel_is_the_formula_in_double(n_fft, front_end):
+    """The formula of the module's first lines, written down once more without blocks and bands."""
+    config = MelConfig(n_fft=n_fft, hop_length=333, n_mels=64)
+    frames = np.lib.stride_tricks.sliding_window_view(NOISE, n_fft)[::333][:200].astype(np.float64)
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    power = np.abs(np.fft.rfft(frames * hann) / (hann.sum() / 2)) ** 2
+    wanted = 10 * np.log10(power @ mel.filterbank(config, RATE).astype(np.float64) + 1e-10)
+    np.testing.assert_allclose(mel.log_mel(NOISE, 200, config, RATE), wanted, atol=2e-4)
+
+
+def test_samples_may_lie_anyhow_and_are_only_read(front_end):
+    config = FrontEndConfig(window=SMALL_WINDOW, mel=MelConfig(n_fft=512, n_mels=16))
+    wave = NOISE[: config.window_samples + 512].copy()
+    wanted = mel.windows_to_input(wave, 1, config)
+    spread = np.zeros(2 * len(wave), np.float32)
+    spread[::2] = wave
+    shifted = np.frombuffer(b"." + wave.tobytes(), np.uint8)[1:].view(np.float32)
+    assert not shifted.flags.aligned
+    frozen = wave.copy()
+    frozen.flags.writeable = False
+    for layout in (spread[::2], wave[::-1].copy()[::-1], shifted, frozen, wave.astype(np.float64), wave.astype(">f4")):
+        assert np.array_equal(mel.windows_to_input(layout, 1, config), wanted)
+    assert np.array_equal(wave, NOISE[: len(wave)])
+
+
+def test_zscore_gives_mean_0_and_spread_1_and_minmax_0_to_1():
+    decibels = np.random.default_rng(2).normal(-60, 12, (3, 16, 20)).astype(np.float32)
+    zscores = mel.normalise(decibels.copy(), MelConfig(n_mels=16))
+    np.testing.assert_allclose(zscores.mean(axis=(1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(zscores.std(axis=(1, 2)), 1, atol=1e-5)
+    scaled = mel.normalise(decibels.copy(), MelConfig(n_mels=16, normalisation="minmax"))
+    np.testing.assert_allclose((scaled.min(axis=(1, 2)), scaled.max(axis=(1, 2))), ([0] * 3, [1] * 3), atol=1e-5)
 
 
 @settings(max_examples=20, deadline=None)
@@ -96,15 +177,27 @@ def test_pitfall_1_a_windows_input_does_not_depend_on_its_neighbours(order):
 
 
 @pytest.mark.parametrize("normalisation", ["zscore", "minmax", "none"])
-def test_pitfall_6_silence_is_finite(normalisation):
+def test_pitfall_6_silence_is_finite(normalisation, front_end):
     config = FrontEndConfig(mel=MelConfig(normalisation=normalisation))
     silence = np.zeros(config.window_samples + 2048, np.float32)
     assert np.isfinite(mel.windows_to_input(silence, 1, config)).all()
 
 
-def test_too_few_samples_are_refused():
+def test_too_few_samples_are_refused(front_end):
     with pytest.raises(ValueError, match="hold 1 frames, 2 were asked for"):
         mel.log_mel(np.zeros(2048, np.float32), 2, MelConfig(), RATE)
+    with pytest.raises(ValueError, match=r"^5 samples hold 0 frames, 1 were asked for"):
+        mel.log_mel(np.zeros(5, np.float32), 1, MelConfig(), RATE)
+    config = FrontEndConfig()
+    with pytest.raises(ValueError, match="hold 319 frames of window 1, 320 were asked for"):
+        mel.windows_to_input(np.zeros(2 * 160_000 + 1_547, np.float32), 2, config)
+    with pytest.raises(ValueError, match="hold 639 frames, 640 were asked for"):
+        mel.windows_to_input(np.zeros(2 * 160_000 + 1_547, np.float32), 3, config, 80_000)
+
+
+def test_a_stride_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="stride_samples is 0, at least 1 is needed"):
+        mel.windows_to_input(np.zeros(2 * 160_000, np.float32), 1, FrontEndConfig(), 0)
 
 
 def test_shared_tables_cannot_be_written_to():
@@ -139,7 +232,7 @@ def test_real_sound_is_well_above_the_floor(shared_data):
 
 
 @pytest.mark.parametrize("name", ["default", "htk_512", "minmax_256"])
-def test_the_front_end_is_the_one_it_always_was(name):
+def test_the_front_end_is_the_one_it_always_was(name, front_end):
     """Against stored fingerprints: a change here would silently change the scores of every exported bundle."""
     from golden.make_golden import CONFIGS, FINGERPRINTS
 

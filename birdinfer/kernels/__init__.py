@@ -105,7 +105,7 @@ class LogMelKernel:
             raise RuntimeError(f"{LIBRARY}: is not there or does not load - use numpy's front end")
         self._check(samples, stride, out)
         most = int(kernel.log_mel_lanes())
-        lanes = most if lanes is None else min(lanes, most)
+        lanes = most if lanes is None else max(4, min(lanes, most))
         # Points and power of a block, as log_mel() asks for them.
         scratch = np.empty(lanes * (self._n_fft * 3 // 2 + 1) * 4 + _ALIGNMENT, np.uint8)
         aligned = -(-scratch.ctypes.data // _ALIGNMENT) * _ALIGNMENT

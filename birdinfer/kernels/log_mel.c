@@ -87,6 +87,7 @@ int32_t log_mel_lanes(void)
 void log_mel(const struct log_mel_plan *plan, int32_t lanes, const float *samples, int64_t n_frames, float *out,
              void *scratch)
 {
+    (void)lanes; /* there is one width only where nothing is dispatched */
 #ifdef DISPATCHED
     if (lanes == 16) {
         log_mel_16(plan, samples, n_frames, out, scratch);
