@@ -67,7 +67,7 @@ def add_row(table, what, measured, other, bound, other_name="soundfile.read"):
 def test_ogg_on_one_thread_and_on_two(soundscapes, table):
     alone = ms_per_minute((hear, plain), soundscapes[:1])
     add_row(table, "decoding a minute of Ogg Vorbis, mono, one thread", *alone, 1.15)
-    # Against the plain way on as many threads, not against one thread: that would measure whether a second core is free.
+    # Against two threads of soundfile, not against one of ours: that would measure whether a second core is free.
     together = ms_per_minute((hear, plain), soundscapes[:4], threads=2)
     add_row(table, "decoding a minute of Ogg Vorbis, mono, two threads", *together, 1.25)
 
