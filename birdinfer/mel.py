@@ -200,11 +200,13 @@ def _write_with_numpy(samples: Float32, stride: int, decibels: Float32, config: 
 def _square_spectrum(frames: Float32, config: MelConfig, squares: Float32) -> None:
     """Frames [frames, n_fft] -> squared real and imaginary parts, side by side, in as many rows of ``squares``."""
     n_at_once = max(1, _SAMPLES_PER_FFT // config.n_fft)
+    windowed = np.empty((n_at_once, config.n_fft), np.float32)
     for start in range(0, len(frames), n_at_once):
-        windowed = frames[start : start + n_at_once] * hann_window(config)
+        some = frames[start : start + n_at_once]
+        np.multiply(some, hann_window(config), out=windowed[: len(some)])
         # numpy 1 transforms in double, whatever it is given.
-        spectrum = np.fft.rfft(windowed).astype(np.complex64, copy=False).view(np.float32)
-        np.square(spectrum, out=squares[start : start + len(windowed)])
+        spectrum = np.fft.rfft(windowed[: len(some)]).astype(np.complex64, copy=False)
+        np.square(spectrum.view(np.float32), out=squares[start : start + len(some)])
 
 
 def normalise(decibels: Float32, config: MelConfig) -> Float32:
