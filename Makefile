@@ -6,6 +6,8 @@
 PYTHON ?= python3
 PIP_OPTIONS ?=
 VENV := .venv
+# What is built when birdinfer is installed, also in place: a change to it needs another installation.
+BUILT := pyproject.toml hatch_build.py $(wildcard birdinfer/kernels/*.c birdinfer/kernels/*.h)
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -32,13 +34,13 @@ clean:  ## Remove caches and build results; .venv stays
 	rm -rf build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# The stamps tell make that nothing is to be installed again until pyproject.toml changes.
-$(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
+# The stamps tell make that nothing is to be installed again until one of these changes.
+$(VENV)/.installed-cpu: $(BUILT) | $(BIN)/python
 	@echo "installing birdinfer with ONNX Runtime into $(VENV) (once; about half a minute)"
 	@$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[cpu]'
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: $(BUILT) | $(BIN)/python
 	@echo "installing birdinfer with torch and all that the tests need into $(VENV) (once; some minutes)"
 	@$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-cpu
