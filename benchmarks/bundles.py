@@ -1,9 +1,10 @@
 """Bundles to measure: timm backbones without a download, one channel, 206 labels.
 
-Weights are seeded; BatchNorm takes its statistics from real windows and the classifier is fitted to real classes
+Weights are seeded; BatchNorm takes its statistics from real windows and the classifier is fitted to known classes
 (``classifier_fit``), so that scores spread as a trained model's do and a difference between two engines would show.
 """
 
+import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from birdinfer.export.onnx import export_graph
 from birdinfer.export.quantize import quantize_static
 from birdinfer.labels import Species
 from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Provenance, Tolerance
+from birdinfer.synthetic_files import write_training_data
 from birdinfer.training.torchvision_shim import import_timm
 from birdinfer.windows import read_window
 from classifier_fit import fit_classifier, targets_with_filler
@@ -27,7 +29,8 @@ FRONTENDS = {
     "efficientnet_b0": FrontEndConfig(mel=MelConfig(n_fft=2048, hop_length=625, n_mels=256)),  # 256 x 256
     "eca_nfnet_l0": FrontEndConfig(mel=MelConfig(n_fft=2048, hop_length=512, n_mels=256)),  # 256 x 313
 }
-N_CLASSES = 10
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+N_CLIPS = 160
 
 
 class Measured(NamedTuple):
@@ -38,23 +41,23 @@ class Measured(NamedTuple):
     frontend: FrontEndConfig
 
 
-def write_measured(folder: Path, backbone: str, n_members: int, soundscapes: list[Path], *, int8: bool) -> Measured:
+def write_measured(folder: Path, backbone: str, n_members: int, *, int8: bool) -> Measured:
     """Write a bundle of several members of one backbone.
 
     Args:
         folder: where to.
         backbone: a key of ``FRONTENDS``.
         n_members: how many, each of other weights.
-        soundscapes: real one-minute files; their windows settle, fit and calibrate.
         int8: with INT8 graphs beside those of fp32.
     """
     folder.mkdir(parents=True)
     frontend = FRONTENDS[backbone]
-    windows, targets = _windows(soundscapes, frontend)
+    windows, targets = _windows(frontend, folder.with_name(f"{folder.name}_work"))
     models, members = [], []
     for index in range(n_members):
         model = make_model(backbone, seed=index)
         fit_classifier(model, windows, targets)
+        _spread(model, windows)
         member = _write_member(folder, model, index, backbone, windows, int8=int8)
         models.append(model)
         members.append(member)
@@ -84,6 +87,21 @@ def make_model(backbone: str, seed: int) -> torch.nn.Module:
     return model.eval()
 
 
+def _spread(model: torch.nn.Module, windows: npt.NDArray[np.float32]) -> None:
+    """Let answers differ as a trained model's do: random features of some backbones tell classes apart but faintly.
+
+    Where the logits' standard deviation is below 1 the classifier is scaled to it, about a base rate of 0.25.
+    """
+    classifier = model.get_classifier()  # type: ignore[operator]
+    with torch.no_grad():
+        logits = torch.cat([model(torch.from_numpy(batch)) for batch in np.array_split(windows[::4], 8)])
+        spread = float(logits.std(dim=0).mean())
+        if spread < 1:
+            classifier.weight.mul_(1 / spread)
+            logits = torch.cat([model(torch.from_numpy(batch)) for batch in np.array_split(windows[::4], 8)])
+            classifier.bias.sub_(logits.mean(dim=0) + 1.1)
+
+
 def _write_member(
     folder: Path, model: torch.nn.Module, index: int, backbone: str, windows: npt.NDArray[np.float32], *, int8: bool
 ) -> Member:
@@ -106,15 +124,17 @@ def _write_member(
     )
 
 
-def _windows(
-    soundscapes: list[Path], frontend: FrontEndConfig
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Real windows of ten soundscapes, and as their classes which soundscape it was: another place, other voices."""
-    starts = np.arange(0, 55, 5.0)
-    heard = [
-        (mel.windows_to_input(read_window(path, at, frontend), 1, frontend), index)
-        for index, path in enumerate(soundscapes[:: max(1, len(soundscapes) // N_CLASSES)][:N_CLASSES])
-        for at in starts
+def _windows(frontend: FrontEndConfig, folder: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Windows of clips whose class is known, and the targets to fit: real ones where they are beside the checkout."""
+    data = SHARED_DATA / "esc10"
+    if not data.is_dir():
+        data = write_training_data(folder / "clips", N_CLIPS // 8, seed=1)
+    with (data / "train.csv").open(newline="") as file:
+        clips = [(row["filename"], row["primary_label"]) for row in csv.DictReader(file)]
+    clips = clips[:: max(1, len(clips) // N_CLIPS)]
+    names = sorted({label for _, label in clips})
+    classes = np.array([names.index(label) for _, label in clips])
+    windows = [
+        mel.windows_to_input(read_window(data / "train_audio" / name, 0.0, frontend), 1, frontend) for name, _ in clips
     ]
-    classes = np.array([index for _, index in heard])
-    return np.concatenate([window for window, _ in heard]), targets_with_filler(classes, len(LABELS))
+    return np.concatenate(windows), targets_with_filler(classes, len(LABELS))

@@ -14,10 +14,9 @@ import pytest
 
 from birdinfer.cores import available_cores
 from birdinfer.synthetic_files import write_soundscapes
-from bundles import Measured, write_measured
+from bundles import SHARED_DATA, Measured, write_measured
 
 RESULTS = Path(__file__).parent / "results"
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 ROWS: list[dict[str, str]] = []
 
 
@@ -39,21 +38,21 @@ def soundscapes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def b0(tmp_path_factory: pytest.TempPathFactory, soundscapes: list[Path]) -> Measured:
+def b0(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """One efficientnet_b0, fp32 and INT8."""
-    return write_measured(tmp_path_factory.mktemp("bundles") / "b0", "efficientnet_b0", 1, soundscapes, int8=True)
+    return write_measured(tmp_path_factory.mktemp("bundles") / "b0", "efficientnet_b0", 1, int8=True)
 
 
 @pytest.fixture(scope="session")
-def five_b0(tmp_path_factory: pytest.TempPathFactory, soundscapes: list[Path]) -> Measured:
+def five_b0(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """Five efficientnet_b0 of other weights, fp32 and INT8."""
-    return write_measured(tmp_path_factory.mktemp("bundles") / "five", "efficientnet_b0", 5, soundscapes, int8=True)
+    return write_measured(tmp_path_factory.mktemp("bundles") / "five", "efficientnet_b0", 5, int8=True)
 
 
 @pytest.fixture(scope="session")
-def nfnet(tmp_path_factory: pytest.TempPathFactory, soundscapes: list[Path]) -> Measured:
+def nfnet(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """One eca_nfnet_l0, fp32 and INT8."""
-    return write_measured(tmp_path_factory.mktemp("bundles") / "nfnet", "eca_nfnet_l0", 1, soundscapes, int8=True)
+    return write_measured(tmp_path_factory.mktemp("bundles") / "nfnet", "eca_nfnet_l0", 1, int8=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

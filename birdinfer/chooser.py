@@ -246,9 +246,9 @@ def _differences(reference: Float32, found: Float32, bundle: Bundle) -> tuple[fl
     difference = np.abs(found - reference)
     most, mean = float(difference.max()), float(difference.mean())
     if not most <= tolerance.max_probability_difference:  # also true for NaN
-        return most, mean, f"differs by {most:.2g}, allowed are {tolerance.max_probability_difference:g}"
+        return most, mean, f"{most:.2g} is more than {tolerance.max_probability_difference:g}"
     if not mean <= tolerance.mean_probability_difference:
-        return most, mean, f"differs by {mean:.2g} on average, allowed are {tolerance.mean_probability_difference:g}"
+        return most, mean, f"{mean:.2g} on average is more than {tolerance.mean_probability_difference:g}"
     return most, mean, ""
 
 

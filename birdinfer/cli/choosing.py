@@ -56,8 +56,10 @@ def _tell(choice: "Choice") -> None:
 
     console = stderr()
     table = Table(box=None, pad_edge=False)
-    for heading, side in (("engine", "left"), ("windows/s", "right"), ("largest |dp|", "right"), ("", "left")):
-        table.add_column(heading, justify="right" if side == "right" else "left")
+    table.add_column("engine", no_wrap=True)
+    table.add_column("rows/s", justify="right", no_wrap=True)
+    table.add_column("largest |dp|", justify="right", no_wrap=True)
+    table.add_column()
     for trial in sorted(choice.trials, key=lambda trial: -trial.rows_per_second):
         table.add_row(*_cells(trial, choice))
     if not choice.is_from_cache:
