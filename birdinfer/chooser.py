@@ -200,9 +200,11 @@ class _Measurement:
         for listener_index, listener in enumerate(predictor.listeners):
             inputs = np.concatenate([batch for run, batch in self._heard if run.listener == listener_index])
             windows_per_row = listener.placement.row_samples / listener.placement.stride_samples
-            for loaded in listener.members:
-                speed = _windows_per_second(loaded.engine.run, inputs, predictor.plan)
-                seconds_per_row += self._counts[loaded.index] * windows_per_row / speed
+            engines = {id(loaded.graph.engine): loaded.graph.engine for loaded in listener.members}
+            for key, engine in engines.items():
+                counts = [self._counts[one.index] for one in listener.members if id(one.graph.engine) == key]
+                speed = _windows_per_second(engine.run, inputs, predictor.plan)
+                seconds_per_row += sum(counts) / len(counts) * windows_per_row / speed
         return 1 / seconds_per_row
 
     def _fastest(self) -> Trial:

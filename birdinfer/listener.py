@@ -5,6 +5,7 @@ Members with equal front end and placement share one spectrogram. A foreign memb
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from birdinfer import mel
 from birdinfer.bundle import Bundle, labels_sha256
 from birdinfer.config import FrontEndConfig, Hearing
-from birdinfer.engines import Engine, EnginePlan, load_engine
+from birdinfer.engines import EnginePlan, GraphWanted, LoadedGraph, load_together
 from birdinfer.errors import BundleError
 from birdinfer.manifest import Graph, Member
 from birdinfer.scores import activate
@@ -41,7 +42,7 @@ class LoadedMember:
 
     index: int
     member: Member
-    engine: Engine
+    graph: LoadedGraph
     graph_columns: npt.NDArray[np.intp] | None
     """Columns of the graph in the order of ``labels``; None: all of them, as they are."""
     labels: npt.NDArray[np.intp] | None
@@ -73,7 +74,10 @@ class Listener:
             first: index of the first window.
             heard: from :meth:`hear`.
         """
-        return [_opinion(loaded, first, heard) for loaded in self.members]
+        # An engine may run the graphs of several members at once.
+        engines = {id(loaded.graph.engine): loaded.graph.engine for loaded in self.members}
+        answers = {key: engine.run(heard) for key, engine in engines.items()}
+        return [_opinion(loaded, first, answers[id(loaded.graph.engine)]) for loaded in self.members]
 
 
 def load_listeners(bundle: Bundle, plan: EnginePlan) -> tuple[Listener, ...]:
@@ -84,12 +88,11 @@ def load_listeners(bundle: Bundle, plan: EnginePlan) -> tuple[Listener, ...]:
         ConfigError: this machine cannot run the plan.
         MissingExtraError: the engine is not installed.
     """
-    together: dict[tuple[Hearing, Placement], list[LoadedMember]] = {}
+    together: dict[tuple[Hearing, Placement], list[int]] = {}
     for index, member in enumerate(bundle.manifest.members):
         placement = place(member.hearing, member.timeline, bundle.manifest.rows)
-        loaded = _load_member(bundle, index, member, plan)
-        together.setdefault((member.hearing, placement), []).append(loaded)
-    return tuple(Listener(*key, tuple(members)) for key, members in together.items())
+        together.setdefault((member.hearing, placement), []).append(index)
+    return tuple(Listener(*key, _load_members(bundle, indices, plan)) for key, indices in together.items())
 
 
 def graph_for(member: Member, plan: EnginePlan) -> Graph:
@@ -97,10 +100,24 @@ def graph_for(member: Member, plan: EnginePlan) -> Graph:
     return member.graphs.get(plan.spec.precision, member.graphs["fp32"])
 
 
-def _load_member(bundle: Bundle, index: int, member: Member, plan: EnginePlan) -> LoadedMember:
-    path = bundle.graph_path(graph_for(member, plan))
-    outputs = [name for name in (member.outputs.clip, member.outputs.frames) if name is not None]
-    engine = load_engine(plan, path, outputs, _sample_shape(member))
+def _load_members(bundle: Bundle, indices: Sequence[int], plan: EnginePlan) -> tuple[LoadedMember, ...]:
+    """Load members that hear the same."""
+    members = [bundle.manifest.members[index] for index in indices]
+    paths = [bundle.graph_path(graph_for(member, plan)) for member in members]
+    wanted = [
+        GraphWanted(path, _outputs(member), _sample_shape(member)) for path, member in zip(paths, members, strict=True)
+    ]
+    graphs = load_together(plan, wanted)
+    return tuple(_bound(bundle, index, path, graph) for index, path, graph in zip(indices, paths, graphs, strict=True))
+
+
+def _outputs(member: Member) -> tuple[str, ...]:
+    return tuple(name for name in (member.outputs.clip, member.outputs.frames) if name is not None)
+
+
+def _bound(bundle: Bundle, index: int, path: Path, graph: LoadedGraph) -> LoadedMember:
+    """A member with its graph, once it is certain that the graph's columns are those of the manifest."""
+    member = bundle.manifest.members[index]
     n_columns = len(bundle.labels)
     graph_columns = labels = None
     if member.label_columns is not None:
@@ -108,22 +125,17 @@ def _load_member(bundle: Bundle, index: int, member: Member, plan: EnginePlan) -
         labels = np.array([column for column, _ in known])
         graph_columns = np.array([member.label_columns[label] for _, label in known])
         n_columns = int(graph_columns.max()) + 1
-    for name in outputs:
-        width = engine.facts.outputs[name][-1]
+    remedy = "members of one bundle need one taxonomy"
+    for name in _outputs(member):
+        width = graph.facts.outputs[name][-1]
         exact = member.label_columns is None
         if width is not None and (width != n_columns if exact else width < n_columns):
-            raise BundleError(
-                path,
-                f"scores {width} labels, the manifest lists {n_columns}",
-                "members of one bundle need one taxonomy",
-            )
-    stamped = engine.facts.metadata.get("labels_sha256", "")
+            raise BundleError(path, f"scores {width} labels, the manifest lists {n_columns}", remedy)
+    stamped = graph.facts.metadata.get("labels_sha256", "")
     if member.label_columns is None and stamped and stamped != labels_sha256(bundle.labels):
         # It would answer, in the wrong columns.
-        raise BundleError(
-            path, "was exported with other labels than the manifest lists", "members of one bundle need one taxonomy"
-        )
-    return LoadedMember(index, member, engine, graph_columns, labels)
+        raise BundleError(path, "was exported with other labels than the manifest lists", remedy)
+    return LoadedMember(index, member, graph, graph_columns, labels)
 
 
 def _sample_shape(member: Member) -> tuple[int, ...]:
@@ -141,12 +153,13 @@ def _to_peak(windows: Float32, peak: float) -> Float32:
     return np.asarray(centred * np.where(loudest > 0, peak / np.where(loudest > 0, loudest, 1), 0), np.float32)
 
 
-def _opinion(loaded: LoadedMember, first: int, heard: Float32) -> Opinion:
-    found = loaded.engine.run(heard)
+def _opinion(loaded: LoadedMember, first: int, answers: dict[str, Float32]) -> Opinion:
     outputs = loaded.member.outputs
 
     def probabilities(name: str | None) -> Float32 | None:
-        return None if name is None else activate(found[name], outputs.activation, loaded.graph_columns)
+        if name is None:
+            return None
+        return activate(answers[loaded.graph.output_names[name]], outputs.activation, loaded.graph_columns)
 
     return Opinion(loaded.index, first, probabilities(outputs.clip), probabilities(outputs.frames))
 

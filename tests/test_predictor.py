@@ -67,7 +67,7 @@ def plainly(bundle, path):
     wave = np.pad(wave, (0, n_rows * 5 * SAMPLE_RATE - len(wave)))
     at_48 = soxr.resample(wave, SAMPLE_RATE, 48_000)
     predictor = Predictor(bundle)
-    engines = {one.member.name: one.engine for listener in predictor.listeners for one in listener.members}
+    engines = {one.member.name: one.graph.engine for listener in predictor.listeners for one in listener.members}
     total, weights = np.zeros((n_rows, 4)), np.zeros((n_rows, 4))
     for name, frontend, weight in (("fold0", FRONTEND, 1), ("fold1", FRONTEND, 1), ("long", LONG, 2)):
         context = (frontend.window_samples - 5 * SAMPLE_RATE) // 2 + 512
@@ -159,7 +159,7 @@ def test_frames_and_clip_are_blended_on_the_rows(tmp_path, soundscapes):
     path = soundscapes / "site_2.ogg"
     with predictor.open(path) as reader:
         (heard,) = list(reader.runs())
-    outputs = listener.members[0].engine.run(listener.hear(heard.run))
+    outputs = listener.members[0].graph.engine.run(listener.hear(heard.run))
     wanted = 0.75 * sigmoid(outputs["clip"]) + 0.25 * sigmoid(outputs["frames"]).max(axis=1)
     np.testing.assert_allclose(predictor.predict(path), wanted, atol=1e-6)
 
@@ -183,3 +183,12 @@ def test_a_graph_with_fewer_columns_than_the_manifest_claims_is_refused(mixed):
     save_manifest(mixed, replace(manifest, members=(*others, beyond)))
     with pytest.raises(BundleError, match=r"foreign.onnx: scores 4 labels, the manifest lists 10"):
         Predictor(Bundle.load(mixed))
+
+
+def test_openvino_runs_members_that_hear_the_same_as_one(mixed, soundscapes):
+    pytest.importorskip("openvino")
+    bundle, path = Bundle.load(mixed), soundscapes / "site_1.ogg"
+    predictor = Predictor(bundle, "openvino")
+    assert [len({id(one.graph.engine) for one in listener.members}) for listener in predictor.listeners] == [1, 1, 1]
+    assert predictor.listeners[0].members[1].graph.output_names == {"logits": "1/logits"}
+    np.testing.assert_allclose(predictor.predict(path), Predictor(bundle).predict(path), atol=1e-5)

@@ -31,7 +31,7 @@ def with_lanes(bundle, lanes, engine="onnxruntime"):
 
 def engines(predictor):
     (listener,) = predictor.listeners
-    return listener.hearing, [loaded.engine for loaded in listener.members]
+    return listener.hearing, [loaded.graph.engine for loaded in listener.members]
 
 
 def by_name(results):

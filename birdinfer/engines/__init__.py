@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from birdinfer.engines.protocol import SUPPORTED, Engine, EnginePlan, EngineSpec, GraphFacts, parse_spec, run_in_batches
 
@@ -11,10 +12,32 @@ __all__ = [
     "EnginePlan",
     "EngineSpec",
     "GraphFacts",
+    "GraphWanted",
+    "LoadedGraph",
     "load_engine",
+    "load_together",
     "parse_spec",
     "run_in_batches",
 ]
+
+
+class GraphWanted(NamedTuple):
+    """A graph to load."""
+
+    path: Path
+    outputs: tuple[str, ...]
+    """Those wanted of it."""
+    sample_shape: tuple[int, ...]
+    """Shape of one window: (1, n_mels, frames), (samples,) or (1, samples)."""
+
+
+class LoadedGraph(NamedTuple):
+    """A graph, and the engine that runs it, perhaps with others."""
+
+    engine: Engine
+    facts: GraphFacts
+    output_names: dict[str, str]
+    """Name of an output in the graph -> its name in what the engine returns."""
 
 
 def load_engine(plan: EnginePlan, path: Path, outputs: Sequence[str], sample_shape: tuple[int, ...]) -> Engine:
@@ -22,10 +45,9 @@ def load_engine(plan: EnginePlan, path: Path, outputs: Sequence[str], sample_sha
 
     Args:
         plan: engine, precision, lanes and batch size.
-        path: the ONNX file; for ``int8`` and ``fp16`` a graph of that precision, else one of fp32.
-        outputs: the outputs wanted; those of the graph that are not named are not computed where the engine can
-            leave them out.
-        sample_shape: shape of one window: (1, n_mels, frames), (samples,) or (1, samples).
+        path: the ONNX file; for ``int8`` and ``fp16`` one of that precision, else of fp32.
+        outputs: those wanted of it.
+        sample_shape: shape of one window, as in :class:`GraphWanted`.
 
     Raises:
         MissingExtraError: the engine's package is not installed.
@@ -35,7 +57,7 @@ def load_engine(plan: EnginePlan, path: Path, outputs: Sequence[str], sample_sha
     if plan.spec.engine == "openvino":
         from birdinfer.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(path, outputs, sample_shape, plan)
+        return OpenVinoEngine([(path, outputs)], sample_shape, plan)
     if plan.spec.engine == "cuda":
         from birdinfer.engines.cuda import CudaEngine
         from birdinfer.engines.sharing import SharedBatches
@@ -44,3 +66,25 @@ def load_engine(plan: EnginePlan, path: Path, outputs: Sequence[str], sample_sha
     from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(path, outputs, plan.batch_size)
+
+
+def load_together(plan: EnginePlan, wanted: Sequence[GraphWanted]) -> list[LoadedGraph]:
+    """Load graphs that take the same input: OpenVINO runs them as one, the others one by one.
+
+    Raises:
+        BirdinferError: as :func:`load_engine`.
+    """
+    if plan.spec.engine == "openvino" and len(wanted) > 1:
+        from birdinfer.engines.openvino import OpenVinoEngine
+
+        engine = OpenVinoEngine([(path, outputs) for path, outputs, _ in wanted], wanted[0].sample_shape, plan)
+        if len({facts.input_shape[0] for facts in engine.facts_of_each}) == 1:
+            return [
+                LoadedGraph(engine, facts, {name: f"{index}/{name}" for name in graph.outputs})
+                for index, (facts, graph) in enumerate(zip(engine.facts_of_each, wanted, strict=True))
+            ]
+    engines = [load_engine(plan, *graph) for graph in wanted]
+    return [
+        LoadedGraph(engine, engine.facts, {name: name for name in graph.outputs})
+        for engine, graph in zip(engines, wanted, strict=True)
+    ]

@@ -187,3 +187,18 @@ def test_every_error_is_birdinfers(graph, tmp_path):
     for name in ("onnxruntime", "openvino"):
         with pytest.raises(BirdinferError, match=r"a.onnx: cannot be loaded by"):
             load(name, tmp_path / "a.onnx")
+
+
+def test_openvinos_binding_meets_numpy_before_there_are_lanes(monkeypatch):
+    """Two lanes that both brought the first array each took one of its two locks, and the run stood still for ever."""
+    openvino = pytest.importorskip("openvino")
+    met = []
+
+    class Tensor(openvino.Tensor):
+        def __init__(self, array):
+            met.append(array)
+            super().__init__(array)
+
+    monkeypatch.setattr(openvino, "Tensor", Tensor)
+    openvino_room._core.__wrapped__()
+    assert len(met) == 1
