@@ -61,7 +61,7 @@ def test_against_the_naive_notebook(name, n_files, bound, request, soundscapes, 
             f"{differences.max():.1e} at most, {differences.mean():.1e} on average (standard deviation {spread:.2f})",
         }
     )
-    assert spread > 0.1
+    assert spread > 0.05  # answers that differ: else any engine would agree
     assert differences.max() <= tolerance.max_probability_difference
     assert differences.mean() <= tolerance.mean_probability_difference
     assert ratio >= bound

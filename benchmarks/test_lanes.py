@@ -57,7 +57,7 @@ def test_lane_efficiency(b0, soundscapes, table, tmp_path, monkeypatch):
         for _ in range(ROUNDS):
             with one_thread_per_lane():
                 alone = parts_alone(predictor, soundscapes)
-            wall = seconds(lambda: list(predict_soundscapes(predictor, soundscapes)))
+            wall = seconds(lambda predictor=predictor: list(predict_soundscapes(predictor, soundscapes)))
             efficiencies.append(sum(alone) / plan.lanes / wall)
         efficiency, minutes = statistics.median(efficiencies), len(soundscapes)
         table.append(
