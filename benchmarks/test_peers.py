@@ -21,6 +21,9 @@ ENGINES = ("openvino:bf16", "onnxruntime")
 """Engines of birdinfer that are measured. The bounds of speed and memory hold for the first. The second computes in
 fp32, as the peers do, and is what runs where nobody names an engine: the bound of one file holds for it."""
 
+CEILING = "birdnet without front end"
+"""Computes no spectrogram at all: shown as what no real model reaches, and bounds nothing."""
+
 ROUNDS = 3
 N_FILES = 112
 """Minutes of sound, so that start-up does not decide alone."""
@@ -169,13 +172,13 @@ def test_speed_against_a_peer(peer, b0, soundscapes, table, tmp_path):
             {
                 "what": f"whole process against {peer.name}: {engine}, {N_FILES} files of a minute, efficientnet_b0",
                 "measured": f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})",
-                "bound": ">= 3x" if engine == ENGINES[0] else "",
+                "bound": ">= 3x" if engine == ENGINES[0] and peer.name != CEILING else "",
                 "detail": f"{60 * minutes_per_second[engine]:.0f} against {60 * minutes_per_second[peer.name]:.0f} x "
                 f"real time; the peer: {peer.how}",
             }
         )
     ratios = [their / run.seconds for their, run in zip(theirs, runs[ENGINES[0]], strict=True)]
-    assert statistics.median(ratios) >= 3.0
+    assert peer.name == CEILING or statistics.median(ratios) >= 3.0
 
 
 @pytest.mark.timeout(600)

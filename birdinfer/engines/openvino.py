@@ -1,7 +1,7 @@
 """OpenVINO on the CPU, one thread a call: fp32, bf16 where the processor has it, INT8 graphs.
 
-Every lane has a request of its own. Weights are shared but for what OpenVINO repacks: with five efficientnet_b0 in bf16 a
-second lane adds 40 MB to 420.
+Every lane has a request of its own. Weights are shared but for what OpenVINO repacks: with five efficientnet_b0 in bf16
+a second lane adds 40 MB to 420.
 """
 
 import functools
@@ -51,8 +51,8 @@ class OpenVinoEngine:
             model = _as_one(models)
             # A fixed shape lets OpenVINO plan its memory and kernels: eca_nfnet_l0 runs 14.5 windows/s, free 11.3.
             model.reshape([self._batch_size, *sample_shape])
-            # No streams: a call runs on the lane's own thread. OpenVINO's threads are pinned to cores, and two lanes' work
-            # often met on one while the other waited. Such a model runs one call at a time, so each lane has its own.
+            # No streams: a call runs on the lane's own thread. OpenVINO's threads are pinned to cores, and the work of
+            # two lanes often met on one. Such a model runs one call at a time, so each lane has its own.
             settings = {
                 "NUM_STREAMS": 0,
                 "INFERENCE_NUM_THREADS": 1,
