@@ -5,25 +5,20 @@ One whose probabilities leave the bundle's tolerance from fp32 is thrown out, ho
 for this machine, this bundle and these versions, so that the next run begins at once.
 """
 
-import hashlib
-import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-import birdinfer
 from birdinfer.bundle import Bundle
+from birdinfer.choices import Choice, Trial, cache_key, read_cache, write_cache
 from birdinfer.cores import available_cores, one_thread_per_lane, physical_cores
 from birdinfer.engines import SUPPORTED, EnginePlan, EngineSpec
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, MissingExtraError
-from birdinfer.files import write_atomic
 from birdinfer.listener import members_alike
 from birdinfer.predictor import BATCH_SIZE, GPU_BATCH_SIZE, Predictor
 from birdinfer.reader import HeardRun
@@ -36,27 +31,6 @@ N_ROWS = 12
 """Rows of real sound that candidates are compared on: a minute."""
 OTHER_BATCH_SIZES = (1, 6)
 """Tried for the fastest engine, besides :data:`birdinfer.predictor.BATCH_SIZE`."""
-
-
-class Trial(msgspec.Struct, frozen=True):
-    """One candidate, and what came of it."""
-
-    plan: EnginePlan
-    rows_per_second: float = 0.0
-    """Rows of the whole ensemble, all lanes together, without decoding and front end."""
-    max_probability_difference: float = 0.0
-    mean_probability_difference: float = 0.0
-    refused: str = ""
-    """Why it cannot be taken, "" if it can."""
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """The plan taken, and all that were tried."""
-
-    plan: EnginePlan
-    reason: str
-    trials: tuple[Trial, ...]
-    is_from_cache: bool = False
 
 
 def choose(
@@ -80,12 +54,12 @@ def choose(
         BundleError: the bundle's fp32 graphs cannot be run by any engine.
         ConfigError: no file can be read.
     """
-    key = _cache_key(bundle, lanes, batch_size)
-    known = _read_cache().get(key)
+    key = cache_key(bundle, lanes, batch_size)
+    known = read_cache().get(key)
     if known is not None:
         return msgspec.structs.replace(known, is_from_cache=True)
     choice = _Measurement(bundle, paths, lanes, batch_size, report).choose()
-    _write_cache({**_read_cache(), key: choice})
+    write_cache({**read_cache(), key: choice})
     return choice
 
 
@@ -309,53 +283,3 @@ def _has_bf16() -> bool:
     from birdinfer.engines.openvino import has_bf16
 
     return has_bf16()
-
-
-def cache_path() -> Path:
-    """Where choices are kept: ``$XDG_CACHE_HOME/birdinfer/engines.json``, by default below ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "birdinfer" / "engines.json"
-
-
-def _cache_key(bundle: Bundle, lanes: int | None, batch_size: int | None) -> str:
-    """Changes with the machine, the versions of what runs, and the bundle."""
-    facts = (
-        platform.node(), _processor(), available_cores(), birdinfer.__version__,
-        *(_version(name) for name in ("onnxruntime", "onnxruntime-gpu", "openvino", "numpy")),
-        bundle.sha256(), lanes, batch_size,
-    )  # fmt: skip
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def _processor() -> str:
-    """Model and features, as Linux tells them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
-
-
-def _read_cache() -> dict[str, Choice]:
-    """All that was chosen before; nothing where it cannot be read, for it can be measured again."""
-    try:
-        return msgspec.json.decode(cache_path().read_bytes(), type=dict[str, Choice])
-    except (OSError, msgspec.DecodeError):
-        return {}
-
-
-def _write_cache(choices: dict[str, Choice]) -> None:
-    """Keep the last hundred; a cache that cannot be written costs a few seconds next time, not this run."""
-    kept = dict(list(choices.items())[-100:])
-    try:
-        cache_path().parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(cache_path(), msgspec.json.encode(kept))
-    except OSError:
-        return

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from making import tone, write_sound
 
-from birdinfer import Bundle, Predictor
+from birdinfer import Bundle, Predictor, choices
 from birdinfer import chooser as room
 from birdinfer.chooser import candidate_specs, choose
 from birdinfer.engines import EnginePlan, EngineSpec
@@ -127,23 +127,23 @@ def test_a_choice_is_remembered(loaded, paths, monkeypatch):
 
 def test_another_bundle_wish_or_version_is_measured_anew(loaded, paths, monkeypatch):
     choose(loaded, paths)
-    known = room._cache_key(loaded, None, None)
-    assert known in room._read_cache()
+    known = choices.cache_key(loaded, None, None)
+    assert known in choices.read_cache()
     others = {
-        room._cache_key(loaded.with_members(["fold0"]), None, None),
-        room._cache_key(loaded, 1, None),
-        room._cache_key(loaded, None, 1),
+        choices.cache_key(loaded.with_members(["fold0"]), None, None),
+        choices.cache_key(loaded, 1, None),
+        choices.cache_key(loaded, None, 1),
     }
-    monkeypatch.setattr(room, "_version", lambda name: "99")
-    assert len(others | {known, room._cache_key(loaded, None, None)}) == 5
+    monkeypatch.setattr(choices, "_version", lambda name: "99")
+    assert len(others | {known, choices.cache_key(loaded, None, None)}) == 5
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"key": 1}', b"\xff"])
 def test_a_cache_that_cannot_be_read_is_measured_again(loaded, paths, content):
-    room.cache_path().parent.mkdir(parents=True)
-    room.cache_path().write_bytes(content)
+    choices.cache_path().parent.mkdir(parents=True)
+    choices.cache_path().write_bytes(content)
     assert not choose(loaded, paths).is_from_cache
-    assert len(json.loads(room.cache_path().read_bytes())) == 1
+    assert len(json.loads(choices.cache_path().read_bytes())) == 1
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_else(loaded, paths, tmp_path, monkeypatch):
@@ -154,8 +154,8 @@ def test_a_cache_that_cannot_be_written_costs_nothing_else(loaded, paths, tmp_pa
 
 def test_the_cache_forgets_the_oldest(loaded, paths):
     choice = choose(loaded, paths)
-    room._write_cache({str(index): choice for index in range(130)})
-    assert list(room._read_cache()) == [str(index) for index in range(30, 130)]
+    choices.write_cache({str(index): choice for index in range(130)})
+    assert list(choices.read_cache()) == [str(index) for index in range(30, 130)]
 
 
 def test_files_that_cannot_be_read_are_passed_over(loaded, paths, tmp_path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from birdinfer.bundle import Bundle
-    from birdinfer.chooser import Choice, Trial
+    from birdinfer.choices import Choice, Trial
     from birdinfer.engines import EnginePlan
 
 
@@ -51,7 +51,7 @@ def choose_and_tell(
 def _tell(choice: "Choice") -> None:
     from rich.table import Table
 
-    from birdinfer.chooser import cache_path
+    from birdinfer.choices import cache_path
     from birdinfer.cli.console import stderr
 
     console = stderr()
