@@ -114,6 +114,12 @@ def refusals(tmp_path, bundle, soundscapes):
         "output is a folder": ([*good, "-o", empty], "empty: is a folder"),
         "year": ([*good, "--year", "1999"], "--year: 1999 is not known"),
         "engine": ([*good, "--engine", "tflite"], "--engine: 'tflite' is not an engine"),
+        "precision": ([*good, "--engine", "onnxruntime:bf16"], "onnxruntime does not compute in 'bf16'"),
+        "overlap": ([*good, "--overlap", "5"], "--overlap: 5 s, but windows of member 'fold0' last 5 s"),
+        "nothing to measure": (
+            [texts / "readme.txt", "--bundle", bundle, "--engine", "auto"],
+            "none of 1 files can be",
+        ),
         "kernel": ([*good, "--smooth", "0.5,0.5"], "--smooth: '0.5,0.5': smoothing_kernel has 2 weights"),
     }
 
@@ -121,7 +127,8 @@ def refusals(tmp_path, bundle, soundscapes):
 @pytest.mark.parametrize(
     "what",
     ["missing directory", "empty directory", "no audio in it", "no bundle", "csv without a needed column",
-     "unknown label", "no sample", "output in a file", "output is a folder", "year", "engine", "kernel"],
+     "unknown label", "no sample", "output in a file", "output is a folder", "year", "engine", "precision",
+     "overlap", "nothing to measure", "kernel"],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_2(birdinfer, bundle, soundscapes, tmp_path, monkeypatch, what):
     monkeypatch.chdir(tmp_path)
@@ -132,6 +139,39 @@ def test_wrong_input_is_one_line_and_exit_2(birdinfer, bundle, soundscapes, tmp_
     assert stderr.startswith("birdinfer: ")
     assert stderr.count("\n") == 1
     assert not (tmp_path / "submission.csv").exists()
+
+
+def test_auto_shows_its_trials_once_and_its_choice_always(birdinfer, bundle, soundscapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("birdinfer.chooser.MEASURE_SECONDS", 0.01)
+    command = ("predict", soundscapes, "-o", tmp_path / "s.csv", "--bundle", bundle, "--engine", "auto")
+    code, _, first = birdinfer(*command)
+    assert code == 0
+    assert "rows/s" in first
+    assert "onnxruntime:fp32, " in first
+    assert "taken" in first
+    code, _, again = birdinfer(*command)
+    assert code == 0
+    assert "rows/s" not in again
+    assert "measured before, kept in" in again
+    code, _, silent = birdinfer(*command, "--quiet")
+    assert (code, silent) == (0, "")
+
+
+def test_batch_size_and_workers_change_no_row(birdinfer, bundle, soundscapes, tmp_path):
+    for name, options in (("a", ()), ("b", ("--batch-size", "7", "--jobs", "3"))):
+        assert birdinfer("predict", soundscapes, "-o", tmp_path / f"{name}.csv", "--bundle", bundle, *options)[0] == 0
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_overlap_and_merge_are_heard(birdinfer, bundle, soundscapes, tmp_path):
+    tables = set()
+    for options in ((), ("--overlap", "2.5"), ("--overlap", "2.5", "--merge", "max")):
+        out = tmp_path / "s.csv"
+        assert birdinfer("predict", soundscapes, "-o", out, "--bundle", bundle, *options)[0] == 0
+        assert len(rows_of(out)) == 1 + 17
+        tables.add(out.read_bytes())
+    assert len(tables) == 3
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder in which not even root may write: /sys")
