@@ -33,17 +33,28 @@ def choose_and_tell(
 ) -> "EnginePlan":
     """Choose how to run a bundle on this machine, and say what was measured.
 
+    Where no file can be read there is nothing to measure with; the run goes on and names each of them.
+
     Raises:
         BirdinferError: as :func:`birdinfer.chooser.choose`.
     """
+    from rich.markup import escape
+
     from birdinfer.chooser import choose
     from birdinfer.cli.console import stderr
+    from birdinfer.errors import ConfigError
+    from birdinfer.predictor import make_plan
 
     console = stderr()
-    if quiet:
-        return choose(bundle, paths, lanes, batch_size).plan
-    with console.status("measuring engines on this machine"):
-        choice = choose(bundle, paths, lanes, batch_size, lambda trial: None)
+    try:
+        if quiet:
+            return choose(bundle, paths, lanes, batch_size).plan
+        with console.status("measuring engines on this machine"):
+            choice = choose(bundle, paths, lanes, batch_size)
+    except ConfigError as error:
+        plan = make_plan(usual_engine(), lanes, batch_size)
+        console.print(f"[yellow]{escape(str(error))}[/]; going on with {plan}")
+        return plan
     _tell(choice)
     return choice.plan
 

@@ -128,7 +128,7 @@ def refusals(tmp_path, bundle, soundscapes):
     "what",
     ["missing directory", "empty directory", "no audio in it", "no bundle", "csv without a needed column",
      "unknown label", "no sample", "output in a file", "output is a folder", "year", "engine", "precision",
-     "overlap", "nothing to measure", "kernel"],
+     "overlap", "kernel"],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_2(birdinfer, bundle, soundscapes, tmp_path, monkeypatch, what):
     monkeypatch.chdir(tmp_path)
@@ -156,6 +156,16 @@ def test_auto_shows_its_trials_once_and_its_choice_always(birdinfer, bundle, sou
     assert "measured before, kept in" in again
     code, _, silent = birdinfer(*command, "--quiet")
     assert (code, silent) == (0, "")
+
+
+def test_auto_goes_on_where_there_is_nothing_to_measure(birdinfer, bundle, tmp_path):
+    (tmp_path / "bad.ogg").write_text("no sound")
+    out = tmp_path / "s.csv"
+    code, _, err = birdinfer("predict", tmp_path / "bad.ogg", "-o", out, "--bundle", bundle, "--engine", "auto")
+    assert code == 3
+    assert "none of 1 files can be read" in err
+    assert "going on with onnxruntime:fp32" in err
+    assert out.is_file()
 
 
 def test_batch_size_and_workers_change_no_row(birdinfer, bundle, soundscapes, tmp_path):
