@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
 
+_ROWS_AT_ONCE = 1024
+
 
 def smooth(probabilities: Float32, kernel: Sequence[float]) -> Float32:
     """Weighted mean of each window with its neighbours in time; a call rarely stops where a window does.
@@ -32,8 +34,11 @@ def smooth(probabilities: Float32, kernel: Sequence[float]) -> Float32:
         here = slice(max(0, -offset), n_windows - max(0, offset))
         there = slice(max(0, offset), n_windows - max(0, -offset))
         if here.start < here.stop:
-            total[here] += np.float32(weight) * probabilities[there]
             weight_sum[here] += np.float32(weight)
+            # Piece by piece: a day of sound is 17,280 rows, and its products would be as large as all its scores.
+            for begin in range(0, here.stop - here.start, _ROWS_AT_ONCE):
+                end = begin + _ROWS_AT_ONCE
+                total[here][begin:end] += np.float32(weight) * probabilities[there][begin:end]
     # A kernel whose middle is 0 leaves a lone window without any weight: it stays as it is.
     unweighted = weight_sum[:, 0] == 0
     total[unweighted] = probabilities[unweighted]

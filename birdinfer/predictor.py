@@ -4,6 +4,7 @@ Run of windows -> log-mel (once for all members that hear the same) -> members -
 then, per file, the post-processing. One :class:`Predictor` serves all lanes: they share the graphs' weights.
 """
 
+import collections
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -132,7 +133,8 @@ class FileScores:
         """Begin an empty sheet."""
         self._timelines, self._blend = timelines, blend
         self._pending: list[list[Float32]] = [[] for _ in timelines]
-        self._blended: list[Float32] = [np.zeros((0, n_labels), np.float32)]
+        self._n_labels = n_labels
+        self._blended: collections.deque[Float32] = collections.deque()
 
     def add(self, opinions: Sequence[Opinion]) -> None:
         """Take what members say of a run of windows; rows on which all have spoken are blended at once."""
@@ -145,8 +147,14 @@ class FileScores:
         for timeline in self._timelines:
             timeline.close(n_rows)
         self._blend_complete_rows()
-        blended, self._blended = np.concatenate(self._blended)[:n_rows], []
-        return blended
+        # Filled piece by piece, each let go at once: joined whole, a day's scores would be held twice.
+        n_known = min(n_rows, sum(map(len, self._blended)))
+        rows, n_filled = np.empty((n_known, self._n_labels), np.float32), 0
+        while self._blended:
+            piece = self._blended.popleft()[: n_known - n_filled]
+            rows[n_filled : n_filled + len(piece)] = piece
+            n_filled += len(piece)
+        return rows
 
     def _blend_complete_rows(self) -> None:
         for timeline, pending in zip(self._timelines, self._pending, strict=True):

@@ -58,6 +58,13 @@ def test_smoothing_by_hand():
     np.testing.assert_allclose(found, [0.6 / 0.8, 0.2, 0.1, 0.3 / 0.8], rtol=1e-6)
 
 
+def test_long_files_are_smoothed_piece_by_piece_to_the_same_bits(monkeypatch):
+    scores = np.random.default_rng(0).random((50, 3), np.float32)
+    whole = smooth(scores, (0.1, 0.2, 0.4, 0.2, 0.1))
+    monkeypatch.setattr("birdinfer.postprocess._ROWS_AT_ONCE", 7)
+    assert np.array_equal(smooth(scores, (0.1, 0.2, 0.4, 0.2, 0.1)), whole)
+
+
 def test_a_file_shorter_than_the_kernel():
     np.testing.assert_allclose(smooth(np.float32([[0.3]]), (0.1, 0.2, 0.4, 0.2, 0.1)), [[0.3]], rtol=1e-6)
     np.testing.assert_allclose(smooth(np.float32([[0.3]]), (0.5, 0, 0.5)), [[0.3]], rtol=1e-6)
