@@ -15,7 +15,7 @@ import torch
 from birdinfer.audio import AUDIO_SUFFIXES, probe
 from birdinfer.config import FrontEndConfig
 from birdinfer.errors import AudioError, ConfigError
-from birdinfer.training.recipe import AugmentConfig
+from birdinfer.training.recipe_augment import AugmentConfig
 from birdinfer.windows import read_window
 
 Float32 = npt.NDArray[np.float32]

@@ -23,7 +23,7 @@ from birdinfer.training.models import build_model
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.torchvision_shim import import_timm
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = "birdinfer"
 MODEL, EMA = "model.", "ema."
 """Prefixes of the tensors: the weights themselves and their running average."""
@@ -188,7 +188,9 @@ def _read_header(path: Path, state: str) -> Header:
     try:
         version = msgspec.json.decode(state).get("format_version")
         if version != FORMAT_VERSION:
-            raise CheckpointError(path, f"has format {version}, this birdinfer reads {FORMAT_VERSION}", "update it")
+            is_newer = isinstance(version, int) and version > FORMAT_VERSION
+            remedy = "update birdinfer" if is_newer else "train it again"
+            raise CheckpointError(path, f"has format {version}, this birdinfer reads {FORMAT_VERSION}", remedy)
         return msgspec.json.decode(state, type=Header)
     except (msgspec.DecodeError, AttributeError) as error:
         raise CheckpointError(path, f"holds a state that cannot be read ({error})", "train it again") from error

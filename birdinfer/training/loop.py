@@ -78,14 +78,14 @@ def train_fold(job: FoldJob, device: torch.device, reporter: Reporter, stop: Sto
     recipe, config, labels = job.recipe, job.recipe.loop, [species.label for species in job.species]
     state, progress = _begin(job, device, reporter)
     frontend = LogMel(recipe.frontend).to(device)
-    loss_of = build_loss(recipe.loss)
+    loss_of = build_loss(recipe.loss, recipe.labels)
     autocast = _autocast(device, config.amp)
     header = Header(recipe, job.species, job.fold, progress, str(job.data_dir.resolve()), versions())
 
     augment = WaveformAugment(
         recipe.augment, recipe.frontend, find_background(recipe.augment.background_dir, job.data_dir)
     )
-    targets = build_targets(job.training, labels, recipe.loss.secondary_weight)
+    targets = build_targets(job.training, labels, recipe.labels.secondary_target)
     batches = EpochBatches([clip.primary_label for clip in job.training], recipe)
     windows = TrainingWindows(job.training, targets, recipe, augment)
     training = training_loader(windows, batches, recipe, pin=device.type == "cuda")
@@ -177,7 +177,7 @@ def _begin(job: FoldJob, device: torch.device, reporter: Reporter) -> tuple[Trai
     model = build_model(recipe.model, len(job.species), start=saved is None, note=reporter.message)
     # The memory layout that convolutions of both CPU and GPU like best.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    half_range = recipe.loop.amp and device.type == "cuda" and not torch.cuda.is_bf16_supported()
+    half_range = recipe.loop.amp != "off" and device.type == "cuda" and not torch.cuda.is_bf16_supported()
     state = TrainingState(model, recipe.optim, torch.amp.GradScaler(device.type, enabled=half_range))
     if saved is None:
         return state, Progress()
@@ -203,10 +203,10 @@ def check_same_recipe(saved: Recipe, asked: Recipe, path: Path) -> None:
         )
 
 
-def _autocast(device: torch.device, amp: bool) -> Any:
+def _autocast(device: torch.device, amp: str) -> Any:
     """A maker of contexts: mixed precision on a GPU, plain float32 on a CPU."""
     dtype = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
-    return lambda: torch.autocast(device.type, dtype, enabled=amp and device.type == "cuda")
+    return lambda: torch.autocast(device.type, dtype, enabled=amp != "off" and device.type == "cuda")
 
 
 def _check_finite(progress: Progress) -> None:

@@ -7,13 +7,14 @@ import torch
 from torch.nn import functional
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.recipe import LossConfig
+from birdinfer.training.recipe_data import LabelConfig
+from birdinfer.training.recipe_learning import LossConfig
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits [clips, labels], targets [clips, labels] (0 to 1) and weights [clips] (0 or 1) -> a scalar."""
 
 
-def build_loss(config: LossConfig) -> Loss:
+def build_loss(config: LossConfig, labels: LabelConfig) -> Loss:
     """The loss of a recipe.
 
     Raises:
@@ -22,15 +23,15 @@ def build_loss(config: LossConfig) -> Loss:
     if config.name not in LOSSES:
         near = difflib.get_close_matches(config.name, LOSSES, n=1, cutoff=0.0)
         raise ConfigError("loss.name", f"{config.name!r} is unknown", f"known are {', '.join(LOSSES)}; {near[0]}?")
-    return LOSSES[config.name](config)
+    return LOSSES[config.name](labels)
 
 
-def bce(config: LossConfig) -> Loss:
+def bce(config: LabelConfig) -> Loss:
     """Binary cross-entropy per species: each is there or not, whatever the others do.
 
-    Smoothing moves targets by ``label_smoothing`` towards an even guess, 1 / labels.
+    Smoothing moves targets by ``smoothing`` towards an even guess, 1 / labels.
     """
-    smoothing = config.label_smoothing
+    smoothing = config.smoothing
 
     def loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         smoothed = targets * (1 - smoothing) + smoothing / targets.shape[1]
@@ -41,4 +42,4 @@ def bce(config: LossConfig) -> Loss:
     return loss
 
 
-LOSSES: dict[str, Callable[[LossConfig], Loss]] = {"bce": bce}
+LOSSES: dict[str, Callable[[LabelConfig], Loss]] = {"bce": bce}

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
-from birdinfer.training.recipe import ModelConfig
+from birdinfer.training.recipe_learning import ModelConfig
 from birdinfer.training.torchvision_shim import import_timm
 
 Note = Callable[[str], None]

@@ -10,7 +10,7 @@ import torch
 
 from birdinfer.errors import CheckpointError
 from birdinfer.training.checkpoint import EMA, MODEL, Checkpoint, Progress, Tensors
-from birdinfer.training.recipe import OptimConfig
+from birdinfer.training.recipe_learning import OptimConfig
 
 _OPTIM = "optim."
 

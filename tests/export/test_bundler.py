@@ -17,7 +17,8 @@ from birdinfer.export.bundler import export_run
 from birdinfer.labels import Species
 from birdinfer.training.checkpoint import MODEL, EpochRow, Header, Progress, save_checkpoint
 from birdinfer.training.models import build_model
-from birdinfer.training.recipe import ModelConfig, Recipe
+from birdinfer.training.recipe import Recipe
+from birdinfer.training.recipe_learning import ModelConfig
 
 FRONTEND = FrontEndConfig(window=WindowConfig(1.0, 0.1), mel=MelConfig(n_fft=1024, n_mels=32))
 RECIPE = Recipe(

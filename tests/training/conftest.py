@@ -9,7 +9,10 @@ import torch
 from making import write_sound
 from tiny_clips import RATE, TINY_FRONTEND, write_clips
 
-from birdinfer.training.recipe import AugmentConfig, DataConfig, LoopConfig, ModelConfig, OptimConfig, Recipe
+from birdinfer.training.recipe import Recipe
+from birdinfer.training.recipe_augment import AugmentConfig
+from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.recipe_learning import LoopConfig, ModelConfig, OptimConfig
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,7 @@ from tiny_clips import RATE, TINY_FRONTEND, call
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.augment import WaveformAugment, find_background, mask, mix_at_snr, mix_up
-from birdinfer.training.recipe import AugmentConfig
+from birdinfer.training.recipe_augment import AugmentConfig
 
 OFF = {"gain_probability": 0.0, "roll_probability": 0.0, "mixup_probability": 0.0, "mask_probability": 0.0}
 

@@ -19,7 +19,8 @@ from birdinfer.training.checkpoint import (
     versions,
 )
 from birdinfer.training.models import build_model
-from birdinfer.training.recipe import ModelConfig, Recipe
+from birdinfer.training.recipe import Recipe
+from birdinfer.training.recipe_learning import ModelConfig
 
 SPECIES = (Species("0012", "Corvus corax", "Raven", "Aves"), Species("1161364"))
 RECIPE = Recipe(model=ModelConfig(backbone="test_efficientnet"))
@@ -99,8 +100,9 @@ class TestRefused:
         [
             ("{", "cannot be read"),
             ("[]", "cannot be read"),
-            ('{"format_version": 1}', "cannot be read"),
-            ('{"format_version": 99}', "has format 99, this birdinfer reads 1"),
+            ('{"format_version": 2}', "cannot be read"),
+            ('{"format_version": 99}', "has format 99, this birdinfer reads 2 - update birdinfer"),
+            ('{"format_version": 1}', "has format 1, this birdinfer reads 2 - train it again"),
         ],
     )
     def test_state_that_cannot_be_read(self, path, state, words):

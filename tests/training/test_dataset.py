@@ -14,7 +14,10 @@ from birdinfer.training.dataset import (
     window_starts,
 )
 from birdinfer.training.metadata import read_metadata
-from birdinfer.training.recipe import AugmentConfig, DataConfig, LoopConfig, Recipe
+from birdinfer.training.recipe import Recipe
+from birdinfer.training.recipe_augment import AugmentConfig
+from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.recipe_learning import LoopConfig
 
 SAMPLES = TINY_FRONTEND.window_samples + 2 * TINY_FRONTEND.margin_samples
 

@@ -10,7 +10,7 @@ from birdinfer.training.dataset import ClipWindows
 from birdinfer.training.evaluate import evaluate, evaluating, oof_table
 from birdinfer.training.metadata import Clip
 from birdinfer.training.models import build_model
-from birdinfer.training.recipe import ModelConfig
+from birdinfer.training.recipe_learning import ModelConfig
 
 CLIPS = [Clip(f"{index}.ogg", None, label) for index, label in enumerate(LABELS)]
 

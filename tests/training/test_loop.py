@@ -138,7 +138,7 @@ class TestTrainFold:
         assert any(not torch.equal(tensor, other[name]) for name, tensor in tensors(finished[0]).items())
 
     def test_a_loss_that_is_no_number_is_refused(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
-        monkeypatch.setattr(loop_module, "build_loss", lambda _: lambda logits, *_: logits.sum() * float("nan"))
+        monkeypatch.setattr(loop_module, "build_loss", lambda *_: lambda logits, *_: logits.sum() * float("nan"))
         with pytest.raises(ConfigError, match="no longer finite in epoch 1, step 2 - lower it"):
             train(job(plain_recipe, clips_dir, tmp_path))
         assert not (tmp_path / LAST).exists()

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError, MissingExtraError
 from birdinfer.training import torchvision_shim
 from birdinfer.training.models import build_model
-from birdinfer.training.recipe import ModelConfig
+from birdinfer.training.recipe_learning import ModelConfig
 from birdinfer.training.torchvision_shim import import_timm
 
 TINY = ModelConfig(backbone="test_efficientnet")

@@ -58,7 +58,7 @@ class TestLoadRecipe:
             ("[optim]\nlr = 'fast'", ["optim.lr", "is 'fast'", "float"]),
             ("[optim]\nlrr = 0.1", ["optim.lrr", "no such key", "did you mean lr?"]),
             ("[optimm]\nlr = 0.1", ["optimm", "no such key", "did you mean optim?"]),
-            ("[optim]\nqqqqq = 0.1", ["known are lr, weight_decay"]),
+            ("[optim]\nqqqqq = 0.1", ["known are name, lr, weight_decay"]),
             ("[frontend.mel]\nn_mels = 4", ["frontend.mel", "n_mels is 4", "8 to 512"]),
             ("[frontend.mel]\nscale = 'bark'", ["frontend.mel.scale", "is 'bark'", "allowed is htk or slaney"]),
             ("[frontend.mel]\nf_max_hz = 20000.0", ["frontend", "mel.f_max_hz is 20000"]),

@@ -12,7 +12,7 @@ from birdinfer.cli.app import main
 from birdinfer.errors import CheckpointError, ConfigError, MissingExtraError
 from birdinfer.training import run as run_module
 from birdinfer.training.checkpoint import EpochRow, load_checkpoint
-from birdinfer.training.recipe import DataConfig
+from birdinfer.training.recipe_data import DataConfig
 from birdinfer.training.recipe_file import load_recipe, write_recipe
 from birdinfer.training.report import FoldResult, FoldStart, Silent
 from birdinfer.training.run import choose_device, debug, summarise, train
