@@ -1,21 +1,28 @@
 """train.csv, taxonomy.csv and train_audio/ -> clips and species: what there is to train on.
 
-In: a folder in the layout of BirdCLEF (train_metadata.csv in its first years). Out: :class:`Metadata`. Every cell is
-read as text: ``0012`` and ``1161364`` are labels, not numbers. What can be worked around is noted and left out;
-what would make the run mean something else is refused.
+In: a folder in the layout of BirdCLEF, read by :mod:`metadata_table`. Out: :class:`Metadata`. What can be worked
+around is noted and left out; what would make the run mean something else is refused.
 """
 
-import ast
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from birdinfer.audio import probe
-from birdinfer.errors import AudioError, InputNotFoundError, LabelError, MetadataError
+from birdinfer.errors import AudioError, ConfigError, InputNotFoundError, LabelError
 from birdinfer.labels import Species, check_labels
+from birdinfer.training.metadata_table import (
+    Row,
+    find_table,
+    parse_rating,
+    parse_secondary,
+    parse_site,
+    read_rows,
+    without_repeats,
+)
 
-_TABLES = ("train.csv", "train_metadata.csv")
 _AUDIO_FOLDERS = ("train_audio", "train_short_audio")
 _NEEDED = ("primary_label", "filename")
 _NOBODY = frozenset({"", "unknown", "anonymous", "none", "nan"})
@@ -32,10 +39,19 @@ class Clip(NamedTuple):
     secondary_labels: tuple[str, ...] = ()
     author: str = ""
     group: str = ""
-    """Recordings of one group belong together: they are never split between training and validation."""
+    """The table's column: rows of one group belong together."""
     duration_seconds: float = 0.0
     given_fold: str = ""
     """What ``data.fold_column`` says of it."""
+    rating: float | None = None
+    """0.5 to 5 stars; None where nobody rated."""
+    url: str = ""
+    collection: str = ""
+    """Where it comes from, as the table calls it: XC, iNat, CSA."""
+    site: str = ""
+    """"latitude,longitude" in degrees, rounded to 0.01; "" where unknown."""
+    recording: str = ""
+    """What it was cut from: ``group``, else ``url``, else "" for nothing known."""
 
 
 class Metadata(NamedTuple):
@@ -68,34 +84,42 @@ def read_metadata(data_dir: Path, fold_column: str = "") -> Metadata:
     """
     if not data_dir.is_dir():
         raise InputNotFoundError(data_dir, "no such folder", "name the data's folder with --data")
-    table = _find_table(data_dir)
-    rows = _read_rows(table, (*_NEEDED, *([fold_column] if fold_column else [])))
-    rows, duplicates = _without_duplicates(table, rows)
+    table = find_table(data_dir)
+    rows = read_rows(table, (*_NEEDED, *([fold_column] if fold_column else [])))
+    rows, repeats = without_repeats(table, rows)
     species = _read_species(data_dir / "taxonomy.csv", rows)
     labels = frozenset(one.label for one in species)
     _check_known(table, rows, labels)
     listed = [_clip(row, _audio_folder(data_dir), fold_column) for row in rows]
     clips, silent = _with_sound(data_dir, listed)
-    clips, foreign = _known_secondary(clips, labels)
-    return Metadata(tuple(clips), species, (*duplicates, *silent, *foreign))
+    clips, foreign = _known_secondary(clips, labels, "are not in the taxonomy")
+    return Metadata(tuple(clips), species, (*repeats, *silent, *foreign, *_odd_ratings(rows)))
 
 
-def parse_secondary(text: str) -> tuple[str, ...]:
-    """``"['a', 'b']"`` -> ("a", "b"): parsed as a literal, never evaluated; words between spaces also pass."""
-    text = text.strip()
-    try:
-        values = ast.literal_eval(text) if text.startswith(("[", "(")) else text.split()
-    except (ValueError, SyntaxError):
-        values = text.strip("[]()").replace(",", " ").split()
-    words = (str(value).strip().strip("'\"") for value in values)
-    return tuple(dict.fromkeys(word for word in words if word))
+def without_rare(metadata: Metadata, min_clips: int) -> Metadata:
+    """Leave out species with too few clips: their clips, their column, and their name among secondary labels.
 
+    Args:
+        metadata: what there is.
+        min_clips: a species needs as many clips that carry it as primary label. 1 leaves out none, not even species
+            without any clip: they keep their column, for labelled soundscapes may teach them.
 
-def _find_table(data_dir: Path) -> Path:
-    for name in _TABLES:
-        if (data_dir / name).is_file():
-            return data_dir / name
-    raise InputNotFoundError(data_dir, f"holds neither {' nor '.join(_TABLES)}", "name the data's folder with --data")
+    Raises:
+        ConfigError: no species has so many.
+    """
+    counts = Counter(clip.primary_label for clip in metadata.clips)
+    rare = [label for label in metadata.labels if counts[label] < min_clips]
+    if min_clips <= 1 or not rare:
+        return metadata
+    species = tuple(one for one in metadata.species if counts[one.label] >= min_clips)
+    if not species:
+        most = max(counts.values())
+        raise ConfigError("data.min_clips_per_species", f"is {min_clips}, no species has more than {most}", "lower it")
+    kept = [clip for clip in metadata.clips if counts[clip.primary_label] >= min_clips]
+    clips, foreign = _known_secondary(kept, frozenset(one.label for one in species), "have lost their column")
+    lost = len(metadata.clips) - len(kept)
+    note = f"{len(rare)} species have fewer than {min_clips} clips and are left out, with {lost} clips: {_some(rare)}"
+    return Metadata(tuple(clips), species, (*metadata.notes, note, *foreign))
 
 
 def _audio_folder(data_dir: Path) -> Path:
@@ -105,61 +129,31 @@ def _audio_folder(data_dir: Path) -> Path:
     return folders[0]
 
 
-def _read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """A table's rows, every cell as text."""
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise MetadataError(path, f"is not a table ({error})") from error
-    missing = [name for name in needed if name not in frame.columns]
-    if missing:
-        raise MetadataError(path, f"lacks the column {', '.join(missing)}; found are {', '.join(frame.columns)}")
-    if frame.empty:
-        raise MetadataError(path, "has no rows")
-    rows: list[Any] = frame.to_dict("records")
-    return rows
-
-
-def _without_duplicates(path: Path, rows: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
-    """One row per filename. Rows that repeat one another are dropped, rows that contradict one another refused."""
-    first: dict[str, dict[str, str]] = {}
-    for row in rows:
-        kept = first.setdefault(row["filename"], row)
-        if kept["primary_label"] != row["primary_label"]:
-            both = f"{kept['primary_label']!r} and {row['primary_label']!r}"
-            raise MetadataError(path, f"{row['filename']} is labelled {both}", "keep one of the rows")
-    dropped = len(rows) - len(first)
-    return list(first.values()), [
-        f"{dropped} rows of {path.name} repeat a filename and are left out"
-    ] if dropped else []
-
-
-def _read_species(taxonomy: Path, rows: Iterable[dict[str, str]]) -> tuple[Species, ...]:
+def _read_species(taxonomy: Path, rows: Iterable[Row]) -> tuple[Species, ...]:
     """The species in column order; without a taxonomy, the labels sorted."""
     if not taxonomy.is_file():
         labels = check_labels(sorted({row["primary_label"] for row in rows}), "train.csv")
         return tuple(Species(label) for label in labels)
-    table = _read_rows(taxonomy, ["primary_label"])
+    table = read_rows(taxonomy, ["primary_label"])
     check_labels((row["primary_label"] for row in table), str(taxonomy))
     names = ("scientific_name", "common_name", "class_name")
     return tuple(Species(row["primary_label"], *(row.get(name, "") for name in names)) for row in table)
 
 
-def _check_known(path: Path, rows: Iterable[dict[str, str]], labels: frozenset[str]) -> None:
+def _check_known(path: Path, rows: Iterable[Row], labels: frozenset[str]) -> None:
     unknown = sorted({row["primary_label"] for row in rows} - labels)
     if unknown:
         raise LabelError(path, f"primary_label {_some(unknown)} not in taxonomy.csv", "add the species there")
 
 
-def _clip(row: dict[str, str], folder: Path, fold_column: str) -> Clip:
+def _clip(row: Row, folder: Path, fold_column: str) -> Clip:
     label = row["primary_label"]
     path = folder / row["filename"]
     # The first years list the bare file name and keep it in a folder named like the label.
     if not path.exists() and (folder / label / row["filename"]).exists():
         path = folder / label / row["filename"]
     author = row.get("author", "").strip()
+    group, url = row.get("group", "").strip(), row.get("url", "").strip()
     secondary = tuple(other for other in parse_secondary(row.get("secondary_labels", "")) if other != label)
     return Clip(
         filename=row["filename"],
@@ -167,9 +161,32 @@ def _clip(row: dict[str, str], folder: Path, fold_column: str) -> Clip:
         primary_label=label,
         secondary_labels=secondary,
         author="" if author.lower() in _NOBODY else author,
-        group=row.get("group", "").strip(),
+        group=group,
         given_fold=row.get(fold_column, "").strip() if fold_column else "",
+        rating=_rating(row),
+        url=url,
+        collection=row.get("collection", "").strip(),
+        site=parse_site(row.get("latitude", ""), row.get("longitude", "")),
+        recording=group or url,
     )
+
+
+def _rating(row: Row) -> float | None:
+    try:
+        return parse_rating(row.get("rating", ""))
+    except ValueError:
+        return None
+
+
+def _odd_ratings(rows: Iterable[Row]) -> list[str]:
+    """A line on ratings that are none; their clips count as unrated."""
+    odd = []
+    for row in rows:
+        try:
+            parse_rating(row.get("rating", ""))
+        except ValueError:
+            odd.append(f"{row['rating']} of {row['filename']}")
+    return [f"{len(odd)} ratings are no number from 0 to 5 and count as unrated: {_some(odd)}"] if odd else []
 
 
 def _with_sound(data_dir: Path, listed: Sequence[Clip]) -> tuple[list[Clip], list[str]]:
@@ -202,14 +219,14 @@ def _duration_seconds(clip: Clip) -> float | str | None:
     return seconds if seconds > 0 else f"{clip.filename} (holds no sound)"
 
 
-def _known_secondary(clips: Iterable[Clip], labels: frozenset[str]) -> tuple[list[Clip], list[str]]:
+def _known_secondary(clips: Iterable[Clip], labels: frozenset[str], why: str) -> tuple[list[Clip], list[str]]:
     """Secondary labels outside the taxonomy are common in the real tables and have no column: they are dropped."""
     foreign: set[str] = set()
     kept: list[Clip] = []
     for clip in clips:
         foreign.update(set(clip.secondary_labels) - labels)
         kept.append(clip._replace(secondary_labels=tuple(one for one in clip.secondary_labels if one in labels)))
-    line = f"{len(foreign)} secondary labels are not in the taxonomy and left out: {_some(sorted(foreign))}"
+    line = f"{len(foreign)} secondary labels {why} and are left out: {_some(sorted(foreign))}"
     return kept, [line] if foreign else []
 
 

@@ -5,8 +5,8 @@ import pytest
 from making import write_sound
 from tiny_clips import LABELS, RATE, write_clips, write_table
 
-from birdinfer.errors import InputNotFoundError, LabelError, MetadataError
-from birdinfer.training.metadata import parse_secondary, read_metadata
+from birdinfer.errors import ConfigError, InputNotFoundError, LabelError, MetadataError
+from birdinfer.training.metadata import read_metadata, without_rare
 
 
 @pytest.fixture
@@ -63,6 +63,69 @@ class TestReadMetadata:
         assert read_metadata(data).clips[0].author == ""
 
 
+class TestColumns:
+    def read_one(self, data, **cells):
+        write_train(data, [["0012", "0012/XC1.wav", *cells.values()]], ("primary_label", "filename", *cells))
+        return read_metadata(data).clips[0]
+
+    def test_columns_that_a_year_lacks_are_empty(self, data):
+        clip = read_metadata(data).clips[0]
+        assert (clip.rating, clip.url, clip.collection, clip.site, clip.recording) == (None, "", "", "", "")
+
+    def test_rating_url_collection_and_site(self, data):
+        clip = self.read_one(
+            data, rating="4.5", url="https://xeno-canto.org/1", collection="XC", latitude="54.1199", longitude="-0.5445"
+        )
+        assert (clip.rating, clip.collection, clip.site) == (4.5, "XC", "54.12,-0.54")
+        assert clip.recording == clip.url == "https://xeno-canto.org/1"
+
+    def test_a_recording_is_the_group_before_the_url(self, data):
+        clip = self.read_one(data, url="https://xeno-canto.org/1", group=" XC1 ")
+        assert clip.recording == clip.group == "XC1"
+
+    def test_a_rating_that_is_none_is_told_and_counts_as_unrated(self, data):
+        rows = [["0012", f"0012/XC{index}.wav", rating] for index, rating in enumerate(("A", "7"))]
+        write_train(data, rows, ("primary_label", "filename", "rating"))
+        metadata = read_metadata(data)
+        assert [clip.rating for clip in metadata.clips] == [None, None]
+        line = "2 ratings are no number from 0 to 5 and count as unrated: A of 0012/XC0.wav, 7 of 0012/XC1.wav"
+        assert metadata.notes == (line,)
+
+
+class TestWithoutRare:
+    @pytest.fixture
+    def uneven(self, data):
+        """Two clips of comcuc, one of 0012, none of the others."""
+        rows = [
+            ["comcuc", "comcuc/XC0.wav", "['0012', '1161364']"],
+            ["comcuc", "comcuc/XC1.wav", "[]"],
+            ["0012", "0012/XC0.wav", "['comcuc']"],
+        ]
+        write_train(data, rows, ("primary_label", "filename", "secondary_labels"))
+        return read_metadata(data)
+
+    def test_rare_species_lose_clips_column_and_mention(self, uneven):
+        metadata = without_rare(uneven, 2)
+        assert metadata.labels == ("comcuc",)
+        assert [clip.filename for clip in metadata.clips] == ["comcuc/XC0.wav", "comcuc/XC1.wav"]
+        assert metadata.clips[0].secondary_labels == ()
+        assert metadata.notes == (
+            "3 species have fewer than 2 clips and are left out, with 1 clips: 0012, 1161364, 47158son16",
+            "2 secondary labels have lost their column and are left out: 0012, 1161364",
+        )
+
+    def test_one_leaves_out_none_not_even_species_without_clips(self, uneven):
+        assert without_rare(uneven, 1) == uneven
+
+    def test_enough_everywhere(self, clips_dir):
+        metadata = read_metadata(clips_dir)
+        assert without_rare(metadata, 6) == metadata
+
+    def test_nothing_would_be_left(self, uneven):
+        with pytest.raises(ConfigError, match="is 3, no species has more than 2 - lower it"):
+            without_rare(uneven, 3)
+
+
 class TestWhatIsLeftOut:
     def test_pitfall_13_repeated_rows(self, data):
         """Pitfall 13: duplicates."""
@@ -99,7 +162,7 @@ class TestWhatIsLeftOut:
         write_train(data, [["0012", "0012/XC1.wav", "['martian', 'comcuc', '0012']"]], header)
         metadata = read_metadata(data)
         assert metadata.clips[0].secondary_labels == ("comcuc",)
-        assert "1 secondary labels are not in the taxonomy and left out: martian" in metadata.notes[0]
+        assert "1 secondary labels are not in the taxonomy and are left out: martian" in metadata.notes[0]
 
 
 class TestWhatIsRefused:
@@ -156,23 +219,3 @@ class TestWhatIsRefused:
         write_train(data, [["0012", "0012/gone.ogg"]])
         with pytest.raises(InputNotFoundError, match="none of 1 listed sound files"):
             read_metadata(data)
-
-
-@pytest.mark.parametrize(
-    ("text", "labels"),
-    [
-        ("['a', 'b']", ("a", "b")),
-        ("['']", ()),
-        ("[]", ()),
-        ("", ()),
-        ("('a',)", ("a",)),
-        ("[1161364, '0012']", ("1161364", "0012")),
-        ("a b a", ("a", "b")),
-        ("[a, b]", ("a", "b")),
-        ("['a'", ("a",)),
-        ("__import__('os').getcwd()", ("__import__('os').getcwd()",)),
-        ("[__import__('os').getcwd()]", ("__import__('os').getcwd",)),
-    ],
-)
-def test_secondary_labels_are_parsed_never_evaluated(text, labels):
-    assert parse_secondary(text) == labels
