@@ -1,77 +1,73 @@
-"""Clips -> folds: which clips validate which model.
+"""Clips and the recipe's section ``data`` -> a fold per clip: which clips validate which model.
 
-In: clips with label, group and author. Out: one fold per clip, 0 to n_folds - 1, or -1 for a clip that is always in
-training. Three laws hold: recordings of one group or one author are never on both sides; each species is in the
-training of every fold; the same clips and seed give the same folds.
+Out: 0 to n_folds - 1, ``ALWAYS_TRAINING`` or ``TEST``. Four laws hold for folds that are laid here: what belongs
+together (see ``fold_laws``) is never on both sides; each species that is not in the test alone is in the training of
+every fold; the same clips and seed give the same folds, in whatever order the table lists them; and where every clip
+stands for itself, folds differ by at most one clip, of each species and in all (see ``fold_allocation``).
 """
 
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from birdinfer.errors import ConfigError
+from birdinfer.training.fold_allocation import OUTSIDE, Content, allocate
+from birdinfer.training.fold_laws import ALWAYS_TRAINING, TEST, DuplicateSets, connected, leaks
+from birdinfer.training.folds_file import read_folds
 from birdinfer.training.metadata import Clip
+from birdinfer.training.recipe_data import DataConfig
 
-ALWAYS_TRAINING = -1
+__all__ = ["ALWAYS_TRAINING", "TEST", "given_folds", "lay_folds", "leaks", "validated_folds"]
+
+_TEST_DRAW, _FOLD_DRAW = 201, 202
+"""First element of a generator's seed: the test stays the same when the folds' number changes."""
 
 
-def assign_folds(clips: Sequence[Clip], n_folds: int, seed: int) -> list[int]:
-    """Lay folds, stratified by primary label.
+def lay_folds(clips: Sequence[Clip], config: DataConfig, seed: int, duplicate_sets: DuplicateSets = ()) -> list[int]:
+    """Say of each clip when it validates.
 
     Args:
-        clips: at least one per fold that shares neither group nor author with the others.
-        n_folds: how many, >= 2.
-        seed: another seed, other folds.
+        clips: of different file names.
+        config: a column, a file, a share or a number of folds; what belongs together; what is tested.
+        seed: another seed, other folds; plays no part in folds that a column or a file gives.
+        duplicate_sets: indices of clips that sound alike and are kept on one side.
 
     Returns:
-        Fold per clip, 0 to n_folds - 1; -1 where a species would have lost all its training clips.
+        Fold per clip: from 0; ``ALWAYS_TRAINING`` where a species would have lost all its training clips; ``TEST``.
 
     Raises:
-        ConfigError: there are too few independent recordings for so many folds.
+        ConfigError: there are too few independent recordings for so many folds or so small a share.
+        InputNotFoundError: there is no ``folds_file``.
+        MetadataError: it cannot be used for these clips.
     """
-    components = connected(clips)
-    n_components = len(set(components))
-    if n_components < n_folds:
-        raise ConfigError(
-            "data.n_folds", f"is {n_folds}, only {n_components} sets of recordings share no group or author", "lower it"
-        )
-    folds = _stratified(clips, components, n_folds, seed)
-    _keep_every_species_in_training(clips, components, folds)
-    if set(folds) - {ALWAYS_TRAINING} != set(range(n_folds)):
-        raise ConfigError("data.n_folds", f"is {n_folds}, a fold would have no clips to validate on", "lower it")
+    pieces = _pieces(clips, config, duplicate_sets)
+    folds = _given(clips, config)
+    is_given = bool(config.fold_column or config.folds_file)
+    if config.test_share and TEST not in folds:
+        _draw_test(pieces, folds, config, seed)
+    if config.all_data:
+        return [TEST if fold == TEST else ALWAYS_TRAINING for fold in folds]
+    if not is_given:
+        _draw_folds(pieces, folds, config, seed)
+    if config.complete_fold0:
+        _complete_fold0(clips, pieces, folds)
+    _check_filled(folds, config)
     return folds
 
 
-def connected(clips: Sequence[Clip]) -> list[int]:
-    """Which clips hang together, directly or through others, by group or by author (union-find).
-
-    Returns:
-        Component per clip, numbered from 0 in order of appearance. An empty group or author connects nothing.
-    """
-    parent = list(range(len(clips)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]  # halve the path, so that later walks are short
-            index = parent[index]
-        return index
-
-    first: dict[tuple[str, str], int] = {}
-    for index, clip in enumerate(clips):
-        for link in (("group", clip.group), ("author", clip.author)):
-            if link[1]:
-                parent[root(index)] = root(first.setdefault(link, index))
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(root(index), len(numbers)) for index in range(len(clips))]
+def validated_folds(folds: Sequence[int]) -> tuple[int, ...]:
+    """The folds that have clips to validate on, ascending: all of a run, only 0 of a split, none with ``all_data``."""
+    return tuple(sorted(set(folds) - {ALWAYS_TRAINING, TEST}))
 
 
 def given_folds(clips: Sequence[Clip], n_folds: int, column: str) -> list[int]:
     """Folds as a column of train.csv has them.
 
     Args:
-        clips: their ``given_fold`` holds the column; empty and -1 mean always in training.
+        clips: their ``given_fold`` holds the column; empty and -1 mean always in training, -2 the test.
         n_folds: how many the recipe expects.
         column: the column's name, for messages.
 
@@ -81,69 +77,108 @@ def given_folds(clips: Sequence[Clip], n_folds: int, column: str) -> list[int]:
     Raises:
         ConfigError: the column holds another number of folds.
     """
-    values = {clip.given_fold for clip in clips} - {"", str(ALWAYS_TRAINING)}
+    values = {clip.given_fold for clip in clips} - {"", str(ALWAYS_TRAINING), str(TEST)}
     ordered = sorted(values, key=int) if all(value.isdecimal() for value in values) else sorted(values)
     if len(ordered) != n_folds:
         raise ConfigError(
             "data.n_folds", f"is {n_folds}, column {column} holds {len(ordered)} folds", f"set it to {len(ordered)}"
         )
-    number = {value: fold for fold, value in enumerate(ordered)}
+    number = {value: fold for fold, value in enumerate(ordered)} | {str(TEST): TEST}
     return [number.get(clip.given_fold, ALWAYS_TRAINING) for clip in clips]
 
 
-def leaks(clips: Sequence[Clip], folds: Sequence[int]) -> list[str]:
-    """What breaks the laws in folds that were given: one line per kind of breach, none if all is well."""
-    notes = []
-    for kind in ("group", "author"):
-        at: dict[str, set[int]] = defaultdict(set)
-        for clip, fold in zip(clips, folds, strict=True):
-            at[getattr(clip, kind)].add(fold)
-        split = sorted(name for name, where in at.items() if name and len(where) > 1)
-        if split:
-            notes.append(
-                f"{len(split)} {kind}s are in training and validation of a fold, first {split[0]!r}: scores flatter"
-            )
-    lost = sorted(label for label, where in _folds_of_labels(clips, folds).items() if len(where) == 1 and where != {-1})
-    if lost:
-        notes.append(f"{len(lost)} species have no training clip in one fold, first {lost[0]!r}")
-    return notes
+class _Piece(NamedTuple):
+    """Clips that no split tears apart."""
+
+    members: list[int]
+    content: Content
 
 
-def _stratified(clips: Sequence[Clip], components: Sequence[int], n_folds: int, seed: int) -> list[int]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    labels = np.array([clip.primary_label for clip in clips])
-    # scikit-learn refuses when every species has fewer clips than folds; then only sizes can be balanced.
-    if max(Counter(labels.tolist()).values()) < n_folds:
-        labels = np.zeros(len(clips), int)
-    folds = [0] * len(clips)
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # "The least populated class has only 1 member": the long tail is expected, and cared for below.
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        for fold, (_, held_out) in enumerate(splitter.split(labels, labels, components)):
-            for index in held_out:
-                folds[index] = fold
-    return folds
+def _pieces(clips: Sequence[Clip], config: DataConfig, duplicate_sets: DuplicateSets) -> list[_Piece]:
+    """In an order of their own (by file name), so that the table's order does not matter."""
+    components = connected(clips, config.group_by, duplicate_sets)
+    members: dict[int, list[int]] = defaultdict(list)
+    for index in sorted(range(len(clips)), key=lambda index: clips[index].filename):
+        members[components[index]].append(index)
+    return [
+        _Piece(mine, dict(sorted(Counter(clips[index].primary_label for index in mine).items())))
+        for mine in members.values()
+    ]
 
 
-def _keep_every_species_in_training(clips: Sequence[Clip], components: Sequence[int], folds: list[int]) -> None:
-    """Where one fold holds all clips of a species, take one whole component of it out of validation, the smallest."""
-    size = Counter(components)
-    members, of_label = defaultdict(list), defaultdict(list)
-    for index, (clip, component) in enumerate(zip(clips, components, strict=True)):
-        members[component].append(index)
-        of_label[clip.primary_label].append(index)
-    for _, mine in sorted(of_label.items()):
-        where = {folds[index] for index in mine}
-        if len(where) == 1 and where != {ALWAYS_TRAINING}:
-            smallest = min((components[index] for index in mine), key=lambda one: (size[one], one))
-            for index in members[smallest]:
-                folds[index] = ALWAYS_TRAINING
+def _given(clips: Sequence[Clip], config: DataConfig) -> list[int]:
+    """Folds of a column or a file; without either, all in training."""
+    if config.fold_column:
+        return given_folds(clips, config.n_folds, config.fold_column)
+    if config.folds_file:
+        return read_folds(Path(config.folds_file), clips)
+    return [ALWAYS_TRAINING] * len(clips)
 
 
-def _folds_of_labels(clips: Sequence[Clip], folds: Sequence[int]) -> dict[str, set[int]]:
-    where: dict[str, set[int]] = defaultdict(set)
-    for clip, fold in zip(clips, folds, strict=True):
-        where[clip.primary_label].add(fold)
-    return where
+def _draw_test(pieces: Sequence[_Piece], folds: list[int], config: DataConfig, seed: int) -> None:
+    rng = np.random.default_rng((_TEST_DRAW, seed))
+    bins = allocate([piece.content for piece in pieces], [config.test_share], rng)
+    for piece, where in zip(pieces, bins, strict=True):
+        if where != OUTSIDE:
+            _move(piece, folds, TEST)
+    if TEST not in folds:
+        raise ConfigError("data.test_share", f"is {config.test_share:g}, no clips can be spared for it", "raise it")
+
+
+def _draw_folds(pieces: Sequence[_Piece], folds: list[int], config: DataConfig, seed: int) -> None:
+    """Folds, or one split, of all that is not in the test."""
+    shares = [1 / config.n_folds] * config.n_folds
+    if config.val_share:
+        shares = [config.val_share / (1 - config.test_share)]  # both are shares of all clips
+    left = [piece for piece in pieces if folds[piece.members[0]] != TEST]
+    if len(left) < len(shares):
+        kinds = " or ".join(config.group_by) or "file"
+        why = f"is {config.n_folds}, only {len(left)} sets of recordings share no {kinds}"
+        raise ConfigError("data.n_folds", why, "lower it")
+    rng = np.random.default_rng((_FOLD_DRAW, seed))
+    bins = allocate([piece.content for piece in left], shares, rng)
+    for piece, where in zip(left, bins, strict=True):
+        _move(piece, folds, ALWAYS_TRAINING if where == OUTSIDE else where)
+
+
+def _complete_fold0(clips: Sequence[Clip], pieces: Sequence[_Piece], folds: list[int]) -> None:
+    """Move the smallest piece that can be spared into fold 0, for each species that it lacks, rare ones first."""
+    pieces_of: dict[str, list[_Piece]] = defaultdict(list)
+    for piece in pieces:
+        for label in piece.content:
+            pieces_of[label].append(piece)
+
+    def folds_of(label: str, piece: _Piece) -> set[int]:
+        return {folds[index] for index in piece.members if clips[index].primary_label == label}
+
+    def can_be_spared(piece: _Piece) -> bool:
+        return TEST not in {folds[index] for index in piece.members} and all(
+            any(folds_of(label, other) - {0, TEST} for other in pieces_of[label] if other is not piece)
+            for label in piece.content
+        )
+
+    for label in sorted(pieces_of, key=lambda label: (len(pieces_of[label]), label)):
+        if any(0 in folds_of(label, piece) for piece in pieces_of[label]):
+            continue
+        spared = [piece for piece in pieces_of[label] if can_be_spared(piece)]
+        if spared:
+            _move(min(spared, key=lambda piece: len(piece.members)), folds, 0)
+
+
+def _move(piece: _Piece, folds: list[int], fold: int) -> None:
+    for index in piece.members:
+        folds[index] = fold
+
+
+def _check_filled(folds: Sequence[int], config: DataConfig) -> None:
+    """Each fold needs clips to validate on; a file may hold one split, too."""
+    filled = validated_folds(folds)
+    if config.val_share and filled != (0,):
+        raise ConfigError("data.val_share", f"is {config.val_share:g}, no clips can be spared for it", "raise it")
+    is_split = filled == (0,) and (config.val_share or config.folds_file)
+    if is_split or filled == tuple(range(config.n_folds)):
+        return
+    if config.folds_file:
+        what = f"is {config.n_folds}, {config.folds_file} holds the folds {', '.join(map(str, filled)) or 'none'}"
+        raise ConfigError("data.n_folds", what, "set it as the file's run had it")
+    raise ConfigError("data.n_folds", f"is {config.n_folds}, a fold would have no clips to validate on", "lower it")
