@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from birdinfer.audio import read_segment
-from birdinfer.config import FrontEndConfig, Hearing, TimelineConfig, WindowConfig
+from birdinfer.config import Hearing, TimelineConfig, WindowConfig
 from birdinfer.errors import AudioError, ConfigError
 
 Float32 = npt.NDArray[np.float32]
@@ -133,28 +133,61 @@ def end_seconds(n_windows: int, config: WindowConfig) -> list[int]:
     return [round((index + 1) * config.window_seconds) for index in range(n_windows)]
 
 
-def read_window(path: Path, start_seconds: float, config: FrontEndConfig) -> Float32:
-    """One window of a file with its margins, without decoding what lies before: what training hears.
+class Samples(Protocol):
+    """A waveform that can be cut: an array, or what decodes a stretch when it is asked for."""
+
+    def __getitem__(self, stretch: slice, /) -> Float32: ...
+
+
+def window_of(samples: Samples, start_sample: int, hearing: Hearing, name: str | Path = "waveform") -> Float32:
+    """One window of a file's sound with its margins, cut out as one stretch: what training hears.
 
     Args:
-        path: the sound file.
-        start_seconds: the window's beginning, >= 0; taken as 0 where it is less than a margin away from it.
-        config: window length and margins.
+        samples: all of the sound, at the rate of ``hearing``; a slice may be shorter where it ends.
+        start_sample: the window's first sample, >= 0.
+        hearing: window length and margins.
+        name: what an error calls the sound.
 
     Returns:
-        ``margin_samples``, one window, ``margin_samples``; the same samples that :func:`cut_runs` would give there to
-        windows without context.
+        ``margin_samples``, one window, ``margin_samples``: the same samples that :func:`cut_runs` would give there to
+        windows without context. A view where all of it is true sound.
 
     Raises:
+        AudioError: the sound ends before the window begins.
+    """
+    margin, length = hearing.margin_samples, hearing.window_samples
+    left = min(start_sample, margin)
+    held = samples[start_sample - left : start_sample + length + margin]
+    if len(held) <= left:
+        raise AudioError(name, f"holds no sound at {start_sample / hearing.audio.sample_rate:.1f} s")
+    held = np.pad(held, (0, left + length - len(held))) if len(held) < left + length else held
+    missing = (margin - left, left + length + margin - len(held))
+    return np.pad(held, missing, mode="reflect") if any(missing) else held
+
+
+@dataclass(frozen=True, slots=True)
+class _FileSamples:
+    """A file as :class:`Samples`; nothing before a stretch is decoded."""
+
+    path: Path
+    sample_rate: int
+    end: float
+    """Sample at which the file is taken to end, if not before."""
+
+    def __getitem__(self, stretch: slice, /) -> Float32:
+        count = max(0, round(min(stretch.stop, self.end) - stretch.start))
+        return read_segment(self.path, stretch.start / self.sample_rate, count, self.sample_rate)
+
+
+def read_window(path: Path, start_seconds: float, hearing: Hearing, end_seconds: float = math.inf) -> Float32:
+    """As :func:`window_of`, out of a sound file that is taken to end at ``end_seconds``.
+
+    Raises:
+        InputNotFoundError: there is no such file.
         AudioError: the file cannot be decoded, or holds no sound there.
     """
-    margin, rate = config.margin_samples, config.audio.sample_rate
-    begin = round(start_seconds * rate)
-    left = margin if begin >= margin else 0
-    samples = read_segment(path, (begin - left) / rate if left else 0.0, left + config.window_samples + margin, rate)
-    if len(samples) <= left:
-        raise AudioError(path, f"holds no sound at {start_seconds:.1f} s")
-    return _with_margins(samples, left, config.window_samples, margin)
+    rate = hearing.audio.sample_rate
+    return window_of(_FileSamples(path, rate, end_seconds * rate), round(start_seconds * rate), hearing, path)
 
 
 class RunCutter:
@@ -247,7 +280,7 @@ class RunCutter:
         return run
 
 
-def cut_runs(blocks: Iterable[Float32], n_windows: int, placement: Placement | FrontEndConfig) -> Iterator[WindowRun]:
+def cut_runs(blocks: Iterable[Float32], n_windows: int, placement: Placement) -> Iterator[WindowRun]:
     """Cut a waveform into runs of windows.
 
     A window's context and margins are the file's own neighbouring sound; only beyond the file's two ends are they
@@ -257,13 +290,11 @@ def cut_runs(blocks: Iterable[Float32], n_windows: int, placement: Placement | F
     Args:
         blocks: the waveform [samples], block by block.
         n_windows: the most windows in a run.
-        placement: where the windows lie; a front end alone means side by side, a row each.
+        placement: where the windows lie.
 
     Yields:
         Runs in order; every window of the file is in exactly one.
     """
-    if isinstance(placement, FrontEndConfig):
-        placement = place(placement, TimelineConfig(), placement.window)
     cutter = RunCutter(placement, n_windows)
     for block in blocks:
         yield from cutter.push(block)
@@ -274,19 +305,3 @@ def _reflected(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int6
     """Where sound beyond the ends of ``length`` >= 2 samples is found within them: -1 -> 1, length -> length - 2."""
     within = index % (2 * length - 2)
     return np.minimum(within, 2 * length - 2 - within)
-
-
-def _with_margins(held: Float32, left: int, length: int, margin: int) -> Float32:
-    """``margin``, ``length``, ``margin`` samples; a view where all of it is true sound.
-
-    Args:
-        held: ``left`` samples of margin, then the windows and what follows them, as far as there is sound.
-        left: ``margin``, or 0 at a file's beginning.
-        length: samples of the windows.
-        margin: samples wanted on either side.
-    """
-    known = held[: left + length + margin]
-    if len(known) < left + length:
-        known = np.pad(known, (0, left + length - len(known)))
-    missing = (margin - left, left + length + margin - len(known))
-    return np.pad(known, missing, mode="reflect") if any(missing) else known

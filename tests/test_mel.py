@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from making import tone
 
 from birdinfer import mel
-from birdinfer.config import FrontEndConfig, MelConfig, WindowConfig
-from birdinfer.windows import cut_runs
+from birdinfer.config import FrontEndConfig, MelConfig, TimelineConfig, WindowConfig
+from birdinfer.windows import cut_runs, place
 
 RATE = 32_000
 CONFIGS = [
@@ -80,7 +80,7 @@ def front_end(request, monkeypatch):
 @pytest.mark.parametrize("normalisation", ["zscore", "minmax", "none"])
 def test_slicing_one_spectrogram_equals_each_window_alone(hop_length, normalisation, front_end):
     config = FrontEndConfig(mel=MelConfig(hop_length=hop_length, normalisation=normalisation))
-    (run,) = cut_runs([tone(20.0)], 12, config)
+    (run,) = cut_runs([tone(20.0)], 12, place(config, TimelineConfig(), config.window))
     together = mel.windows_to_input(run.samples, 4, config)
     assert together.shape == (4, 1, 128, config.frames_per_window)
     assert together.flags.c_contiguous

@@ -8,7 +8,7 @@ from making import SAMPLE_RATE, tone, write_sound
 
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, TimelineConfig, WaveformConfig, WindowConfig
 from birdinfer.errors import AudioError, ConfigError
-from birdinfer.windows import RunCutter, count_windows, cut_runs, end_seconds, place, read_window
+from birdinfer.windows import RunCutter, count_windows, cut_runs, end_seconds, place, read_window, window_of
 
 SMALL = FrontEndConfig(
     AudioConfig(1_000), WindowConfig(1.0, 0.1), MelConfig(n_fft=64, hop_length=50, n_mels=8, f_max_hz=500)
@@ -100,6 +100,44 @@ def test_a_window_past_the_end_is_refused(tmp_path):
     write_sound(tmp_path / "a.wav", tone(1.0), SAMPLE_RATE)
     with pytest.raises(AudioError, match=r"holds no sound at 3\.0 s"):
         read_window(tmp_path / "a.wav", 3.0, FrontEndConfig())
+
+
+HEARINGS = [SMALL, WaveformConfig(SMALL.audio, SMALL.window)]
+
+
+@pytest.mark.parametrize("hearing", HEARINGS)
+@given(n_samples=st.integers(1, 4_000), window=st.integers(0, 3))
+def test_sound_in_memory_is_cut_as_prediction_cuts_it(hearing, n_samples, window):
+    wave = np.arange(1, n_samples + 1, dtype=np.float32)
+    runs = list(cut_runs([wave], 1, place(hearing, TimelineConfig(), hearing.window)))
+    window = min(window, len(runs) - 1)
+    assert np.array_equal(window_of(wave, window * 1_000, hearing), runs[window].samples)
+
+
+@pytest.mark.parametrize("hearing", HEARINGS)
+def test_a_file_and_its_sound_in_memory_give_the_same_windows(tmp_path, hearing):
+    wave = tone(2.51, 1_000)
+    write_sound(tmp_path / "a.wav", wave, 1_000, subtype="FLOAT")
+    for start in (0, 1, 31, 32, 33, 700, 1_500, 1_510, 1_511, 2_000, 2_509):
+        read = read_window(tmp_path / "a.wav", start / 1_000, hearing)
+        assert len(read) == 1_000 + 2 * hearing.margin_samples
+        assert np.array_equal(read, window_of(wave, start, hearing)), start
+
+
+@pytest.mark.parametrize("end", [1, 40, 900, 1_020, 1_700, 9_000])
+def test_a_file_can_be_taken_to_end_early(tmp_path, end):
+    wave = tone(2.5, 1_000)
+    write_sound(tmp_path / "a.wav", wave, 1_000, subtype="FLOAT")
+    for start in range(0, min(end, len(wave)), 317):
+        read = read_window(tmp_path / "a.wav", start / 1_000, SMALL, end_seconds=end / 1_000)
+        assert np.array_equal(read, window_of(wave[:end], start, SMALL))
+    with pytest.raises(AudioError, match="holds no sound"):
+        read_window(tmp_path / "a.wav", end / 1_000, SMALL, end_seconds=end / 1_000)
+
+
+def test_sound_in_memory_that_ends_before_the_window_is_refused():
+    with pytest.raises(AudioError, match=r"^XC1: holds no sound at 2\.0 s$"):
+        window_of(np.ones(2_000, np.float32), 2_000, SMALL, "XC1")
 
 
 @pytest.mark.parametrize(
@@ -204,12 +242,6 @@ def test_a_tail_too_short_for_a_row_is_context():
     end = 32 + 2_500 + 5_000
     assert np.array_equal(run.samples[end : end + 50], wave[-50:])
     assert np.array_equal(run.samples[end + 50 : end + 100], wave[-2:-52:-1])
-
-
-def test_a_front_end_alone_means_side_by_side():
-    wave = tone(3.3, 1_000)
-    by_config, by_placement = cut_runs([wave], 9, SMALL), cut_runs([wave], 9, SIDE_BY_SIDE)
-    assert np.array_equal(next(by_config).samples, next(by_placement).samples)
 
 
 @pytest.mark.parametrize(("window_seconds", "stride_seconds"), [(5, 5), (5, 2.5), (20, 5), (20, 20)])
