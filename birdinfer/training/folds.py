@@ -16,7 +16,7 @@ import numpy as np
 from birdinfer.errors import ConfigError
 from birdinfer.training.fold_allocation import OUTSIDE, Content, allocate
 from birdinfer.training.fold_laws import ALWAYS_TRAINING, TEST, DuplicateSets, connected, leaks
-from birdinfer.training.folds_file import read_folds
+from birdinfer.training.folds_file import LEFT_OUT, read_folds
 from birdinfer.training.metadata import Clip
 from birdinfer.training.recipe_data import DataConfig
 
@@ -36,20 +36,21 @@ def lay_folds(clips: Sequence[Clip], config: DataConfig, seed: int, duplicate_se
         duplicate_sets: indices of clips that sound alike and are kept on one side.
 
     Returns:
-        Fold per clip: from 0; ``ALWAYS_TRAINING`` where a species would have lost all its training clips; ``TEST``.
+        Fold per clip: from 0; ``ALWAYS_TRAINING`` where a species would have lost all its training clips; ``TEST``;
+        ``LEFT_OUT`` where the ``folds_file`` says so, and nowhere else.
 
     Raises:
         ConfigError: there are too few independent recordings for so many folds or so small a share.
         InputNotFoundError: there is no ``folds_file``.
         MetadataError: it cannot be used for these clips.
     """
-    pieces = _pieces(clips, config, duplicate_sets)
     folds = _given(clips, config)
+    pieces = _pieces(clips, connected(clips, config.group_by, duplicate_sets), folds)
     is_given = bool(config.fold_column or config.folds_file)
     if config.test_share and TEST not in folds:
         _draw_test(pieces, folds, config, seed)
     if config.all_data:
-        return [TEST if fold == TEST else ALWAYS_TRAINING for fold in folds]
+        return [fold if fold in {TEST, LEFT_OUT} else ALWAYS_TRAINING for fold in folds]
     if not is_given:
         _draw_folds(pieces, folds, config, seed)
     if config.complete_fold0:
@@ -60,7 +61,7 @@ def lay_folds(clips: Sequence[Clip], config: DataConfig, seed: int, duplicate_se
 
 def validated_folds(folds: Sequence[int]) -> tuple[int, ...]:
     """The folds that have clips to validate on, ascending: all of a run, only 0 of a split, none with ``all_data``."""
-    return tuple(sorted(set(folds) - {ALWAYS_TRAINING, TEST}))
+    return tuple(sorted({fold for fold in folds if fold >= 0}))
 
 
 def given_folds(clips: Sequence[Clip], n_folds: int, column: str) -> list[int]:
@@ -94,12 +95,12 @@ class _Piece(NamedTuple):
     content: Content
 
 
-def _pieces(clips: Sequence[Clip], config: DataConfig, duplicate_sets: DuplicateSets) -> list[_Piece]:
+def _pieces(clips: Sequence[Clip], components: Sequence[int], folds: Sequence[int]) -> list[_Piece]:
     """In an order of their own (by file name), so that the table's order does not matter."""
-    components = connected(clips, config.group_by, duplicate_sets)
     members: dict[int, list[int]] = defaultdict(list)
     for index in sorted(range(len(clips)), key=lambda index: clips[index].filename):
-        members[components[index]].append(index)
+        if folds[index] != LEFT_OUT:
+            members[components[index]].append(index)
     return [
         _Piece(mine, dict(sorted(Counter(clips[index].primary_label for index in mine).items())))
         for mine in members.values()

@@ -1,7 +1,8 @@
 """folds.csv: a fold per clip on disk, so that a later run validates on the same clips again.
 
-Columns filename, primary_label, group, fold; the fold is a number from 0, -1 (always in training) or -2 (test). Clips
-are found again by file name: rows of clips that are gone are passed over, a clip without a row is refused.
+Columns filename, primary_label, group, fold; the fold is a number from 0, -1 (always in training), -2 (test) or -3
+(left out). Clips are found again by file name: rows of clips that are gone are passed over, a clip without a row is
+refused.
 """
 
 import csv
@@ -10,8 +11,10 @@ from pathlib import Path
 
 from birdinfer.errors import InputNotFoundError, MetadataError
 from birdinfer.files import atomic_text
-from birdinfer.training.fold_laws import TEST
 from birdinfer.training.metadata import Clip
+
+LEFT_OUT = -3
+"""The clip is in the data and not in the run: it repeats another one, or only some were chosen."""
 
 _COLUMNS = ("filename", "primary_label", "group", "fold")
 _NEEDED = ("filename", "primary_label", "fold")
@@ -24,7 +27,7 @@ def write_folds(path: Path, clips: Sequence[Clip], folds: Sequence[int]) -> None
 
     Args:
         path: where.
-        clips: all of the run, those of the test, too.
+        clips: all of the data, those of the test and those left out, too.
         folds: one per clip.
 
     Raises:
@@ -45,7 +48,7 @@ def read_folds(path: Path, clips: Sequence[Clip]) -> list[int]:
         clips: in any order, and perhaps fewer than the file names.
 
     Returns:
-        Fold per clip, from -2.
+        Fold per clip, from -3.
 
     Raises:
         InputNotFoundError: there is no such file.
@@ -105,7 +108,7 @@ def _fold(path: Path, number: int, text: str) -> int:
         fold = int(text)
     except ValueError:
         fold = _MOST_FOLDS
-    if not TEST <= fold < _MOST_FOLDS:
+    if not LEFT_OUT <= fold < _MOST_FOLDS:
         what = f"row {number} has the fold {text!r}"
-        raise MetadataError(path, what, f"allowed are 0 to {_MOST_FOLDS - 1}, -1 for training, -2 for the test")
+        raise MetadataError(path, what, f"allowed are 0 to {_MOST_FOLDS - 1}, -1, -2 and -3")
     return fold

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.folds import ALWAYS_TRAINING, TEST, given_folds, lay_folds, leaks, validated_folds
-from birdinfer.training.folds_file import write_folds
+from birdinfer.training.folds_file import LEFT_OUT, write_folds
 from birdinfer.training.metadata import Clip, read_metadata
 from birdinfer.training.recipe_data import DataConfig
 
@@ -247,6 +247,16 @@ class TestGivenFolds:
             write_folds(tmp_path / "folds.csv", clips, folds)
             later = DataConfig(n_folds=3, folds_file=str(tmp_path / "folds.csv"), test_share=earlier.test_share)
             assert lay_folds(clips, later, 0) == folds
+
+    def test_clips_that_a_file_leaves_out_stay_out(self, tmp_path):
+        clips = singles(20, 10)
+        file = str(tmp_path / "folds.csv")
+        write_folds(tmp_path / "folds.csv", clips, [index % 4 - 3 for index in range(20)] + [1] * 10)
+        for config in (
+            DataConfig(n_folds=2, folds_file=file, complete_fold0=True),
+            DataConfig(folds_file=file, all_data=True, test_share=0.3),
+        ):
+            assert side_of(lay_folds(clips, config, 0), LEFT_OUT) == {0, 4, 8, 12, 16}
 
     def test_a_file_of_another_number_of_folds_is_refused(self, tmp_path):
         clips = singles(20)

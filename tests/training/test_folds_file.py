@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from birdinfer.errors import InputNotFoundError, MetadataError, OutputError
-from birdinfer.training.folds_file import gone_clips, read_folds, write_folds
+from birdinfer.training.folds_file import LEFT_OUT, gone_clips, read_folds, write_folds
 from birdinfer.training.metadata import Clip
 
 CLIPS = [Clip(f"0012/{name}.ogg", Path("x"), "0012", group="g") for name in ("a", "b, c", "\udce4")]
@@ -19,11 +19,11 @@ def path(tmp_path):
 
 class TestRoundTrip:
     def test_what_is_written_is_read_in_any_order(self, path):
-        write_folds(path, CLIPS, [0, -1, -2])
-        assert read_folds(path, CLIPS[::-1]) == [-2, -1, 0]
+        write_folds(path, CLIPS, [0, -1, LEFT_OUT])
+        assert read_folds(path, CLIPS[::-1]) == [LEFT_OUT, -1, 0]
         assert path.read_bytes().startswith(HEADER.encode() + b"0012/a.ogg,0012,g,0\n")
 
-    @given(folds=st.lists(st.integers(-2, 49), min_size=1, max_size=9))
+    @given(folds=st.lists(st.integers(-3, 49), min_size=1, max_size=9))
     def test_any_folds(self, tmp_path_factory, folds):
         path = tmp_path_factory.mktemp("folds") / "folds.csv"
         clips = [Clip(f"{index}", Path("x"), "a") for index in range(len(folds))]
@@ -70,10 +70,10 @@ class TestWhatIsRefused:
         with pytest.raises(MetadataError, match="is not a table"):
             read_folds(path, CLIPS)
 
-    @pytest.mark.parametrize("fold", ["", "-3", "50", "1.0", "one"])
+    @pytest.mark.parametrize("fold", ["", "-4", "50", "1.0", "one"])
     def test_unknown_folds(self, path, fold):
         path.write_text(HEADER + f"0012/a.ogg,0012,g,{fold}\n")
-        with pytest.raises(MetadataError, match=f"row 2 has the fold '{fold}' - allowed are 0 to 49, -1"):
+        with pytest.raises(MetadataError, match=f"row 2 has the fold '{fold}' - allowed are 0 to 49, -1, -2 and -3"):
             read_folds(path, CLIPS[:1])
 
     def test_a_row_cut_short(self, path):
