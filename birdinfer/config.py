@@ -88,7 +88,7 @@ class TimelineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The log-mel spectrogram. ``mel.py`` is its definition."""
+    """The mel spectrogram. ``mel.py`` is its definition, ``mel_input.py`` of what becomes of it."""
 
     n_fft: int = 2048
     """Samples in one frame and its periodic Hann window."""
@@ -109,10 +109,32 @@ class MelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     floor_db: float = -100.0
     """dB of a full-scale sine, added as power before the logarithm: what is quieter fades to the floor instead of to
-    minus infinity."""
+    minus infinity. Of no effect on ``pcen``, which has an epsilon of its own."""
 
-    normalisation: Literal["zscore", "minmax", "none"] = "zscore"
-    """Per window, never per batch or file, so that no score depends on its neighbours."""
+    normalisation: Literal["zscore", "minmax", "frequency", "none"] = "zscore"
+    """Per window, never per batch or file, so that no score depends on its neighbours: to mean 0 and standard deviation
+    1; to 0 .. 1; each mel band by itself to mean 0 and standard deviation 1 over time; or left as it is."""
+
+    compression: Literal["log", "pcen"] = "log"
+    """Power becomes decibels, or per-channel energy normalisation (PCEN, Wang et al. 2017, "Trainable frontend for
+    robust and far-field keyword spotting"): each band by its own running loudness, then a root. Gain, bias, power and
+    time are Wang's; Lostanlen et al. 2019 recommend 0.8, 10, 0.25 and 0.06 s for birds outdoors."""
+
+    pcen_gain: float = 0.98
+    """Power of the running loudness that a band is divided by: 0 not at all, 1 wholly."""
+    pcen_bias: float = 2.0
+    """Added before the root: larger ones flatten what is quiet."""
+    pcen_power: float = 0.5
+    """The root: 0.5 is the square root."""
+    pcen_time_seconds: float = 0.4
+    """Time constant of the running loudness, which starts at the window's first frame."""
+    pcen_epsilon: float = 0.1
+    """Added to the running loudness, in the unit of 16-bit samples squared (a full-scale sine has 2^30, so 0.1 is -100
+    dB, as ``floor_db``): what is quieter fades to 0. Wang's 1e-6 makes the rounding of an FFT as loud as a bird."""
+
+    resize: tuple[int, int] = (0, 0)
+    """Rows and columns of the picture that the normalised spectrogram is stretched to, bilinearly, e.g. (256, 256);
+    (0, 0) keeps its n_mels x frames."""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -120,9 +142,16 @@ class MelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ("hop_length", self.hop_length, 16, 8_192),
             ("n_mels", self.n_mels, 8, 512),
             ("floor_db", self.floor_db, -140, -20),
+            ("pcen_gain", self.pcen_gain, 0, 1),
+            ("pcen_bias", self.pcen_bias, 0.01, 100),
+            ("pcen_power", self.pcen_power, 0.01, 1),
+            ("pcen_time_seconds", self.pcen_time_seconds, 0.001, 60),
+            ("pcen_epsilon", self.pcen_epsilon, 1e-9, 1e6),
         ):
             if not low <= value <= high:
-                raise ValueError(f"{name} is {value}, allowed are {low} to {high}")
+                raise ValueError(f"{name} is {value}, allowed are {low:g} to {high:g}")
+        if self.resize != (0, 0) and not all(16 <= size <= 1_024 for size in self.resize):
+            raise ValueError(f"resize is {list(self.resize)}, allowed are two of 16 to 1024, or [0, 0]")
         if self.n_fft % 2:
             raise ValueError(f"n_fft is {self.n_fft}, it must be even")
         if not 0 <= self.f_min_hz < self.f_max_hz:
@@ -146,11 +175,26 @@ class PostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"smoothing_kernel is {list(self.smoothing_kernel)}, weights must be >= 0 and sum to 1")
 
 
-class FrontEndConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Waveform -> windows -> log-mel, as one value: members with equal front ends share their spectrogram."""
+class WindowedAudio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Windows of one length at one rate: what every kind of hearing begins with."""
 
     audio: AudioConfig = AudioConfig()
     window: WindowConfig = WindowConfig()
+
+    @property
+    def window_samples(self) -> int:
+        """Samples in a window: 5 s x 32,000 Hz = 160,000."""
+        return round(self.window.window_seconds * self.audio.sample_rate)
+
+    @property
+    def min_tail_samples(self) -> int:
+        """Samples that a file's rest needs to become a window of its own."""
+        return max(1, round(self.window.min_tail_seconds * self.audio.sample_rate))
+
+
+class FrontEndConfig(WindowedAudio, frozen=True, forbid_unknown_fields=True):
+    """Waveform -> windows -> mel spectrogram, as one value: members with equal front ends share their spectrogram."""
+
     mel: MelConfig = MelConfig()
 
     def __post_init__(self) -> None:
@@ -163,19 +207,14 @@ class FrontEndConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"mel.n_fft is {self.mel.n_fft}, a window holds {self.window_samples} samples")
 
     @property
-    def window_samples(self) -> int:
-        """Samples in a window: 5 s x 32,000 Hz = 160,000."""
-        return round(self.window.window_seconds * self.audio.sample_rate)
-
-    @property
-    def min_tail_samples(self) -> int:
-        """Samples that a file's rest needs to become a window of its own."""
-        return max(1, round(self.window.min_tail_seconds * self.audio.sample_rate))
-
-    @property
     def frames_per_window(self) -> int:
         """Frames whose centre lies within a window: ceil(160,000 / 500) = 320."""
         return -(-self.window_samples // self.mel.hop_length)
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Rows and columns of what a model hears of a window: the mel bands and frames, or what they are resized to."""
+        return (self.mel.n_mels, self.frames_per_window) if self.mel.resize == (0, 0) else self.mel.resize
 
     @property
     def margin_samples(self) -> int:
@@ -183,11 +222,9 @@ class FrontEndConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.mel.n_fft // 2
 
 
-class WaveformConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WaveformConfig(WindowedAudio, frozen=True, forbid_unknown_fields=True):
     """What a member hears that takes the waveform itself (Perch v2, BirdNET 3.0): its front end is inside the graph."""
 
-    audio: AudioConfig = AudioConfig()
-    window: WindowConfig = WindowConfig()
     has_channel_axis: bool = False
     """Whether the graph takes [batch, 1, samples] instead of [batch, samples]."""
     peak: float | None = None
@@ -196,11 +233,6 @@ class WaveformConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.peak is not None and not 0 < self.peak <= 1:
             raise ValueError(f"peak is {self.peak}, allowed is 0 < peak <= 1")
-
-    @property
-    def window_samples(self) -> int:
-        """Samples in a window: 5 s x 32,000 Hz = 160,000."""
-        return round(self.window.window_seconds * self.audio.sample_rate)
 
     @property
     def margin_samples(self) -> int:

@@ -140,7 +140,7 @@ def _bound(bundle: Bundle, index: int, path: Path, graph: LoadedGraph) -> Loaded
 
 def _sample_shape(member: Member) -> tuple[int, ...]:
     if member.frontend is not None:
-        return (1, member.frontend.mel.n_mels, member.frontend.frames_per_window)
+        return (1, *member.frontend.input_shape)
     assert member.waveform is not None  # Member sees to it
     n_samples = member.waveform.window_samples
     return (1, n_samples) if member.waveform.has_channel_axis else (n_samples,)

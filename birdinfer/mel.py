@@ -1,4 +1,4 @@
-"""THE front end: waveform [samples] with its margins -> normalised log-mel [windows, 1, n_mels, frames].
+"""THE front end: waveform [samples] with its margins -> mel spectrograms [windows, 1, rows, columns].
 
 Conventions
 -----------
@@ -9,8 +9,8 @@ Conventions
 * Power is scaled so that a full-scale sine on a bin has power 1 (0 dB): ``|rfft(w x) / (sum(w) / 2)|^2``.
 * Log-mel is ``10 log10(mel + 10^(floor_db / 10))`` in dB. The floor is added, not clipped: below it the
   value fades smoothly, and float32 rounding of an FFT cannot shout there.
-* Normalisation is per window: no score may depend on what else is in the batch (a ``top_db`` taken over
-  a batch makes it so).
+* What a model hears is made of one window's log-mel alone (:mod:`birdinfer.mel_input`): no score may
+  depend on what else is in the batch (a ``top_db`` taken over a batch makes it so).
 
 numpy's version here is the definition. :mod:`birdinfer.kernels` computes the same several times faster where its
 library was built; the tests hold the two together to 1e-3 dB.
@@ -25,13 +25,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer import kernels
+from birdinfer import kernels, mel_input, pcen
 from birdinfer.config import FrontEndConfig, MelConfig
 
 Float32 = npt.NDArray[np.float32]
-
-NORMALISATION_EPSILON = 1e-5
-"""Added to a window's spread (dB), so that digital silence becomes zeros instead of NaN."""
 
 _FRAMES_PER_BLOCK = 64
 """64 frames x 2050 squares x 4 bytes = 512 KiB: what one matrix product reads and writes stays in a core's L2 cache."""
@@ -124,7 +121,7 @@ def log_mel(samples: Float32, n_frames: int, config: MelConfig, sample_rate: int
         ValueError: ``samples`` end before the last frame does.
     """
     decibels = np.empty((1, config.n_mels, n_frames), np.float32)
-    _write_log_mel(_plain(samples), 0, config, sample_rate, decibels)
+    _write_decibels(_plain(samples), 0, _Scale(config, sample_rate, floor_power(config)), decibels)
     frames_first: Float32 = decibels[0].T
     return frames_first
 
@@ -134,8 +131,19 @@ def _plain(samples: Float32) -> Float32:
     return np.require(samples, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
 
 
-def _write_log_mel(samples: Float32, stride: int, config: MelConfig, sample_rate: int, decibels: Float32) -> None:
+class _Scale(NamedTuple):
+    """What decibels are wanted."""
+
+    config: MelConfig
+    sample_rate: int
+    """Hz."""
+    floor: float
+    """Power added before the logarithm, > 0."""
+
+
+def _write_decibels(samples: Float32, stride: int, scale: _Scale, decibels: Float32) -> None:
     """Fill ``decibels`` [windows, n_mels, frames]; the first frame of window i begins at ``samples[i * stride]``."""
+    config = scale.config
     n_windows, _, n_frames = decibels.shape
     for index in range(n_windows):
         held = max(0, (len(samples) - index * stride - config.n_fft) // config.hop_length + 1)
@@ -143,15 +151,16 @@ def _write_log_mel(samples: Float32, stride: int, config: MelConfig, sample_rate
             where = f"{len(samples)} samples hold {held} frames" + f" of window {index}" * (n_windows > 1)
             raise ValueError(f"{where}, {n_frames} were asked for")
     if kernels.takes(config.n_fft):
-        _kernel(config, sample_rate)(samples, stride, decibels)
+        _kernel(scale)(samples, stride, decibels)
     elif decibels.size:
-        _write_with_numpy(samples, stride, decibels, config, sample_rate)
+        _write_with_numpy(samples, stride, scale, decibels)
 
 
 @functools.cache
-def _kernel(config: MelConfig, sample_rate: int) -> kernels.LogMelKernel:
-    bank = filterbank(config, sample_rate)
-    return kernels.LogMelKernel(hann_window(config), bank, config.hop_length, floor_power(config))
+def _kernel(scale: _Scale) -> kernels.LogMelKernel:
+    config = scale.config
+    bank = filterbank(config, scale.sample_rate)
+    return kernels.LogMelKernel(hann_window(config), bank, config.hop_length, scale.floor)
 
 
 class _Band(NamedTuple):
@@ -177,9 +186,9 @@ def _bands(config: MelConfig, sample_rate: int) -> tuple[_Band, ...]:
     return tuple(bands)
 
 
-def _write_with_numpy(samples: Float32, stride: int, decibels: Float32, config: MelConfig, sample_rate: int) -> None:
+def _write_with_numpy(samples: Float32, stride: int, scale: _Scale, decibels: Float32) -> None:
     """The definition of what the kernel computes, and all there is where it was not built."""
-    n_frames = decibels.shape[2]
+    config, n_frames = scale.config, decibels.shape[2]
     # Whole blocks also where frames run out, for BLAS sums up matrices of another shape in another order.
     squares = np.zeros((_FRAMES_PER_BLOCK, config.n_fft + 2), np.float32)
     mel_power = np.empty((config.n_mels, _FRAMES_PER_BLOCK), np.float32)
@@ -189,9 +198,9 @@ def _write_with_numpy(samples: Float32, stride: int, decibels: Float32, config: 
         for start in range(0, n_frames, _FRAMES_PER_BLOCK):
             block = own[start : start + _FRAMES_PER_BLOCK]
             _square_spectrum(block, config, squares)
-            for band in _bands(config, sample_rate):
+            for band in _bands(config, scale.sample_rate):
                 np.matmul(band.weights, squares[:, band.columns].T, out=mel_power[band.mels])
-            mel_power += np.float32(floor_power(config))
+            mel_power += np.float32(scale.floor)
             np.log(mel_power, out=mel_power)
             mel_power *= np.float32(10.0 / np.log(10.0))
             window[:, start : start + len(block)] = mel_power[:, : len(block)]
@@ -209,28 +218,6 @@ def _square_spectrum(frames: Float32, config: MelConfig, squares: Float32) -> No
         np.square(spectrum.view(np.float32), out=squares[start : start + len(some)])
 
 
-def normalise(decibels: Float32, config: MelConfig) -> Float32:
-    """Normalise each window by itself, in place.
-
-    Args:
-        decibels: log-mel [windows, n_mels, frames] in dB.
-        config: says how: ``zscore`` (mean 0, standard deviation 1), ``minmax`` (0 to 1) or ``none``.
-
-    Returns:
-        The same array; all zeros for a window without any spread.
-    """
-    for window in decibels if config.normalisation != "none" else ():
-        # Window by window: its 330 KB stay in the core's cache over all passes.
-        if config.normalisation == "minmax":
-            window -= window.min()
-            spread = window.max()
-        else:
-            window -= window.mean()
-            spread = np.sqrt(np.square(window).mean())
-        window *= np.float32(1.0) / (spread + np.float32(NORMALISATION_EPSILON))
-    return decibels
-
-
 def windows_to_input(
     samples: Float32, n_windows: int, config: FrontEndConfig, stride_samples: int | None = None
 ) -> Float32:
@@ -245,7 +232,7 @@ def windows_to_input(
             windows overlap and the hop divides the stride, their common frames are computed once and sliced.
 
     Returns:
-        Normalised log-mel [n_windows, 1, n_mels, frames_per_window], contiguous.
+        [n_windows, 1, rows, columns] of ``config.input_shape``, contiguous: log-mel or PCEN, normalised and resized.
 
     Raises:
         ValueError: ``samples`` end before the last window does, or the stride is less than 1.
@@ -253,39 +240,61 @@ def windows_to_input(
     stride = config.window_samples if stride_samples is None else stride_samples
     if stride < 1:
         raise ValueError(f"stride_samples is {stride}, at least 1 is needed")
+    floor = pcen.MIN_POWER if config.mel.compression == "pcen" else floor_power(config.mel)
+    scale = _Scale(config.mel, config.audio.sample_rate, floor)
     batch = np.empty((n_windows, config.mel.n_mels, config.frames_per_window), np.float32)
     if stride < config.window_samples and stride % config.mel.hop_length == 0:
-        _write_overlapping(_plain(samples), config, stride // config.mel.hop_length, batch)
+        _write_overlapping(_plain(samples), scale, stride // config.mel.hop_length, batch)
     else:
-        _write_log_mel(_plain(samples), stride, config.mel, config.audio.sample_rate, batch)
-    return normalise(batch, config.mel)[:, None]
+        _write_decibels(_plain(samples), stride, scale, batch)
+    return mel_input.to_input(batch, config)
 
 
-def _write_overlapping(samples: Float32, config: FrontEndConfig, stride_frames: int, batch: Float32) -> None:
+def _write_overlapping(samples: Float32, scale: _Scale, stride_frames: int, batch: Float32) -> None:
     """Fill ``batch`` [windows, n_mels, frames] from one spectrogram of the whole stretch."""
     n_windows, n_mels, n_frames = batch.shape
     whole = np.empty((1, n_mels, max(0, n_windows - 1) * stride_frames + n_frames), np.float32)
-    _write_log_mel(samples, 0, config.mel, config.audio.sample_rate, whole)
+    _write_decibels(samples, 0, scale, whole)
     for index, window in enumerate(batch):
         window[:] = whole[0, :, index * stride_frames : index * stride_frames + n_frames]
 
 
 def fingerprint(config: FrontEndConfig) -> list[float]:
-    """The front end's answer to a fixed chirp: changes when anything in this module or its settings does.
+    """The front end's answer to a fixed chirp: changes when anything in its rooms or its settings does.
 
     Returns:
         64 numbers: the un-normalised log-mel (dB) of a full-band exponential chirp with a decaying level,
         averaged over an 8 x 8 grid of bands and frames and rounded to 0.001, then one number: the mean
-        absolute value of the normalised input. Compare with a tolerance of 0.01, for processors differ.
+        absolute value of the normalised input. Where PCEN, ``frequency`` or a resize has made that input, 64 more:
+        the input for the chirp over a hiss, sampled at the middles of such a grid. Compare with a tolerance of 0.01,
+        for processors differ.
     """
-    rate, length = config.audio.sample_rate, config.window_samples + 2 * config.margin_samples
-    seconds = np.arange(length) / rate
-    low_hz, high_hz = 20.0, 0.98 * rate / 2
-    octaves = np.log(high_hz / low_hz)
-    duration = length / rate
-    phase = 2 * np.pi * low_hz * duration / octaves * (np.exp(seconds / duration * octaves) - 1)
-    chirp = (0.5 * np.exp(-seconds / duration * 3) * np.sin(phase)).astype(np.float32)
-    decibels = log_mel(chirp, config.frames_per_window, config.mel, rate)
+    chirp = _chirp(config)
+    decibels = log_mel(chirp, config.frames_per_window, config.mel, config.audio.sample_rate)
     grid = [band.mean() for row in np.array_split(decibels, 8, axis=0) for band in np.array_split(row, 8, axis=1)]
     level = np.abs(windows_to_input(chirp, 1, config)).mean()
-    return [round(float(value), 3) for value in (*grid, level)]
+    compression, normalisation, resize = config.mel.compression, config.mel.normalisation, config.mel.resize
+    is_told = compression == "log" and normalisation != "frequency" and resize == (0, 0)
+    return [round(float(value), 3) for value in (*grid, level, *([] if is_told else _input_grid(chirp, config)))]
+
+
+def _chirp(config: FrontEndConfig) -> Float32:
+    """One window with its margins, 20 Hz to nearly Nyquist."""
+    rate = config.audio.sample_rate
+    seconds = np.arange(config.window_samples + 2 * config.margin_samples) / rate
+    low_hz, high_hz = 20.0, 0.98 * rate / 2
+    octaves, duration = np.log(high_hz / low_hz), len(seconds) / rate
+    phase = 2 * np.pi * low_hz * duration / octaves * (np.exp(seconds / duration * octaves) - 1)
+    chirp: Float32 = (0.5 * np.exp(-seconds / duration * 3) * np.sin(phase)).astype(np.float32)
+    return chirp
+
+
+def _input_grid(chirp: Float32, config: FrontEndConfig) -> Float32:
+    """64 values of the model input for the chirp over a hiss of -40 dB, which drowns the rounding of an FFT."""
+    place = np.arange(len(chirp), dtype=np.uint64)
+    # Not numpy's generator, whose numbers may change with its version: a hash of each place with Knuth's 2^32 / phi.
+    hashed = (place * place * np.uint64(2_654_435_761) >> np.uint64(16)) & np.uint64(0xFFFF)
+    picture = windows_to_input(chirp + np.float32(0.01) * (hashed / 32_767.5 - 1).astype(np.float32), 1, config)[0, 0]
+    rows, columns = ((2 * np.arange(8) + 1) * size // 16 for size in picture.shape)
+    sampled: Float32 = picture[np.ix_(rows, columns)].ravel()
+    return sampled

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, PostConfig, WindowConfig
+from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, PostConfig, WaveformConfig, WindowConfig
 
 
 def test_default_sizes_are_those_of_the_field():
@@ -29,6 +29,17 @@ def test_a_hop_that_does_not_divide_the_window_counts_the_frame_that_is_cut():
         ("[mel]\nf_min_hz = 900.0\nf_max_hz = 800.0", "f_min_hz is 900.0"),
         ("[mel]\nf_max_hz = 20000.0", "at 32000 Hz at most 16000 exist"),
         ("[window]\nwindow_seconds = 0.1\nmin_tail_seconds = 0.1\n[mel]\nn_fft = 4096", "a window holds 3200 samples"),
+        ("[mel]\nresize = [256, 0]", r"resize is \[256, 0\], allowed are two of 16 to 1024, or \[0, 0\]"),
+        ("[mel]\nresize = [15, 256]", r"resize is \[15, 256\]"),
+        ("[mel]\nresize = [256, 1025]", r"resize is \[256, 1025\]"),
+        ("[mel]\nresize = [256]", r"resize"),
+        ("[mel]\nresize = 256", r"resize"),
+        ("[mel]\ncompression = 'cube'", "Invalid enum value 'cube'"),
+        ("[mel]\npcen_gain = 1.1", r"pcen_gain is 1.1, allowed are 0 to 1 - at `\$.mel`"),
+        ("[mel]\npcen_bias = 0.0", "pcen_bias is 0.0, allowed are 0.01 to 100"),
+        ("[mel]\npcen_power = 0.0", "pcen_power is 0.0, allowed are 0.01 to 1"),
+        ("[mel]\npcen_time_seconds = 0.0", "pcen_time_seconds is 0.0, allowed are 0.001 to 60"),
+        ("[mel]\npcen_epsilon = nan", "pcen_epsilon is nan, allowed are 1e-09 to 1e\\+06"),
         ("[mel]\nbands = 64", "unknown field `bands`"),
         ("[mel]\nscale = 'bark'", "Invalid enum value 'bark'"),
     ],
@@ -38,6 +49,31 @@ def test_a_wrong_value_is_refused_with_its_name(toml, complaint):
 
     with pytest.raises(msgspec.ValidationError, match=complaint):
         msgspec.convert(tomllib.loads(toml), FrontEndConfig)
+
+
+def test_a_models_input_is_as_large_as_the_mels_or_what_they_are_resized_to():
+    assert FrontEndConfig().input_shape == (128, 320)
+    assert FrontEndConfig(mel=MelConfig(resize=(256, 224))).input_shape == (256, 224)
+    toml = msgspec.toml.decode("[mel]\nresize = [256, 224]\ncompression = 'pcen'", type=FrontEndConfig)
+    assert toml.mel == MelConfig(compression="pcen", resize=(256, 224))
+
+
+def test_the_order_of_settings_is_what_manifests_and_callers_know():
+    front, waveform = FrontEndConfig(AudioConfig(), WindowConfig(), MelConfig()), WaveformConfig()
+    assert front.__struct_fields__ == ("audio", "window", "mel")
+    assert waveform.__struct_fields__ == ("audio", "window", "has_channel_axis", "peak")
+    assert MelConfig.__struct_fields__[:9] == (
+        "n_fft", "hop_length", "n_mels", "f_min_hz", "f_max_hz", "scale", "filter_norm", "floor_db", "normalisation",
+    )  # fmt: skip
+
+
+def test_a_waveform_has_as_many_samples_as_a_front_end_of_the_same_window():
+    heard = AudioConfig(48_000), WindowConfig(3.0, 0.25)
+    for config in (FrontEndConfig(*heard), WaveformConfig(*heard)):
+        assert (config.window_samples, config.min_tail_samples) == (144_000, 12_000)
+    assert FrontEndConfig(*heard) != WaveformConfig(*heard)
+    with pytest.raises(msgspec.ValidationError, match="unknown field `mel`"):
+        msgspec.convert({"mel": {}}, WaveformConfig)
 
 
 @pytest.mark.parametrize("kernel", [(), (0.5, 0.5), (0.5, 0.6, 0.2), (-0.1, 1.2, -0.1), (float("nan"),)])

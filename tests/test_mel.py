@@ -1,5 +1,6 @@
 import json
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -7,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import tone
 
-from birdinfer import mel
+from birdinfer import mel, mel_input
 from birdinfer.config import FrontEndConfig, MelConfig, TimelineConfig, WindowConfig
 from birdinfer.windows import cut_runs, place
 
@@ -65,6 +66,15 @@ def test_mel_and_hz_are_inverse(scale, hz):
     np.testing.assert_allclose(mel.mel_to_hz(mel.hz_to_mel(np.array(hz), scale), scale), hz, rtol=1e-9, atol=1e-6)
 
 
+MADE = [
+    {"compression": compression, "normalisation": normalisation, "resize": resize}
+    for compression in ("log", "pcen")
+    for normalisation in ("zscore", "minmax", "frequency", "none")
+    for resize in ((0, 0), (96, 64))
+]
+"""All that is made of decibels."""
+
+
 @pytest.fixture(params=["compiled", "numpy"])
 def front_end(request, monkeypatch):
     """Both front ends, one after the other."""
@@ -77,12 +87,12 @@ def front_end(request, monkeypatch):
 
 
 @pytest.mark.parametrize("hop_length", [500, 512])
-@pytest.mark.parametrize("normalisation", ["zscore", "minmax", "none"])
-def test_slicing_one_spectrogram_equals_each_window_alone(hop_length, normalisation, front_end):
-    config = FrontEndConfig(mel=MelConfig(hop_length=hop_length, normalisation=normalisation))
+@pytest.mark.parametrize("made", MADE)
+def test_slicing_one_spectrogram_equals_each_window_alone(hop_length, made, front_end):
+    config = FrontEndConfig(mel=MelConfig(hop_length=hop_length, **made))
     (run,) = cut_runs([tone(20.0)], 12, place(config, TimelineConfig(), config.window))
     together = mel.windows_to_input(run.samples, 4, config)
-    assert together.shape == (4, 1, 128, config.frames_per_window)
+    assert together.shape == (4, 1, *config.input_shape)
     assert together.flags.c_contiguous
     assert together.dtype == np.float32
     for index in range(4):
@@ -95,21 +105,24 @@ SMALL_WINDOW = WindowConfig(window_seconds=0.25, min_tail_seconds=0.1)
 NOISE = np.random.default_rng(5).normal(0, 0.1, 12 * 8_000 + 4_096).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n_fft=st.sampled_from([512, 1_024, 1_000]),
     hop_length=st.sampled_from([100, 125, 128, 250]),
     n_windows=st.integers(0, 5),
     stride=st.sampled_from([None, 100, 500, 1_000, 1_001, 4_000, 8_000, 8_500]),
     first=st.integers(0, 3_000),
+    made=st.sampled_from(MADE),
 )
-def test_pitfall_1_a_window_is_the_same_bits_wherever_it_stands(n_fft, hop_length, n_windows, stride, first, front_end):
+def test_pitfall_1_a_window_is_the_same_bits_wherever_it_stands(
+    n_fft, hop_length, n_windows, stride, first, made, front_end
+):
     """Whatever the number of windows, their stride and the position: batch, overlap and lanes change no score."""
-    config = FrontEndConfig(window=SMALL_WINDOW, mel=MelConfig(n_fft=n_fft, hop_length=hop_length, n_mels=20))
+    config = FrontEndConfig(window=SMALL_WINDOW, mel=MelConfig(n_fft=n_fft, hop_length=hop_length, n_mels=20, **made))
     step = config.window_samples if stride is None else stride
     stretch = NOISE[first : first + max(0, n_windows - 1) * step + config.window_samples + n_fft]
     together = mel.windows_to_input(stretch, n_windows, config, stride)
-    assert together.shape == (n_windows, 1, 20, config.frames_per_window)
+    assert together.shape == (n_windows, 1, *config.input_shape)
     for index, window in enumerate(together):
         begin = first + index * step
         alone = mel.windows_to_input(NOISE[begin : begin + config.window_samples + n_fft], 1, config)
@@ -150,37 +163,27 @@ def test_samples_may_lie_anyhow_and_are_only_read(front_end):
     assert np.array_equal(wave, NOISE[: len(wave)])
 
 
-def test_zscore_gives_mean_0_and_spread_1_and_minmax_0_to_1():
-    decibels = np.random.default_rng(2).normal(-60, 12, (3, 16, 20)).astype(np.float32)
-    zscores = mel.normalise(decibels.copy(), MelConfig(n_mels=16))
-    np.testing.assert_allclose(zscores.mean(axis=(1, 2)), 0, atol=1e-5)
-    np.testing.assert_allclose(zscores.std(axis=(1, 2)), 1, atol=1e-5)
-    scaled = mel.normalise(decibels.copy(), MelConfig(n_mels=16, normalisation="minmax"))
-    np.testing.assert_allclose((scaled.min(axis=(1, 2)), scaled.max(axis=(1, 2))), ([0] * 3, [1] * 3), atol=1e-5)
-
-
-@settings(max_examples=20, deadline=None)
-@given(order=st.permutations(range(4)))
-def test_pitfall_1_a_windows_input_does_not_depend_on_its_neighbours(order):
-    """A loud neighbour must not move a quiet window, as top_db over a batch does."""
-    config = MelConfig(n_mels=16)
-    windows = (
-        np.random.default_rng(0).normal(0, 1, (4, 16, 20)).astype(np.float32) * np.array([1, 9, 30, 0.1])[:, None, None]
-    )
-    windows = windows.astype(np.float32)
-    for kind in ("zscore", "minmax"):
-        kinds = MelConfig(n_mels=16, normalisation=kind)
-        alone = np.concatenate([mel.normalise(window[None].copy(), kinds) for window in windows])
-        shuffled = mel.normalise(windows[list(order)], kinds)
-        assert np.array_equal(shuffled, alone[list(order)])
-    assert config.normalisation == "zscore"
-
-
-@pytest.mark.parametrize("normalisation", ["zscore", "minmax", "none"])
-def test_pitfall_6_silence_is_finite(normalisation, front_end):
-    config = FrontEndConfig(mel=MelConfig(normalisation=normalisation))
+@pytest.mark.parametrize("made", MADE)
+def test_pitfall_6_silence_is_finite(made, front_end):
+    config = FrontEndConfig(mel=MelConfig(**made))
     silence = np.zeros(config.window_samples + 2048, np.float32)
-    assert np.isfinite(mel.windows_to_input(silence, 1, config)).all()
+    found = mel.windows_to_input(silence, 1, config)
+    assert np.isfinite(found).all()
+    assert made["normalisation"] == "none" or np.abs(found).max() < 1e-2
+
+
+@pytest.mark.parametrize("n_fft", [1024, 1500, 4096])
+@pytest.mark.parametrize("n_mels", [64, 256])
+@pytest.mark.parametrize("compression", ["log", "pcen"])
+def test_bands_that_no_bin_falls_into_stay_silent(n_fft, n_mels, compression, front_end):
+    """1,024 samples and 256 bands: the lowest triangles lie between bins."""
+    settings = MelConfig(n_fft=n_fft, n_mels=n_mels, compression=compression, normalisation="none", f_min_hz=0.0)
+    config = FrontEndConfig(window=SMALL_WINDOW, mel=settings)
+    empty = ~mel.filterbank(settings, RATE).any(axis=0)
+    assert empty.any() == (n_mels == 256 and n_fft == 1024)
+    picture = mel.windows_to_input(NOISE[: config.window_samples + n_fft], 1, config)[0, 0]
+    assert np.allclose(picture[empty], -100 if compression == "log" else 0, atol=1e-4)
+    assert (picture[~empty].std(axis=1) > 0.01).all()
 
 
 def test_too_few_samples_are_refused(front_end):
@@ -214,6 +217,41 @@ def test_fingerprint_moves_with_every_setting():
     ):  # fmt: skip
         other = np.array(mel.fingerprint(FrontEndConfig(mel=MelConfig(**change))))
         assert np.abs(base - other).max() > 0.01, change
+
+
+def test_fingerprint_moves_with_every_setting_of_what_is_made_of_the_mels():
+    settings = MelConfig(compression="pcen", normalisation="frequency", resize=(64, 64))
+    base = np.array(mel.fingerprint(FrontEndConfig(mel=settings)))
+    assert len(base) == 129
+    for change in (
+        {"pcen_gain": 0.9}, {"pcen_bias": 3.0}, {"pcen_power": 0.4}, {"pcen_time_seconds": 0.3}, {"pcen_epsilon": 10.0},
+        {"compression": "log"}, {"normalisation": "zscore"}, {"resize": (64, 63)}, {"resize": (63, 64)},
+        {"resize": (0, 0)},
+    ):  # fmt: skip
+        other = np.array(mel.fingerprint(FrontEndConfig(mel=msgspec.structs.replace(settings, **change))))
+        assert np.abs(base - other).max() > 0.01, change
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_fingerprint_is_the_same_from_either_front_end(made, monkeypatch):
+    config = FrontEndConfig(mel=MelConfig(**made))
+    here = mel.fingerprint(config)
+    monkeypatch.setattr(mel.kernels, "library", lambda: None)
+    np.testing.assert_allclose(mel.fingerprint(config), here, atol=2e-3)
+
+
+def test_fingerprint_notices_another_way_to_resize(monkeypatch):
+    """Corners on corners instead of halves: a network would hear a picture half a pixel off at its edges."""
+    config = FrontEndConfig(mel=MelConfig(resize=(200, 200)))
+    here = np.array(mel.fingerprint(config))
+
+    def corners(n_from, n_to):
+        centres = np.linspace(0, n_from - 1, n_to)
+        return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(n_from))).astype(np.float32)
+
+    monkeypatch.setattr(mel_input, "_bilinear", corners)
+    monkeypatch.setattr(mel_input, "stretch", mel_input.stretch.__wrapped__)
+    assert np.abs(here - mel.fingerprint(config)).max() > 0.01
 
 
 def test_real_soundscape_equals_torchaudios_mel(shared_data):

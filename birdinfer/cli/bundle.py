@@ -109,7 +109,7 @@ def hears(hearing: "Hearing") -> str:
 
     what = "waveform"
     if isinstance(hearing, FrontEndConfig):
-        what = f"mel {hearing.mel.n_mels} x {hearing.frames_per_window}"
+        what = "mel {} x {}".format(*hearing.input_shape)
     return f"{what} of {hearing.window.window_seconds:g} s at {hearing.audio.sample_rate / 1000:g} kHz"
 
 

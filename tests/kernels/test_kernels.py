@@ -42,15 +42,19 @@ def soundscape(seconds=2.0):
     return wave.astype(np.float32)
 
 
+def scale_of(config):
+    return mel._Scale(config, RATE, mel.floor_power(config))
+
+
 def with_numpy(samples, n_frames, config):
     decibels = np.empty((1, config.n_mels, n_frames), np.float32)
-    mel._write_with_numpy(samples, 0, decibels, config, RATE)
+    mel._write_with_numpy(samples, 0, scale_of(config), decibels)
     return decibels
 
 
 def with_kernel(samples, n_frames, config, lanes=None):
     decibels = np.full((1, config.n_mels, n_frames), np.nan, np.float32)
-    mel._kernel(config, RATE)(samples, 0, decibels, lanes)
+    mel._kernel(scale_of(config))(samples, 0, decibels, lanes)
     return decibels
 
 
@@ -181,7 +185,8 @@ for lanes in (4, 8, 16):
             samples = fenced((n_frames - 1) * hop + n_fft, at_end)
             samples[:] = 0.1
             out = fenced(n_mels * n_frames, at_end).reshape(1, n_mels, n_frames)
-            mel._kernel(config, 32_000)(samples, 0, out, lanes)
+            scale = mel._Scale(config, 32_000, mel.floor_power(config))
+            mel._kernel(scale)(samples, 0, out, lanes)
             assert np.isfinite(out).all()
 if sys.argv[1:]:  # the fence itself: reading one float behind it must kill
     ctypes.string_at(samples.ctypes.data + samples.nbytes, 4)
@@ -223,15 +228,15 @@ class TestRefuses:
     )
     def test_arrays_too_small_or_laid_out_otherwise(self, samples, stride, out):
         with pytest.raises(ValueError, match=r"^(samples|out|samples and out): .* got"):
-            mel._kernel(self.CONFIG, RATE)(samples, stride, out)
+            mel._kernel(scale_of(self.CONFIG))(samples, stride, out)
 
     def test_nothing_that_fits(self):
-        mel._kernel(self.CONFIG, RATE)(np.zeros(81, np.float32), 1, np.empty((2, 8, 2), np.float32))
-        mel._kernel(self.CONFIG, RATE)(np.zeros(0, np.float32), 1, np.empty((0, 8, 2), np.float32))
-        mel._kernel(self.CONFIG, RATE)(np.zeros(0, np.float32), 0, np.empty((1, 8, 0), np.float32))
+        mel._kernel(scale_of(self.CONFIG))(np.zeros(81, np.float32), 1, np.empty((2, 8, 2), np.float32))
+        mel._kernel(scale_of(self.CONFIG))(np.zeros(0, np.float32), 1, np.empty((0, 8, 2), np.float32))
+        mel._kernel(scale_of(self.CONFIG))(np.zeros(0, np.float32), 0, np.empty((1, 8, 0), np.float32))
 
     def test_to_pretend_without_a_library(self, load):
-        kernel = mel._kernel(self.CONFIG, RATE)
+        kernel = mel._kernel(scale_of(self.CONFIG))
         load(Path("nowhere.so"))
         with pytest.raises(RuntimeError, match=r"nowhere\.so: is not there"):
             kernel(np.zeros(80, np.float32), 0, np.empty((1, 8, 2), np.float32))

@@ -29,6 +29,13 @@ def both(config, windows):
     return numpy, LogMel(config)(torch.from_numpy(windows)).numpy()
 
 
+@pytest.fixture
+def real_windows(shared_data):
+    """A window of each of six recordings [6, samples]."""
+    clips = list(itertools.islice(sorted((shared_data / "birds" / "train_audio").rglob("*.ogg")), 0, 60, 10))
+    return lambda config: np.stack([read_window(clip, 2.0, config) for clip in clips])
+
+
 class TestParity:
     """Pitfall 2: one front end. Torch answers as mel.py does, whatever the scale, the norm and the hop."""
 
@@ -40,19 +47,35 @@ class TestParity:
         assert np.abs(numpy - torched).max() < 1e-3
 
     @pytest.mark.parametrize("melconfig", MELS)
-    def test_pitfall_2_torch_front_end_equals_numpy_on_real_sound(self, melconfig, shared_data):
+    def test_pitfall_2_torch_front_end_equals_numpy_on_real_sound(self, melconfig, real_windows):
         config = FrontEndConfig(mel=MelConfig(**dict(_fields(melconfig), normalisation="none")))
-        clips = itertools.islice(sorted((shared_data / "birds" / "train_audio").rglob("*.ogg")), 0, 60, 10)
-        numpy, torched = both(config, np.stack([read_window(clip, 2.0, config) for clip in clips]))
+        numpy, torched = both(config, real_windows(config))
         assert np.abs(numpy - torched).max() < 1e-3
 
-    @pytest.mark.parametrize("normalisation", ["zscore", "minmax"])
-    def test_normalised(self, normalisation):
-        config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32, normalisation=normalisation))
+    @pytest.mark.parametrize("resize", [(0, 0), (224, 256)])
+    @pytest.mark.parametrize("compression", ["log", "pcen"])
+    @pytest.mark.parametrize("normalisation", ["zscore", "minmax", "frequency", "none"])
+    def test_all_that_is_made_of_mels(self, normalisation, compression, resize):
+        made = {"normalisation": normalisation, "compression": compression, "resize": resize}
+        config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32, **made))
         numpy, torched = both(config, random_windows(config))
+        assert torched.shape == numpy.shape == (3, 1, *config.input_shape)
         assert np.isfinite(torched).all()
-        # Noise only: the normalised tone divides float32 rounding by a small spread in both.
+        # The quiet tone divides float32 rounding by a small spread in both.
         np.testing.assert_allclose(torched, numpy, atol=1e-3)
+
+    @pytest.mark.parametrize("melconfig", MELS[:2])
+    @pytest.mark.parametrize("compression", ["log", "pcen"])
+    @pytest.mark.parametrize(
+        ("normalisation", "tolerance"), [("zscore", 1e-4), ("minmax", 1e-4), ("frequency", 3e-4), ("none", 1e-3)]
+    )
+    def test_pitfall_2_model_input_equals_numpys_on_real_sound(
+        self, melconfig, compression, normalisation, tolerance, real_windows
+    ):
+        made = {"normalisation": normalisation, "compression": compression, "resize": (200, 256)}
+        config = FrontEndConfig(mel=MelConfig(**{**dict(_fields(melconfig)), **made}))
+        numpy, torched = both(config, real_windows(config))
+        assert np.abs(numpy - torched).max() < tolerance
 
     def test_a_window_that_the_hop_does_not_divide_at_another_rate(self):
         config = FrontEndConfig(
@@ -66,16 +89,20 @@ def _fields(config):
     return ((name, getattr(config, name)) for name in config.__struct_fields__)
 
 
-def test_pitfall_1_no_spectrogram_depends_on_the_batch():
+@pytest.mark.parametrize("compression", ["log", "pcen"])
+@pytest.mark.parametrize("normalisation", ["zscore", "minmax", "frequency"])
+def test_pitfall_1_no_spectrogram_depends_on_the_batch(compression, normalisation):
     """Pitfall 1: a window alone, and among louder ones."""
-    config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32))
+    made = {"compression": compression, "normalisation": normalisation, "resize": (48, 64)}
+    config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32, **made))
     windows, frontend = torch.from_numpy(random_windows(config)), LogMel(config)
     together = frontend(windows * torch.tensor([[100.0], [1.0], [1.0]]))
     torch.testing.assert_close(frontend(windows[1:2]), together[1:2], atol=1e-5, rtol=0)
 
 
-def test_computes_in_float32_under_mixed_precision():
-    config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32))
+@pytest.mark.parametrize("compression", ["log", "pcen"])
+def test_computes_in_float32_under_mixed_precision(compression):
+    config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32, compression=compression, resize=(48, 64)))
     windows, frontend = torch.from_numpy(random_windows(config)), LogMel(config)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = frontend(windows)
