@@ -43,6 +43,8 @@ $(VENV)/.installed-cpu: $(BUILT) | $(BIN)/python
 $(VENV)/.installed-dev: $(BUILT) | $(BIN)/python
 	@echo "installing birdinfer with torch and all that the tests need into $(VENV) (once; some minutes)"
 	@$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[dev]'
+# It declares torch and torchaudio, which would replace the torch that is there; only its ONNX file is used.
+	@$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --no-deps 'silero-vad>=6.2.3'
 	@touch $@ $(VENV)/.installed-cpu
 
 # `make -B` or an older stamp must not rebuild the environment, hence an order-only prerequisite above.

@@ -1,44 +1,49 @@
-"""Clips -> batches of waveform windows: decoded while training runs, a window at a time.
+"""Clips -> batches of waveform windows, cut while training runs.
 
-In: clips. Out: :class:`Batch` for training, :class:`ClipWindows` for validation; waveforms are float32 with their
-margins, as :func:`birdinfer.windows.read_window` gives them. An item is a pure function of (seed, epoch, index), so
-the number of worker processes changes nothing and a resumed run hears what it would have heard.
+In: clips, and where their sound comes from. Out: :class:`Batch` for training, :class:`ClipWindows` for validation;
+waveforms are float32 with their margins, as :func:`birdinfer.windows.window_of` cuts them. An item is a pure function
+of (seed, epoch, place in the epoch), so the number of worker processes changes nothing and a resumed run hears what it
+would have heard.
 """
 
 import signal
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from birdinfer.config import FrontEndConfig
+from birdinfer.cores import one_thread_per_lane
 from birdinfer.errors import AudioError, InputNotFoundError
-from birdinfer.training.augment import WaveformAugment
 from birdinfer.training.metadata import Clip
 from birdinfer.training.recipe import Recipe
-from birdinfer.windows import read_window
+from birdinfer.training.sources import ClipSource
+from birdinfer.training.targets import Targets
+from birdinfer.windows import count_windows
 
 Float32 = npt.NDArray[np.float32]
 
-_ORDER, _WINDOW = 0, 1
-"""First element of a generator's seed: streams for different purposes never meet."""
+TargetsOf = Callable[[Clip], tuple[Float32, Float32, float]]
+"""A clip -> its targets [labels], its cells' weights [labels], its windows' weight; see ``targets.TargetMaker``."""
+Augment = Callable[[Float32, np.random.Generator], Float32]
+"""A window [samples] and what decides -> a window of the same length."""
+
+_WINDOW = 1
+"""First element of a window's seed: streams for different purposes never meet (see loop and draw)."""
+_BATCHES_AHEAD = 16
+"""Decoded before they are needed, over all workers: a slow file is not waited for."""
 
 
 class Batch(NamedTuple):
     """Training windows."""
 
     waveforms: torch.Tensor
-    """float32 [clips, samples], margins included."""
-    targets: torch.Tensor
-    """float32 [clips, labels], 0 to 1."""
-    weights: torch.Tensor
-    """float32 [clips]: 1, or 0 for a clip that could not be decoded."""
-    failed: tuple[str, ...]
-    """What could not be decoded, a line each."""
+    """float32 [windows, samples], margins included."""
+    targets: Targets
+    failed: Sequence[str]
+    """What could not be decoded, a line each; those windows are silent and weigh nothing."""
 
 
 class ClipWindows(NamedTuple):
@@ -52,57 +57,131 @@ class ClipWindows(NamedTuple):
     """Why it cannot be decoded, "" if it can."""
 
 
+class Key(NamedTuple):
+    """What names an item of :class:`TrainingWindows`."""
+
+    epoch: int
+    item: int
+    """Which clip, or which window of which clip."""
+    place: int
+    """In the epoch's order: an item that is drawn twice is heard twice differently."""
+
+
+class TrainingItem(NamedTuple):
+    """One training window."""
+
+    samples: Float32
+    targets: Float32
+    """[labels]."""
+    cell_weights: Float32
+    """[labels]."""
+    window_weight: float
+    failed: str
+    """Why it is silent, "" if it is not."""
+
+
+class Order(Protocol):
+    """Which items an epoch hears, see ``draw.Draw``."""
+
+    @property
+    def n_items(self) -> int:
+        """How many an epoch hears."""
+        ...
+
+    def epoch(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Them, in order."""
+        ...
+
+
 class TrainingWindows(Dataset[Any]):
-    """Random windows of training clips; a key is (epoch, index)."""
+    """Augmented windows of training clips, as ``data.windows`` says."""
 
-    def __init__(self, clips: Sequence[Clip], targets: Float32, recipe: Recipe, augment: WaveformAugment) -> None:
-        """Keep clips and their targets [clips, labels]."""
-        self._clips, self._targets = tuple(clips), targets
-        self._recipe, self._augment = recipe, augment
+    def __init__(
+        self, clips: Sequence[Clip], recipe: Recipe, source: ClipSource, targets: TargetsOf, augment: Augment
+    ) -> None:
+        """Lay the items: one for each clip, or one for each of its windows.
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Float32, Float32, str]:
-        """One window [samples], its target [labels], and why it is silent ("" if it is not)."""
-        epoch, index = key
-        clip, frontend = self._clips[index], self._recipe.frontend
-        rng = np.random.default_rng((_WINDOW, self._recipe.seed, epoch, index))
-        spare_seconds = max(0.0, clip.duration_seconds - frontend.window.window_seconds)
-        samples, failed = read_or_silence(clip, rng.uniform(0, spare_seconds), frontend)
+        Args:
+            clips: to train on.
+            recipe: how they are cut.
+            source: their sound.
+            targets: what each of them asks of the model.
+            augment: is handed each window; its chance comes from (seed, epoch, place).
+        """
+        self._clips, self._seed, self._source = tuple(clips), recipe.seed, source
+        self._targets, self._augment = targets, augment
+        starts = [_starts(recipe.data.windows, source, clip) for clip in clips]
+        self._clip_of = np.repeat(np.arange(len(starts)), [len(one) for one in starts])
+        self._start_seconds = np.array([start for one in starts for start in one])
+
+    @property
+    def items(self) -> tuple[tuple[int, float | None], ...]:
+        """Of each item its clip's index, and where its window begins in seconds; None: drawn anew each time."""
+        starts = (None if np.isnan(start) else float(start) for start in self._start_seconds)
+        return tuple(zip(self._clip_of.tolist(), starts, strict=True))
+
+    @property
+    def item_labels(self) -> tuple[str, ...]:
+        """The primary label of each item, by which it is drawn."""
+        return tuple(self._clips[index].primary_label for index in self._clip_of)
+
+    def __len__(self) -> int:
+        return len(self._clip_of)
+
+    def __getitem__(self, key: Key) -> TrainingItem:
+        """One window."""
+        rng = np.random.default_rng((_WINDOW, self._seed, key.epoch, key.place))
+        clip, start = self._clips[self._clip_of[key.item]], self._start_seconds[key.item]
+        if np.isnan(start):
+            start = rng.uniform(0, _spare_seconds(self._source, clip))
+        samples, failed = read_or_silence(self._source, clip, float(start))
+        values, cell_weights, window_weight = self._targets(clip)
         if failed:
-            return samples, np.zeros_like(self._targets[index]), failed
-        return self._augment(samples, rng), self._targets[index], ""
+            # No target either: mixed into another window, silence must not claim a bird.
+            return TrainingItem(samples, np.zeros_like(values), np.ones_like(cell_weights), 0.0, failed)
+        return TrainingItem(self._augment(samples, rng), values, cell_weights, window_weight, "")
 
 
 class ValidationWindows(Dataset[Any]):
     """Evenly spaced windows of validation clips; a key is the clip's index."""
 
-    def __init__(self, clips: Sequence[Clip], frontend: FrontEndConfig, most_windows: int) -> None:
-        """Keep the clips; ``most_windows`` are taken of each."""
-        self._clips, self._frontend, self._most_windows = tuple(clips), frontend, most_windows
+    def __init__(self, clips: Sequence[Clip], recipe: Recipe, source: ClipSource) -> None:
+        """Hear ``loop.val_windows`` windows of each clip at most."""
+        self._clips, self._most_windows, self._source = tuple(clips), recipe.loop.val_windows, source
+
+    def __len__(self) -> int:
+        return len(self._clips)
 
     def __getitem__(self, index: int) -> ClipWindows:
-        """The clip's windows."""
-        clip = self._clips[index]
-        starts = window_starts(clip.duration_seconds, self._frontend.window.window_seconds, self._most_windows)
-        try:
-            windows = [read_window(clip.path, start, self._frontend) for start in starts]
-        except (AudioError, InputNotFoundError):
-            windows = []
-        if not windows:
-            samples, failed = read_or_silence(clip, 0.0, self._frontend)
-            windows = [] if failed else [samples]
-            return ClipWindows(index, _stack(windows, len(samples)), failed)
-        return ClipWindows(index, np.stack(windows), "")
+        """The clip's windows, as many of them as can be decoded."""
+        clip, source = self._clips[index], self._source
+        window_seconds = source.hearing.window.window_seconds
+        starts = window_starts(window_seconds + _spare_seconds(source, clip), window_seconds, self._most_windows)
+        windows, complaints = [], []
+        for start in starts:
+            try:
+                windows.append(source.window(clip, start))
+            except (AudioError, InputNotFoundError) as error:
+                complaints.append(f"{clip.filename} ({error.what})")
+        if windows:
+            return ClipWindows(index, np.stack(windows), "")
+        return ClipWindows(index, np.zeros((0, len(_silence(source))), np.float32), complaints[0])
 
 
 class EpochBatches:
-    """The batches of one epoch as lists of (epoch, index); restartable at any step."""
+    """The batches of one epoch as lists of keys, this process's share of each; restartable at any step."""
 
-    def __init__(self, labels: Sequence[str], recipe: Recipe) -> None:
-        """Keep the clips' labels, which weigh the draw."""
-        self._recipe, self._n_clips = recipe, len(labels)
-        frequency = Counter(labels)
-        weights = np.array([frequency[label] ** recipe.data.sampling_power for label in labels])
-        self._probabilities = weights / weights.sum()
+    def __init__(self, draw: Order, recipe: Recipe, process: int = 0, n_processes: int = 1) -> None:
+        """Cut what ``draw`` says into batches.
+
+        Args:
+            draw: which items an epoch hears.
+            recipe: gives the size of a batch, over all processes.
+            process: which of them this is, from 0.
+            n_processes: how many train together; the size is a multiple of it.
+        """
+        self._draw, self._size = draw, recipe.loop.batch_size
+        self._process, self._n_processes = process, n_processes
         self._epoch = self._first_step = 0
 
     def begin(self, epoch: int, first_step: int) -> None:
@@ -111,17 +190,14 @@ class EpochBatches:
 
     def __len__(self) -> int:
         """Steps in a whole epoch; a last batch that is not full is left out, for BatchNorm's sake."""
-        return max(1, self._n_clips // self._recipe.loop.batch_size)
+        return max(1, self._draw.n_items // self._size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        rng = np.random.default_rng((_ORDER, self._recipe.seed, self._epoch))
-        if self._recipe.data.sampling_power == 0:
-            order = rng.permutation(self._n_clips)
-        else:
-            order = rng.choice(self._n_clips, self._n_clips, p=self._probabilities)
-        size = self._recipe.loop.batch_size
+    def __iter__(self) -> Iterator[list[Key]]:
+        # Fewer items than a batch are heard again and again until it is full.
+        order = np.resize(self._draw.epoch(self._epoch), len(self) * self._size).tolist()
         for step in range(self._first_step, len(self)):
-            yield [(self._epoch, int(index)) for index in order[step * size : (step + 1) * size]]
+            places = range(step * self._size + self._process, (step + 1) * self._size, self._n_processes)
+            yield [Key(self._epoch, order[place], place) for place in places]
 
 
 def build_targets(clips: Sequence[Clip], labels: Sequence[str], secondary_weight: float) -> Float32:
@@ -140,14 +216,15 @@ def window_starts(duration_seconds: float, window_seconds: float, most_windows: 
     return [float(start) for start in np.linspace(0.0, max(0.0, duration_seconds - window_seconds), needed)]
 
 
-def read_or_silence(clip: Clip, start_seconds: float, frontend: FrontEndConfig) -> tuple[Float32, str]:
+def read_or_silence(source: ClipSource, clip: Clip, start_seconds: float) -> tuple[Float32, str]:
     """A window of a clip; from its beginning where the place asked for fails (headers lie); else silence and why."""
+    failed = ""
     for start in dict.fromkeys((start_seconds, 0.0)):
         try:
-            return read_window(clip.path, start, frontend), ""
+            return source.window(clip, start), ""
         except (AudioError, InputNotFoundError) as error:
             failed = f"{clip.filename} ({error.what})"
-    return np.zeros(frontend.window_samples + 2 * frontend.margin_samples, np.float32), failed
+    return _silence(source), failed
 
 
 def training_loader(dataset: TrainingWindows, batches: EpochBatches, recipe: Recipe, pin: bool) -> DataLoader[Any]:
@@ -155,10 +232,36 @@ def training_loader(dataset: TrainingWindows, batches: EpochBatches, recipe: Rec
     return DataLoader(dataset, batch_sampler=batches, collate_fn=_collate, pin_memory=pin, **_workers(recipe))
 
 
-def validation_loader(dataset: ValidationWindows, n_clips: int, recipe: Recipe) -> DataLoader[Any]:
-    """A loader of lists of :class:`ClipWindows`, about ``batch_size`` windows each."""
+def validation_loader(dataset: ValidationWindows, indices: Sequence[int], recipe: Recipe) -> DataLoader[Any]:
+    """A loader of lists of :class:`ClipWindows`, about ``batch_size`` windows each, of the clips at ``indices``."""
     size = max(1, recipe.loop.batch_size // recipe.loop.val_windows)
-    return DataLoader(dataset, batch_size=size, sampler=range(n_clips), collate_fn=list, **_workers(recipe))
+    return DataLoader(dataset, batch_size=size, sampler=indices, collate_fn=list, **_workers(recipe))
+
+
+def _starts(windows: str, source: ClipSource, clip: Clip) -> list[float]:
+    """Where a clip's items begin in seconds; NaN: drawn anew each time."""
+    if windows == "random":
+        return [np.nan]
+    if windows == "first":
+        return [0.0]
+    if windows == "centre":
+        return [_spare_seconds(source, clip) / 2]
+    window, rate = source.hearing.window, source.hearing.audio.sample_rate
+    n_samples = round((window.window_seconds + _spare_seconds(source, clip)) * rate)
+    n_windows = count_windows(n_samples, source.hearing.window_samples, round(window.min_tail_seconds * rate))
+    return [index * source.hearing.window_samples / rate for index in range(n_windows)]
+
+
+def _spare_seconds(source: ClipSource, clip: Clip) -> float:
+    """By how much a clip exceeds a window; 0 if nothing is known of it, and reading it then says why."""
+    try:
+        return max(0.0, source.duration_seconds(clip) - source.hearing.window.window_seconds)
+    except (AudioError, InputNotFoundError):
+        return 0.0
+
+
+def _silence(source: ClipSource) -> Float32:
+    return np.zeros(source.hearing.window_samples + 2 * source.hearing.margin_samples, np.float32)
 
 
 def _workers(recipe: Recipe) -> dict[str, Any]:
@@ -169,25 +272,23 @@ def _workers(recipe: Recipe) -> dict[str, Any]:
     return {
         "num_workers": n_workers,
         "persistent_workers": True,
+        "prefetch_factor": max(2, _BATCHES_AHEAD // n_workers),
         "multiprocessing_context": "spawn",
-        "worker_init_fn": _leave_ctrl_c_to_the_parent,
+        "worker_init_fn": _begin_worker,
     }
 
 
-def _leave_ctrl_c_to_the_parent(_: int) -> None:
+def _begin_worker(_: int) -> None:
     """A terminal sends Ctrl-C to workers, too; the training process saves first and then ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    one_thread_per_lane().__enter__()  # until the worker ends; torch is pinned by its loader
 
 
-def _collate(items: Sequence[tuple[Float32, Float32, str]]) -> Batch:
-    waveforms, targets, failed = zip(*items, strict=True)
-    return Batch(
-        torch.from_numpy(np.stack(waveforms)),
-        torch.from_numpy(np.stack(targets)),
-        torch.tensor([0.0 if reason else 1.0 for reason in failed]),
-        tuple(reason for reason in failed if reason),
+def _collate(items: Sequence[TrainingItem]) -> Batch:
+    samples, values, cell_weights, window_weights, failed = zip(*items, strict=True)
+    targets = Targets(
+        torch.from_numpy(np.stack(values)),
+        torch.from_numpy(np.stack(cell_weights)),
+        torch.tensor(window_weights, dtype=torch.float32),
     )
-
-
-def _stack(windows: Sequence[Float32], n_samples: int) -> Float32:
-    return np.stack(windows) if windows else np.zeros((0, n_samples), np.float32)
+    return Batch(torch.from_numpy(np.stack(samples)), targets, tuple(reason for reason in failed if reason))
