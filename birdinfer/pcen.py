@@ -33,7 +33,7 @@ MIN_POWER = 1e-24
 has none. The least epsilon that is allowed is a million times as much."""
 
 FRAMES_PER_BLOCK = 64
-"""A longer matrix multiplies more zeros, a shorter one takes more steps: 64 frames cost about what the roots do."""
+"""A longer matrix multiplies more zeros, a shorter one takes more steps."""
 
 
 class Smoother(NamedTuple):

@@ -65,7 +65,7 @@ class LogMel(torch.nn.Module):
             return 10.0 * (power + mel.floor_power(config)).log10()
         energy = (power + pcen.MIN_POWER) * pcen.FULL_SCALE_POWER
         divisor = (self._running_loudness(energy) + config.pcen_epsilon).pow(config.pcen_gain)
-        return (energy / divisor + config.pcen_bias).pow(config.pcen_power) - config.pcen_bias**config.pcen_power
+        return (energy / divisor + config.pcen_bias).pow(config.pcen_power) - float(config.pcen_bias**config.pcen_power)
 
     def _running_loudness(self, energy: torch.Tensor) -> torch.Tensor:
         """PCEN's smoother, a block of frames of all windows at once."""

@@ -1,0 +1,52 @@
+import msgspec
+import numpy as np
+import pytest
+from making import FRONTEND, linear_member, write_bundle
+
+from birdinfer import mel
+from birdinfer.bundle import Bundle, save_manifest
+from birdinfer.cli.bundle import hears
+from birdinfer.config import FrontEndConfig, MelConfig, WaveformConfig
+from birdinfer.engines import EnginePlan
+from birdinfer.predictor import Predictor
+
+PICTURES = FrontEndConfig(
+    FRONTEND.audio,
+    FRONTEND.window,
+    MelConfig(n_fft=1024, n_mels=40, compression="pcen", normalisation="frequency", resize=(32, 48)),
+)
+
+
+@pytest.fixture(scope="module")
+def pictures_bundle(tmp_path_factory):
+    """A member that hears 40 mel bands as a picture of 32 x 48, beside one that hears log-mels."""
+    folder = write_bundle(tmp_path_factory.mktemp("bundles") / "pictures")
+    manifest = Bundle.load(folder).manifest
+    stretched = linear_member(folder / "fold1.onnx", PICTURES, 1)
+    save_manifest(folder, msgspec.structs.replace(manifest, members=(manifest.members[0], stretched)))
+    return folder
+
+
+def test_a_member_hears_pictures_of_the_size_that_its_front_end_says(pictures_bundle, soundscapes):
+    predictor = Predictor(Bundle.load(pictures_bundle), smoothing_kernel=(1.0,))
+    plain, stretched = predictor.listeners
+    with predictor.open(soundscapes / "site_2.ogg") as reader:
+        runs = [heard.run for heard in reader.runs()]
+    for listener, config in ((plain, FRONTEND), (stretched, PICTURES)):
+        heard = listener.hear(runs[0])
+        assert heard.shape == (runs[0].n_windows, 1, *config.input_shape)
+        assert np.array_equal(heard, mel.windows_to_input(runs[0].samples, runs[0].n_windows, config))
+        assert listener.opinions(0, heard)[0].clip.shape == (runs[0].n_windows, 4)
+
+
+def test_pitfall_1_a_picture_is_scored_alike_in_every_batch(pictures_bundle, soundscapes):
+    loaded, path = Bundle.load(pictures_bundle), soundscapes / "site_1.ogg"
+    scores = [Predictor(loaded, EnginePlan(batch_size=size)).predict(path) for size in (1, 2)]
+    assert np.ptp(scores[0], axis=0).min() > 0
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
+
+
+def test_what_a_member_hears_is_said_in_words():
+    assert hears(FRONTEND) == "mel 32 x 320 of 5 s at 32 kHz"
+    assert hears(PICTURES) == "mel 32 x 48 of 5 s at 32 kHz"
+    assert hears(WaveformConfig()) == "waveform of 5 s at 32 kHz"
