@@ -269,7 +269,7 @@ def test_real_sound_is_well_above_the_floor(shared_data):
     assert np.median(decibels) > -95
 
 
-@pytest.mark.parametrize("name", ["default", "htk_512", "minmax_256"])
+@pytest.mark.parametrize("name", ["default", "htk_512", "minmax_256", "pcen_frequency", "picture"])
 def test_the_front_end_is_the_one_it_always_was(name, front_end):
     """Against stored fingerprints: a change here would silently change the scores of every exported bundle."""
     from golden.make_golden import CONFIGS, FINGERPRINTS

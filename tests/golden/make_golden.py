@@ -13,6 +13,8 @@ CONFIGS = {
     "default": FrontEndConfig(),
     "htk_512": FrontEndConfig(mel=MelConfig(n_fft=1024, hop_length=512, n_mels=64, scale="htk", filter_norm="none")),
     "minmax_256": FrontEndConfig(mel=MelConfig(n_mels=256, normalisation="minmax", floor_db=-90.0)),
+    "pcen_frequency": FrontEndConfig(mel=MelConfig(compression="pcen", normalisation="frequency")),
+    "picture": FrontEndConfig(mel=MelConfig(resize=(256, 256))),
 }
 FINGERPRINTS = Path(__file__).parent / "frontend_fingerprints.json"
 
