@@ -149,7 +149,7 @@ def _find_graph() -> Path:
         if path.is_file():
             return path
     told = f"is true, silero-vad {detector_version()} lacks silero_vad_16k_sequence.onnx"
-    raise ConfigError("data.remove_voice", told, f"{_INSTALL} --upgrade")
+    raise ConfigError("data.remove_voice", told, _INSTALL.replace("silero-vad", "--upgrade silero-vad"))
 
 
 def _chunks(samples: Float32) -> Iterator[Float32]:
