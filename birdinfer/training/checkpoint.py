@@ -41,11 +41,17 @@ class EpochRow(msgspec.Struct, frozen=True):
     """Binary cross-entropy of the clips' probabilities; None if no clip could be decoded."""
     val_macro_auc: float | None
     """None if no species of the fold can be scored."""
+    val_padded_cmap: float | None
+    """The metric of BirdCLEF 2023."""
     val_top1: float | None
     """Share of clips whose most probable species is their primary label."""
     lr: float
     """At the epoch's end."""
     seconds: float
+    wait_share: float
+    """Share of the epoch's training time that was spent waiting for data."""
+    peak_gpu_mb: float | None
+    """The most memory that tensors took on the GPU; None on a CPU."""
 
 
 class Progress(msgspec.Struct):
@@ -59,11 +65,40 @@ class Progress(msgspec.Struct):
     """Of these steps."""
     seconds: float = 0.0
     """Spent on the epoch so far."""
+    waited_seconds: float = 0.0
+    """Of these, waiting for data."""
     best_epoch: int = 0
     """From 1; 0 before the first validation."""
     best_auc: float | None = None
     history: list[EpochRow] = msgspec.field(default_factory=list)
-    scaler: dict[str, int | float] = msgspec.field(default_factory=dict)
+    soup: list[int] = msgspec.field(default_factory=list)
+    """The epochs whose weights were averaged into these; empty where they are of one epoch."""
+    is_finished: bool = False
+    """Whether the last epoch is over; what is left is the soup and the test clips."""
+    is_complete: bool = False
+    """Whether nothing is left."""
+    test_macro_auc: float | None = None
+    test_padded_cmap: float | None = None
+    """Of the kept weights on the clips that no fold saw; None without such clips."""
+    numbers: dict[str, int | float] = msgspec.field(default_factory=dict)
+    """What the optimiser and the scaler keep besides tensors."""
+
+    def next_epoch(self) -> "Progress":
+        """The same progress with one more epoch finished and nothing done in the one after it."""
+        return msgspec.structs.replace(
+            self,
+            epoch=self.epoch + 1,
+            step=0,
+            loss_sum=0.0,
+            seconds=0.0,
+            waited_seconds=0.0,
+            history=list(self.history),
+        )
+
+    @property
+    def scores(self) -> list[float | None]:
+        """Macro AUC of each finished epoch."""
+        return [row.val_macro_auc for row in self.history]
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -109,9 +144,9 @@ class Checkpoint:
 
     @property
     def val_macro_auc(self) -> float:
-        """Macro ROC-AUC of its epoch on the fold's validation clips; nan if it was never validated or not scorable."""
+        """Macro ROC-AUC of its weights on the fold's validation clips; nan if never validated or not scorable."""
         rows = [row for row in self.header.progress.history if row.epoch == self.epoch]
-        auc = rows[0].val_macro_auc if rows else None
+        auc = self.header.progress.best_auc if self.header.progress.soup else rows[0].val_macro_auc if rows else None
         return math.nan if auc is None else auc
 
     @property
@@ -160,17 +195,32 @@ def load_checkpoint(path: Path) -> Checkpoint:
         InputNotFoundError: there is no such file.
         CheckpointError: it is damaged, or not birdinfer's.
     """
+    header = load_header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(path, f"is damaged or no checkpoint ({error})", "train it again") from error
+    return Checkpoint(path, header, tensors)
+
+
+def load_header(path: Path) -> Header:
+    """Read what a checkpoint says of itself, without its tensors.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        CheckpointError: it is damaged, or not birdinfer's.
+    """
     if not path.is_file():
         raise InputNotFoundError(path, "no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
             state = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if state else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(path, f"is damaged or no checkpoint ({error})", "train it again") from error
     if state is None:
         raise CheckpointError(path, "holds tensors but no birdinfer state", "name a best.safetensors of a run")
-    return Checkpoint(path, _read_header(path, state), tensors)
+    return _read_header(path, state)
 
 
 def versions() -> dict[str, str]:

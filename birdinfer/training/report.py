@@ -1,5 +1,6 @@
 """What a run tells while it works: the Protocol between training, which never prints, and whoever shows it."""
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from birdinfer.training.checkpoint import EpochRow
@@ -18,6 +19,8 @@ class FoldStart(NamedTuple):
     first_step: int
     """Steps that an earlier, interrupted run has done; 0 for a fresh one."""
     batch_size: int
+    precision: str
+    """``fp32``, ``bf16`` or ``fp16``."""
 
 
 class FoldResult(NamedTuple):
@@ -28,13 +31,22 @@ class FoldResult(NamedTuple):
     """Why it failed, "" if it did not."""
     macro_auc: float = float("nan")
     """Of its best epoch; nan if it cannot be scored."""
+    padded_cmap: float = float("nan")
     top1: float = float("nan")
     best_epoch: int = 0
     seconds: float = 0.0
+    soup: tuple[int, ...] = ()
+    """The epochs that were averaged into what is kept; empty where it is one epoch's."""
+    test_macro_auc: float = float("nan")
+    """On clips that no fold saw; nan without such clips."""
+    test_padded_cmap: float = float("nan")
 
 
 class Reporter(Protocol):
     """Shows a run; every method returns quickly."""
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Before the first fold: so many of ``total`` clips are searched, decoded or the like."""
 
     def start(self, start: FoldStart) -> None:
         """A fold begins."""
@@ -55,6 +67,9 @@ class Reporter(Protocol):
 class Silent:
     """A reporter that shows nothing."""
 
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Nothing."""
+
     def start(self, start: FoldStart) -> None:
         """Nothing."""
 
@@ -69,3 +84,19 @@ class Silent:
 
     def finish(self, result: FoldResult) -> None:
         """Nothing."""
+
+
+class Complaints:
+    """Clips that cannot be decoded, each told once."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        """Nothing has been told yet."""
+        self._reporter = reporter
+        self.told: list[str] = []
+
+    def __call__(self, lines: Iterable[str]) -> None:
+        """Tell what is new."""
+        for line in lines:
+            if line not in self.told:
+                self.told.append(line)
+                self._reporter.message(f"left out, cannot be decoded: {line}")

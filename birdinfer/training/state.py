@@ -1,60 +1,88 @@
-"""What training changes: weights, their running average, the optimiser's moments and the scaler.
+"""What training changes: weights, their running average, the optimiser's memory and the scaler.
 
-All of it becomes named tensors for a checkpoint and comes back bit for bit.
+All of it becomes named tensors and a few numbers for a checkpoint, and comes back bit for bit, for any optimiser.
 """
 
+import contextlib
 import copy
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 import torch
 
 from birdinfer.errors import CheckpointError
-from birdinfer.training.checkpoint import EMA, MODEL, Checkpoint, Progress, Tensors
+from birdinfer.training.checkpoint import EMA, MODEL, Checkpoint, Tensors
+from birdinfer.training.optimiser import build_optimiser
+from birdinfer.training.processes import Processes
 from birdinfer.training.recipe_learning import OptimConfig
 
-_OPTIM = "optim."
+_OPTIM, _GROUP = "optim.", "group."
+_NOT_KEPT = frozenset({"params", "lr"})
+"""Of an optimiser's groups: parameters are the model's, the rate is set at each step."""
+
+Numbers = dict[str, int | float]
 
 
 class TrainingState:
     """A model in training."""
 
-    def __init__(self, model: torch.nn.Module, config: OptimConfig, scaler: torch.amp.GradScaler) -> None:
+    def __init__(
+        self, model: torch.nn.Module, config: OptimConfig, scaler: torch.amp.GradScaler, processes: Processes
+    ) -> None:
         """Begin with the model's weights as they are."""
         self.model = model
         self.average = copy.deepcopy(model).eval() if config.ema_decay else None
         self.optimiser = build_optimiser(model, config)
         self.scaler = scaler
         self._config = config
+        self._parallel = processes.parallel(model)
+
+    @property
+    def learner(self) -> torch.nn.Module:
+        """The model to compute gradients with: over several processes, one that averages them."""
+        return self._parallel
 
     @property
     def validated(self) -> torch.nn.Module:
         """The model that is validated and kept: the averaged one if there is one."""
         return self.model if self.average is None else self.average
 
-    def step(self, loss: torch.Tensor, lr: float, n_steps_before: int) -> None:
-        """One step down the gradient of ``loss``."""
+    def part(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        """Around a part of a batch: only after the last do processes exchange gradients."""
+        if is_last or self._parallel is self.model:
+            return contextlib.nullcontext()
+        quiet: contextlib.AbstractContextManager[None] = self._parallel.no_sync()  # type: ignore[operator]
+        return quiet
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of ``loss``."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, lr: float, n_steps_before: int) -> None:
+        """One step down the gradients that have been added up."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
             # In the first steps a full decay would average in the random weights of the beginning.
             decay = min(self._config.ema_decay, (1 + n_steps_before) / (10 + n_steps_before))
             update_average(self.average, self.model, decay)
 
     def tensors(self) -> Tensors:
-        """All of it, by name."""
+        """All tensors, by name."""
         named = {MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
         if self.average is not None:
             named |= {EMA + name: tensor for name, tensor in self.average.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimiser.state.get(parameter, {}).items():
-                named[f"{_OPTIM}{key}.{name}"] = value
-        return named
+        return named | {key: x for key, x in self._memory().items() if isinstance(x, torch.Tensor)}
+
+    def numbers(self) -> Numbers:
+        """What is no tensor: counters that some optimisers keep, and the scaler's few numbers."""
+        found = {key: x for key, x in self._memory().items() if _is_number(x)}
+        return found | {f"scaler.{name}": value for name, value in self.scaler.state_dict().items()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take everything from a checkpoint of the same recipe.
@@ -66,32 +94,38 @@ class TrainingState:
             self.model.load_state_dict(checkpoint.weights(MODEL))
             if self.average is not None:
                 self.average.load_state_dict(checkpoint.weights(EMA))
-        except RuntimeError as error:
+            self._restore_optimiser(checkpoint)
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:
             raise CheckpointError(checkpoint.path, f"does not fit the model ({str(error)[:120]})") from error
-        moments = checkpoint.weights(_OPTIM)
-        for name, parameter in self.model.named_parameters():
-            found = {key: moments[f"{key}.{name}"] for key in _MOMENTS if f"{key}.{name}" in moments}
-            if found:
-                self.optimiser.state[parameter] = {
-                    # AdamW keeps its step count on the CPU, and its moments in the parameter's memory layout.
-                    key: value if key == "step" else torch.empty_like(parameter).copy_(value)
-                    for key, value in found.items()
-                }
-        if checkpoint.header.progress.scaler:
-            self.scaler.load_state_dict(dict(checkpoint.header.progress.scaler))
+        numbers = checkpoint.header.progress.numbers
+        scaler = {name.removeprefix("scaler."): x for name, x in numbers.items() if name.startswith("scaler.")}
+        if scaler:
+            self.scaler.load_state_dict(scaler)
 
+    def _memory(self) -> dict[str, Any]:
+        """All that the optimiser keeps, of each parameter and of each of its groups (some count their steps there)."""
+        state = self.optimiser.state_dict()
+        found = {f"{_OPTIM}{n}.{key}": x for n, memory in state["state"].items() for key, x in memory.items()}
+        for index, group in enumerate(state["param_groups"]):
+            found |= {f"{_GROUP}{index}.{key}": value for key, value in group.items() if key not in _NOT_KEPT}
+        return found
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-
-
-def build_optimiser(model: torch.nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; vectors (biases, norms) are not decayed, since pulling a norm's scale to 0 helps nobody."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [x for x in parameters if x.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [x for x in parameters if x.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr)
+    def _restore_optimiser(self, checkpoint: Checkpoint) -> None:
+        state = self.optimiser.state_dict()
+        n_parameters = sum(len(group["params"]) for group in state["param_groups"])
+        memory: dict[int, dict[str, Any]] = {}
+        for index, key, value in _kept(checkpoint, _OPTIM):
+            if index >= n_parameters:
+                raise ValueError(f"it has {n_parameters} parameters, the checkpoint knows one with number {index}")
+            memory.setdefault(index, {})[key] = value
+        for index, key, value in _kept(checkpoint, _GROUP):
+            state["param_groups"][index][key] = value
+        self.optimiser.load_state_dict({"state": memory, "param_groups": state["param_groups"]})
+        for parameter, its in self.optimiser.state.items():
+            for key, value in its.items():
+                # As a fresh optimiser would have them: in the memory layout of the parameter.
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.ndim:
+                    its[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 @torch.no_grad()
@@ -102,26 +136,14 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
         mine.copy_(other)
 
 
-def learning_rate(step: int, n_steps: int, n_warmup: int, config: OptimConfig) -> float:
-    """The rate at a step: linear warm-up to ``lr``, then a cosine down to ``final_lr_share`` of it."""
-    if step < n_warmup:
-        return config.lr * (step + 1) / n_warmup
-    way = (step - n_warmup) / max(1, n_steps - n_warmup)
-    share = config.final_lr_share + (1 - config.final_lr_share) * 0.5 * (1 + np.cos(np.pi * min(1.0, way)))
-    return float(config.lr * share)
+def _kept(checkpoint: Checkpoint, prefix: str) -> Iterator[tuple[int, str, Any]]:
+    """Index, key and value of what a checkpoint holds under a prefix, tensors and numbers."""
+    numbers = checkpoint.header.progress.numbers.items()
+    kept = {name.removeprefix(prefix): x for name, x in numbers if name.startswith(prefix)}
+    for name, value in {**checkpoint.weights(prefix), **kept}.items():
+        index, _, key = name.partition(".")
+        yield int(index), key, value
 
 
-def scaler_state(scaler: torch.amp.GradScaler) -> dict[str, int | float]:
-    """The scaler's few numbers, empty if it is not used; integers stay integers, for the scaler insists."""
-    return {name: value if isinstance(value, int) else float(value) for name, value in scaler.state_dict().items()}
-
-
-def new_progress(progress: Progress) -> Progress:
-    """The same progress with one more epoch begun and nothing done in it."""
-    return Progress(
-        epoch=progress.epoch + 1,
-        best_epoch=progress.best_epoch,
-        best_auc=progress.best_auc,
-        history=list(progress.history),
-        scaler=progress.scaler,
-    )
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

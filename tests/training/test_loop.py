@@ -1,5 +1,4 @@
 import csv
-import itertools
 import os
 import signal
 import subprocess
@@ -12,14 +11,21 @@ import pytest
 import torch
 
 from birdinfer.errors import CheckpointError, ConfigError
+from birdinfer.training import finish as finish_module
+from birdinfer.training import fold_files as files_module
+from birdinfer.training import forward as forward_module
 from birdinfer.training import loop as loop_module
-from birdinfer.training.checkpoint import load_checkpoint, save_checkpoint
+from birdinfer.training.checkpoint import load_checkpoint
+from birdinfer.training.fold_job import BEST, LAST, FoldJob
 from birdinfer.training.interrupt import StopRequest
-from birdinfer.training.loop import BEST, LAST, FoldJob, check_same_recipe, train_fold
+from birdinfer.training.loop import train_fold
 from birdinfer.training.metadata import read_metadata
+from birdinfer.training.processes import Processes
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.report import Silent
-from birdinfer.training.state import TrainingState, build_optimiser, learning_rate, scaler_state
+from birdinfer.training.resume import check_same_recipe
+from birdinfer.training.sources import DecodedSource
+from birdinfer.training.state import TrainingState
 
 CPU = torch.device("cpu")
 STEPS_PER_EPOCH = 4
@@ -52,13 +58,15 @@ def job(recipe, clips_dir, folder):
         0,
         tuple(clip for clip in clips if clip.filename not in held_out),
         tuple(clip for clip in clips if clip.filename in held_out),
+        (),
+        DecodedSource(recipe.hearing, recipe.data.max_seconds),
         clips_dir,
         folder,
     )
 
 
 def train(job, reporter=None, stop=None):
-    return train_fold(job, CPU, reporter or Silent(), stop or StopRequest())
+    return train_fold(job, CPU, reporter or Silent(), stop or StopRequest(), Processes())
 
 
 def tensors(folder, name=LAST):
@@ -77,7 +85,7 @@ def assert_same_bits(folder, other):
 
 def without_seconds(folder):
     with (folder / "history.csv").open(newline="") as file:
-        return [row[:-1] for row in csv.reader(file)]
+        return [{**row, "seconds": "", "wait_share": ""} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +99,9 @@ def finished(tmp_path_factory, tiny_recipe, clips_dir):
 class TestTrainFold:
     def test_leaves_what_was_promised(self, finished):
         folder, reporter = finished
-        assert {path.name for path in folder.iterdir()} == {LAST, BEST, "history.csv", "oof.csv"}
+        assert {path.name for path in folder.iterdir()} == {
+            LAST, BEST, "history.csv", "oof.csv", "classes.csv", "taxa.csv"
+        }  # fmt: skip
         assert len(reporter.rows) == 3
         (start,) = reporter.starts
         assert (start.n_training, start.n_validation, start.steps_per_epoch) == (16, 8, STEPS_PER_EPOCH)
@@ -114,7 +124,7 @@ class TestTrainFold:
         model, frontend = load_checkpoint(folder / BEST).build_model(), LogMel(tiny_recipe.frontend)
         windows = [read_window(clips_dir / "train_audio" / row["filename"], s, tiny_recipe.frontend) for s in (0, 0.5)]
         with torch.no_grad():
-            expected = torch.sigmoid(model(frontend(torch.from_numpy(np.stack(windows))))).mean(0)
+            expected = torch.sigmoid(model(frontend(torch.from_numpy(np.stack(windows)))).clip).mean(0)
         stored = [float(row[species.label]) for species in load_checkpoint(folder / BEST).species]
         np.testing.assert_allclose(stored, expected, atol=1e-5)
 
@@ -138,7 +148,9 @@ class TestTrainFold:
         assert any(not torch.equal(tensor, other[name]) for name, tensor in tensors(finished[0]).items())
 
     def test_a_loss_that_is_no_number_is_refused(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
-        monkeypatch.setattr(loop_module, "build_loss", lambda *_: lambda logits, *_: logits.sum() * float("nan"))
+        monkeypatch.setattr(
+            forward_module, "build_loss", lambda *_: lambda logits, *_: logits.clip.sum() * float("nan")
+        )
         with pytest.raises(ConfigError, match="no longer finite in epoch 1, step 2 - lower it"):
             train(job(plain_recipe, clips_dir, tmp_path))
         assert not (tmp_path / LAST).exists()
@@ -202,10 +214,21 @@ class TestExactResume:
         assert reporter.starts[0].first_step == (step - 1) // saved_every * saved_every
         assert_same_bits(tmp_path, finished[0])
 
-    @pytest.mark.parametrize("name", ["oof_table", "evaluate", "_history_table"])
-    def test_killed_between_the_files_of_an_epoch(self, name, finished, tiny_recipe, clips_dir, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("module", "name"),
+        [
+            (loop_module, "predict_clips"),
+            (files_module, "oof_table"),
+            (files_module, "taxa_table"),
+            (files_module, "history_table"),
+            (finish_module.Finish, "__call__"),
+        ],
+    )
+    def test_killed_between_the_files_of_an_epoch(
+        self, module, name, finished, tiny_recipe, clips_dir, tmp_path, monkeypatch
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(loop_module, name, lambda *_: kill())
+            patch.setattr(module, name, lambda *_: kill())
             with pytest.raises(Killed):
                 train(job(tiny_recipe, clips_dir, tmp_path))
         train(job(tiny_recipe, clips_dir, tmp_path))
@@ -270,35 +293,6 @@ tests.train(tests.job(recipe, Path({str(clips_dir)!r}), Path({str(tmp_path / "ru
         with pytest.raises(CheckpointError, match="other species"):
             train(mine._replace(species=mine.species[::-1]))
 
-    def test_tensors_of_another_model_are_refused(self, finished, tiny_recipe):
-        model = torch.nn.Linear(2, 2)
-        state = TrainingState(model, tiny_recipe.optim, torch.amp.GradScaler("cpu", enabled=False))
-        with pytest.raises(CheckpointError, match="does not fit the model"):
-            state.restore(load_checkpoint(finished[0] / LAST))
-
-    def test_a_scaler_comes_back(self, finished, tiny_recipe, tmp_path):
-        """What a GPU without bf16 needs: loss scaling goes on where it was, through the JSON of a checkpoint."""
-        checkpoint = load_checkpoint(finished[0] / LAST)
-
-        def state():
-            scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
-            return TrainingState(checkpoint.build_model(), tiny_recipe.optim, scaler)
-
-        def steps(state, numbers):
-            for number in numbers:
-                torch.manual_seed(number)
-                state.step(state.model.train()(torch.randn(2, 1, 16, 32)).square().mean(), 1e-3, number)
-
-        whole, first, second = state(), state(), state()
-        steps(whole, range(6))
-        steps(first, range(2))
-        checkpoint.header.progress.scaler = scaler_state(first.scaler)
-        save_checkpoint(tmp_path / LAST, checkpoint.header, first.tensors())
-        second.restore(load_checkpoint(tmp_path / LAST))
-        steps(second, range(2, 6))
-        assert whole.scaler.get_scale() == second.scaler.get_scale() == 32.0
-        assert all(torch.equal(tensor, second.tensors()[name]) for name, tensor in whole.tensors().items())
-
 
 def test_keys_that_change_no_result_may_differ(tmp_path):
     a, b = Recipe(), Recipe(name="b", loop=msgspec.structs.replace(Recipe().loop, num_workers=4))
@@ -308,27 +302,110 @@ def test_keys_that_change_no_result_may_differ(tmp_path):
                           tmp_path)  # fmt: skip
 
 
-class TestSchedule:
-    CONFIG = Recipe().optim
-
-    def test_warms_up_peaks_and_falls(self):
-        rates = [learning_rate(step, 100, 10, self.CONFIG) for step in range(100)]
-        assert rates[0] == pytest.approx(self.CONFIG.lr / 10)
-        assert max(rates) == rates[9] == rates[10] == self.CONFIG.lr
-        assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-        assert rates[-1] == pytest.approx(self.CONFIG.lr * self.CONFIG.final_lr_share, rel=0.1)
-
-    @pytest.mark.parametrize("n_warmup", [0, 5, 50])
-    def test_short_runs(self, n_warmup):
-        assert all(0 < learning_rate(step, 5, n_warmup, self.CONFIG) <= self.CONFIG.lr for step in range(5))
+def changed(recipe, **sections):
+    """The recipe with keys of its sections replaced: changed(recipe, loop={"epochs": 2})."""
+    return msgspec.structs.replace(
+        recipe,
+        **{name: msgspec.structs.replace(getattr(recipe, name), **keys) for name, keys in sections.items()},
+    )
 
 
-def test_biases_and_norms_are_not_decayed():
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
-    decayed, others = build_optimiser(model, Recipe().optim).param_groups
-    assert [x.ndim for x in decayed["params"]] == [4]
-    assert decayed["weight_decay"] > others["weight_decay"] == 0
-    assert len(others["params"]) == 3
+class TestWhatIsKept:
+    def test_patience_ends_a_run_and_its_resume(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
+        """The score cannot rise: with two epochs of patience the third is the last."""
+        recipe = changed(plain_recipe, loop={"epochs": 9, "patience": 2})
+        real = loop_module.score
+        monkeypatch.setattr(loop_module, "score", lambda *args: real(*args)._replace(macro_auc=0.5))
+        progress = train(job(recipe, clips_dir, tmp_path))
+        assert (progress.epoch, progress.is_finished, progress.is_complete) == (3, True, True)
+        assert train(job(recipe, clips_dir, tmp_path)).epoch == 3
+
+    def test_a_soup_is_kept_if_it_is_better(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
+        recipe = changed(plain_recipe, loop={"epochs": 4}, optim={"soup_epochs": 3})
+        scores = iter([0.5, 0.7, 0.6, 0.4])
+        real = loop_module.score
+        monkeypatch.setattr(loop_module, "score", lambda *args: real(*args)._replace(macro_auc=next(scores)))
+        monkeypatch.setattr(finish_module, "score", lambda *args: real(*args)._replace(macro_auc=0.9))
+        reporter = Recorder()
+        saved = {}
+        monkeypatch.setattr(finish_module.shutil, "rmtree", lambda folder, **_: saved.update(soup_of(folder)))
+        progress = train(job(recipe, clips_dir, tmp_path), reporter)
+        assert progress.soup == [1, 2, 3]
+        best = load_checkpoint(tmp_path / BEST)
+        assert best.val_macro_auc == 0.9
+        weights = best.weights("model.")
+        for name, tensor in weights.items():
+            if tensor.is_floating_point():
+                torch.testing.assert_close(tensor, torch.stack([one[name] for one in saved.values()]).mean(0))
+        assert any("a soup of epochs 1, 2, 3: macro AUC 0.9000, kept instead of" in line for line in reporter.messages)
+
+    def test_a_soup_that_is_worse_is_not_kept(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
+        recipe = changed(plain_recipe, loop={"epochs": 2}, optim={"soup_epochs": 2})
+        real = loop_module.score
+        monkeypatch.setattr(finish_module, "score", lambda *args: real(*args)._replace(macro_auc=0.0))
+        progress = train(job(recipe, clips_dir, tmp_path))
+        assert progress.soup == []
+        assert load_checkpoint(tmp_path / BEST).val_macro_auc == progress.best_auc
+        assert not (tmp_path / "soup").exists()
+
+    def test_killed_while_the_soup_is_cooked(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
+        recipe = changed(plain_recipe, loop={"epochs": 3}, optim={"soup_epochs": 2})
+        train(job(recipe, clips_dir, tmp_path / "whole"))
+        with monkeypatch.context() as patch:
+            patch.setattr(finish_module, "average_weights", lambda *_: kill())
+            with pytest.raises(Killed):
+                train(job(recipe, clips_dir, tmp_path / "killed"))
+        train(job(recipe, clips_dir, tmp_path / "killed"))
+        assert_same_bits(tmp_path / "whole", tmp_path / "killed")
+
+    def test_test_clips_are_scored_once_with_what_is_kept(self, clips_dir, tmp_path, plain_recipe):
+        whole = job(plain_recipe, clips_dir, tmp_path)
+        progress = train(whole._replace(validation=whole.validation[:4], test=whole.validation[4:]))
+        assert 0 <= progress.test_macro_auc <= 1
+        assert len((tmp_path / "test.csv").read_text().splitlines()) == 1 + 4
+        assert len((tmp_path / "oof.csv").read_text().splitlines()) == 1 + 4
+
+    def test_without_validation_the_last_epoch_is_kept(self, clips_dir, tmp_path, plain_recipe):
+        recipe = changed(plain_recipe, loop={"epochs": 2})
+        whole = job(recipe, clips_dir, tmp_path)
+        progress = train(whole._replace(training=whole.training + whole.validation, validation=()))
+        assert (progress.best_epoch, progress.best_auc) == (2, None)
+        assert (tmp_path / BEST).is_file()
+        assert not (tmp_path / "oof.csv").exists()
+
+
+def soup_of(folder):
+    return {path.name: load_checkpoint(path).weights("model.") for path in sorted(folder.glob("*.safetensors"))}
+
+
+class TestParts:
+    def test_accumulation_is_the_same_step_but_for_batchnorm(self, clips_dir, tmp_path, plain_recipe):
+        """Chance is drawn per part; without any, halves add up to the whole: a network without BatchNorm shows it."""
+        recipe = changed(
+            plain_recipe,
+            augment={"gain_probability": 0.0, "mixup_probability": 0.0, "mask_probability": 0.0},
+            model={"family": "rnn", "backbone": "gru", "hidden": 8, "layers": 1, "drop_rate": 0.0},
+        )
+        train(job(recipe, clips_dir, tmp_path / "whole"))
+        train(job(changed(recipe, loop={"accumulate": 4}), clips_dir, tmp_path / "parts"))
+        whole, parts = tensors(tmp_path / "whole", BEST), tensors(tmp_path / "parts", BEST)
+        for name in whole:
+            torch.testing.assert_close(whole[name], parts[name], rtol=1e-3, atol=1e-5)
+
+    def test_out_of_memory_says_which_knob_to_turn(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
+        def exhausted(*_):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+        monkeypatch.setattr(TrainingState, "backward", exhausted)
+        with pytest.raises(ConfigError, match=r"loop\.batch_size: is 8, 8 windows at once .*--set loop\.accumulate=2"):
+            train(job(plain_recipe, clips_dir, tmp_path))
+
+
+def test_what_was_waited_for_data_is_logged(finished):
+    with (finished[0] / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(0 < float(row["wait_share"]) < 1 for row in rows)
+    assert all(row["peak_gpu_mb"] == "" for row in rows)
 
 
 class TestStopRequest:

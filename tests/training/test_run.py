@@ -9,13 +9,15 @@ from tiny_clips import LABELS, write_clips
 
 from birdinfer.cli import train as command
 from birdinfer.cli.app import main
+from birdinfer.cli.training_progress import TrainingProgress, score_text
 from birdinfer.errors import CheckpointError, ConfigError, MissingExtraError
 from birdinfer.training import run as run_module
 from birdinfer.training.checkpoint import EpochRow, load_checkpoint
 from birdinfer.training.recipe_data import DataConfig
 from birdinfer.training.recipe_file import load_recipe, write_recipe
 from birdinfer.training.report import FoldResult, FoldStart, Silent
-from birdinfer.training.run import choose_device, debug, summarise, train
+from birdinfer.training.run import Run, debug, train
+from birdinfer.training.summary import summarise
 
 
 class Recorder(Silent):
@@ -33,14 +35,16 @@ class Recorder(Silent):
 def finished(tmp_path_factory, plain_recipe, clips_dir):
     """All three folds of a run."""
     run_dir, reporter = tmp_path_factory.mktemp("runs") / "tiny", Recorder()
-    results = train(plain_recipe, clips_dir, run_dir, None, "cpu", reporter)
+    results = train(Run(plain_recipe, clips_dir, run_dir, None, "cpu"), reporter)
     return run_dir, results, reporter
 
 
 class TestTrain:
     def test_every_fold_leaves_its_files(self, finished):
         run_dir, results, _ = finished
-        names = {"best.safetensors", "last.safetensors", "history.csv", "oof.csv", "metrics.json", "recipe.toml"}
+        names = {"best.safetensors", "last.safetensors", "history.csv", "oof.csv", "metrics.json", "recipe.toml"} | {
+            "classes.csv", "taxa.csv"
+        }  # fmt: skip
         assert [result.fold for result in results] == [0, 1, 2]
         for fold in range(3):
             assert {path.name for path in (run_dir / f"fold{fold}").iterdir()} == names
@@ -78,12 +82,12 @@ class TestTrain:
 
     def test_what_is_there_is_not_touched(self, finished, plain_recipe, clips_dir):
         with pytest.raises(CheckpointError, match=r"fold0.*is already there - go on with --resume"):
-            train(plain_recipe, clips_dir, finished[0], [0], "cpu", Silent())
+            train(Run(plain_recipe, clips_dir, finished[0], (0,), "cpu"), Silent())
 
     def test_resuming_what_is_finished_says_so(self, finished, plain_recipe, clips_dir):
         reporter = Recorder()
         before = (finished[0] / "fold0" / "last.safetensors").stat().st_mtime_ns
-        (result,) = train(plain_recipe, clips_dir, finished[0], [0], "cpu", reporter, resume=True)
+        (result,) = train(Run(plain_recipe, clips_dir, finished[0], (0,), "cpu", resume=True), reporter)
         assert "fold 0 is finished already" in reporter.messages
         assert result == finished[1][0]
         assert (finished[0] / "fold0" / "last.safetensors").stat().st_mtime_ns == before
@@ -91,12 +95,12 @@ class TestTrain:
     def test_resuming_with_another_recipe_is_refused(self, finished, plain_recipe, clips_dir):
         other = msgspec.structs.replace(plain_recipe, seed=9)
         with pytest.raises(CheckpointError, match="seed = 0, asked is 9"):
-            train(other, clips_dir, finished[0], [0], "cpu", Silent(), resume=True)
+            train(Run(other, clips_dir, finished[0], (0,), "cpu", resume=True), Silent())
 
     def test_other_data_is_refused(self, finished, plain_recipe, tmp_path):
         data = write_clips(tmp_path / "data", clips_per_label=3)
         with pytest.raises(CheckpointError, match=r"folds\.csv: holds other clips or folds"):
-            train(plain_recipe, data, finished[0], [0], "cpu", Silent(), resume=True)
+            train(Run(plain_recipe, data, finished[0], (0,), "cpu", resume=True), Silent())
 
     def test_a_fold_that_fails_does_not_stop_the_others(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
         real = run_module.train_fold
@@ -107,15 +111,15 @@ class TestTrain:
             return real(job, *arguments)
 
         monkeypatch.setattr(run_module, "train_fold", fail_on_fold_1)
-        results = train(plain_recipe, clips_dir, tmp_path / "r", None, "cpu", Silent())
+        results = train(Run(plain_recipe, clips_dir, tmp_path / "r", None, "cpu"), Silent())
         assert [result.problem for result in results] == ["", "CUDA out of memory Tried to allocate", ""]
         assert json.loads((tmp_path / "r" / "summary.json").read_text())["n_failed"] == 1
         with pytest.raises(RuntimeError, match="out of memory"):
-            train(plain_recipe, clips_dir, tmp_path / "single", [1], "cpu", Silent())
+            train(Run(plain_recipe, clips_dir, tmp_path / "single", (1,), "cpu"), Silent())
 
     def test_a_fold_that_does_not_exist(self, plain_recipe, clips_dir, tmp_path):
         with pytest.raises(ConfigError, match="is 3, the recipe has folds 0 to 2"):
-            train(plain_recipe, clips_dir, tmp_path, [3], "cpu", Silent())
+            train(Run(plain_recipe, clips_dir, tmp_path, (3,), "cpu"), Silent())
 
     def test_folds_from_a_column_with_a_leak(self, plain_recipe, tmp_path):
         data = write_clips(tmp_path / "data", clips_per_label=3)
@@ -124,47 +128,25 @@ class TestTrain:
         (data / "train.csv").write_text("\n".join([f"{table[0]},my_fold", *rows]))
         recipe = msgspec.structs.replace(plain_recipe, data=DataConfig(n_folds=2, fold_column="my_fold", max_clips=9))
         reporter = Recorder()
-        train(recipe, data, tmp_path / "run", [0], "cpu", reporter)
+        train(Run(recipe, data, tmp_path / "run", (0,), "cpu"), reporter)
         assert any("1 authors are in training and validation" in line for line in reporter.messages)
         assert len((tmp_path / "run" / "folds.csv").read_text().splitlines()) == 1 + 9
 
     def test_a_fold_left_without_clips_by_the_choice_of_a_few(self, plain_recipe, clips_dir, tmp_path):
         recipe = msgspec.structs.replace(plain_recipe, data=DataConfig(n_folds=3, max_clips=1))
-        results = train(recipe, clips_dir, tmp_path / "all", None, "cpu", Silent())
+        results = train(Run(recipe, clips_dir, tmp_path / "all", None, "cpu"), Silent())
         assert all("has no clips to" in result.problem for result in results)
         with pytest.raises(ConfigError, match="has no clips to"):
-            train(recipe, clips_dir, tmp_path / "one", [0], "cpu", Silent())
+            train(Run(recipe, clips_dir, tmp_path / "one", (0,), "cpu"), Silent())
 
 
-class TestDevice:
-    def test_unknown(self):
-        with pytest.raises(ConfigError, match="is 'tpu', allowed are auto, cpu, cuda"):
-            choose_device("tpu", Silent())
-
-    def test_no_gpu(self, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        assert choose_device("auto", Silent()).type == "cpu"
-        with pytest.raises(ConfigError, match="finds no GPU"):
-            choose_device("cuda", Silent())
-
-    @pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "fp16")])
-    def test_gpu(self, monkeypatch, has_bf16, precision):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
-        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-        reporter = Recorder()
-        assert choose_device("auto", reporter).type == "cuda"
-        assert reporter.messages == [f"training on H200, mixed precision in {precision} if the recipe says so"]
-
-
-def test_summary_leaves_out_what_has_no_score():
+def test_summary_leaves_out_what_has_no_score(tmp_path):
     results = [FoldResult(0, "", 0.8), FoldResult(1, "", 0.9), FoldResult(2, "failed"), FoldResult(3)]
-    summary = summarise(results)
+    summary = summarise(results, tmp_path)
     assert summary["mean_macro_auc"] == pytest.approx(0.85)
     assert summary["std_macro_auc"] == pytest.approx(math.sqrt(0.005))
     assert summary["n_failed"] == 1
-    assert summarise([FoldResult(0)])["mean_macro_auc"] is None
+    assert summarise([FoldResult(0)], tmp_path)["mean_macro_auc"] is None
 
 
 def test_debug_is_the_same_recipe_on_less(plain_recipe):
@@ -238,26 +220,32 @@ class TestProgressInATerminal:
             "birdinfer.cli.console.stderr",
             lambda: Console(file=screen, force_terminal=True, width=140, highlight=False),
         )
-        with command.TrainingProgress(quiet=False) as progress:
-            progress.start(FoldStart(0, 10, 5, 2, 10, first_step=5, batch_size=4))
+        with TrainingProgress(quiet=False) as progress:
+            progress.start(FoldStart(0, 10, 5, 2, 10, first_step=5, batch_size=4, precision="bf16"))
             progress.step(10, 0.25)
-            progress.epoch(EpochRow(1, 0.25, 0.3, 0.75, 0.5, 1e-3, 2.0), is_best=True)
+            progress.epoch(EpochRow(1, 0.25, 0.3, 0.75, 0.8, 0.5, 1e-3, 2.0, 0.1, 2_000.0), is_best=True)
             progress.step(20, 0.125)
             progress.finish(FoldResult(0))
             progress.finish(FoldResult(1, "no [bold] luck"))
         shown = screen.getvalue()
-        for words in ("resumed at step 5", "loss 0.1250, macro AUC 0.7500", "samples/s", "no [bold] luck"):
+        for words in (
+            "in bf16, resumed at step 5",
+            "10% waiting for data, 2.0 GB",
+            "loss 0.1250, macro AUC 0.7500",
+            "samples/s",
+            "no [bold] luck",
+        ):
             assert words in shown
 
     def test_a_score_that_does_not_exist_is_a_dash(self):
-        assert command._score(None) == "-"
+        assert score_text(None) == "-"
 
 
 def test_default_recipe_is_used_where_it_is(monkeypatch, tmp_path, clips_dir):
     """Without --recipe: train/efficientnet_b0.toml of the working folder, else the built-in defaults."""
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "train", lambda recipe, *_, **__: seen.append(recipe.name) or [])
+    monkeypatch.setattr(run_module, "train", lambda run, _: seen.append(run.recipe.name) or [])
     for _ in range(2):
         with pytest.raises(SystemExit):
             main(["train", "--data", str(clips_dir)])

@@ -1,0 +1,186 @@
+"""Is the training loop kept busy, what does mixed precision bring, and where is the front end computed faster?
+
+On a GPU where there is one, else on the CPU; the table says which.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pytest
+import torch
+
+from birdinfer import mel
+from birdinfer.config import FrontEndConfig
+from birdinfer.cores import available_cores
+from birdinfer.training.cache import CacheSettings, build_cache
+from birdinfer.training.dataset import Batch
+from birdinfer.training.fold_data import FoldData, clips_per_label
+from birdinfer.training.fold_job import FoldJob
+from birdinfer.training.forward import Forward
+from birdinfer.training.frontend import LogMel
+from birdinfer.training.metadata import Metadata, read_metadata
+from birdinfer.training.models import build_model
+from birdinfer.training.processes import Processes
+from birdinfer.training.recipe import Recipe
+from birdinfer.training.recipe_augment import AugmentConfig
+from birdinfer.training.recipe_learning import LoopConfig, ModelConfig
+from birdinfer.training.sources import ClipSource
+from birdinfer.training.state import TrainingState
+
+HAS_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+WHERE = torch.cuda.get_device_name() if HAS_GPU else f"CPU, {available_cores()} cores"
+# As many steps as make the measurement longer than its noise.
+STEPS, ROUNDS = (40, 5) if HAS_GPU else (3, 5)
+LEAST_SHARE = 0.9
+
+
+def recipe(amp: str) -> Recipe:
+    """The plain recipe of a competition: efficientnet_b0, 128 mels x 320 frames, all usual augmentation."""
+    loop = LoopConfig(batch_size=64 if HAS_GPU else 8, num_workers=min(8, available_cores() // 2), amp=amp)  # type: ignore[arg-type]
+    augment = AugmentConfig(pink_noise_probability=0.2, filter_probability=0.4)
+    return Recipe(augment=augment, model=ModelConfig(backbone="efficientnet_b0", drop_path_rate=0.1), loop=loop)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Metadata]:
+    """Real Xeno-canto recordings where they are beside the checkout, else synthetic ones."""
+    from bundles import SHARED_DATA
+
+    if (SHARED_DATA / "birds").is_dir():
+        return SHARED_DATA / "birds", read_metadata(SHARED_DATA / "birds")
+    from birdinfer.synthetic_files import write_training_set
+
+    folder = tmp_path_factory.mktemp("clips")
+    write_training_set(folder, seed=1)
+    return folder, read_metadata(folder)
+
+
+@pytest.fixture(scope="module")
+def cached(clips: tuple[Path, Metadata], tmp_path_factory: pytest.TempPathFactory) -> ClipSource:
+    """The clips, decoded once."""
+    return build_cache(clips[1].clips, CacheSettings(recipe("auto").hearing), tmp_path_factory.mktemp("cache"))
+
+
+class Trainer:
+    """The loop's inside: batches through augmentation, front end, network, loss and optimiser."""
+
+    def __init__(self, clips: tuple[Path, Metadata], source: ClipSource, amp: str) -> None:
+        """Build everything, and warm it up."""
+        data_dir, metadata = clips
+        wanted = recipe(amp)
+        job = FoldJob(wanted, metadata.species, 0, metadata.clips * 8, (), (), source, data_dir, data_dir)
+        self._forward = Forward(wanted, clips_per_label(job), DEVICE)
+        torch.manual_seed(0)
+        model = build_model(wanted.model, len(job.species), wanted.hearing, start=False).to(DEVICE)
+        scaler = torch.amp.GradScaler(DEVICE.type, enabled=self._forward.precision == "fp16")
+        self._state = TrainingState(model.to(memory_format=torch.channels_last), wanted.optim, scaler, Processes())  # type: ignore[call-overload]
+        self.data = FoldData(job, Processes(), pin=HAS_GPU)
+
+    def seconds(self, batches: Iterable[Batch]) -> float:
+        """Seconds for ``STEPS`` steps."""
+        self._state.model.train()
+        began = perf_counter()
+        for step, batch in zip(range(STEPS), batches, strict=False):
+            rng = np.random.default_rng(step)
+            self._state.backward(self._forward.loss(self._state.learner, batch, rng))
+            self._state.step(1e-3, step)
+        if HAS_GPU:
+            torch.cuda.synchronize()
+        return perf_counter() - began
+
+
+def ratios(first: Callable[[], float], second: Callable[[], float]) -> list[float]:
+    """How much longer the first takes, side by side, so that a busy machine slows both."""
+    first(), second()
+    return [first() / second() for _ in range(ROUNDS)]
+
+
+def told(values: Sequence[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+@pytest.fixture(autouse=True)
+def one_thread_per_core() -> Iterable[None]:
+    """On a CPU the loader's workers need a core, too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, available_cores() // 2))
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_loop_with_decoding_is_as_fast_as_from_memory(clips, cached, table):
+    trainer = Trainer(clips, cached, "auto")
+    stream = endless(trainer)
+    ready = [next(stream) for _ in range(STEPS)]
+    values = ratios(lambda: trainer.seconds(ready), lambda: trainer.seconds(stream))
+    table.append(
+        {
+            "what": f"training fed from the cache against the same loop fed from memory ({WHERE})",
+            "measured": told(values),
+            "bound": f">= {LEAST_SHARE}",
+            "detail": f"efficientnet_b0, {recipe('auto').loop.num_workers} workers, real recordings, all augmentation",
+        }
+    )
+    assert statistics.median(values) >= LEAST_SHARE
+
+
+def test_mixed_precision(clips, cached, table):
+    plain, mixed = Trainer(clips, cached, "off"), Trainer(clips, cached, "auto" if HAS_GPU else "bf16")
+    ready = [batch for _, batch in zip(range(STEPS), plain.data.training, strict=False)]
+    values = ratios(lambda: plain.seconds(ready), lambda: mixed.seconds(ready))
+    table.append(
+        {
+            "what": f"training in mixed precision against float32 ({WHERE})",
+            "measured": f"{told(values)} x",
+            "bound": "> 1" if HAS_GPU else "",
+            "detail": "efficientnet_b0, fed from memory",
+        }
+    )
+    assert not HAS_GPU or statistics.median(values) > 1
+
+
+def test_front_end(table):
+    config = FrontEndConfig()
+    n_windows = 64 if HAS_GPU else 12
+    length = config.window_samples + 2 * config.margin_samples
+    windows = np.random.default_rng(0).normal(0, 0.1, (n_windows, length)).astype(np.float32)
+    there, frontend = torch.from_numpy(windows).to(DEVICE), LogMel(config).to(DEVICE)
+
+    def with_torch() -> float:
+        began = perf_counter()
+        frontend(there)
+        if HAS_GPU:
+            torch.cuda.synchronize()
+        return perf_counter() - began
+
+    def with_numpy() -> float:
+        began = perf_counter()
+        for window in windows:
+            mel.windows_to_input(window, 1, config)
+        return perf_counter() - began
+
+    values = ratios(with_numpy, with_torch)
+    minute_ms = 1e3 * with_torch() / n_windows * 12
+    table.append(
+        {
+            "what": f"front end of training (torch, {WHERE}) against prediction's ({mel.front_end_name()}, one core)",
+            "measured": f"{told(values)} x",
+            "bound": "> 1" if HAS_GPU else "",
+            "detail": f"torch: {minute_ms:.1f} ms a minute of sound",
+        }
+    )
+    assert not HAS_GPU or statistics.median(values) > 1
+
+
+def endless(trainer: Trainer) -> Iterable[Batch]:
+    """Batches of one epoch after another."""
+    epoch = 0
+    while True:
+        trainer.data.batches.begin(epoch, 0)
+        yield from trainer.data.training
+        epoch += 1

@@ -1,0 +1,109 @@
+"""Where training runs: which processor, in which precision, and what to do when its memory is not enough."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from birdinfer.errors import ConfigError
+from birdinfer.training.recipe_learning import LoopConfig
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_NO_MEMORY_ON_CPU = "can't allocate memory"
+
+
+def choose_device(name: str, say: Callable[[str], None], local_rank: int = 0) -> torch.device:
+    """``auto`` takes a GPU if there is one; which processor it became is said.
+
+    Args:
+        name: ``auto``, ``cpu`` or ``cuda``.
+        say: takes a line.
+        local_rank: which of the machine's processes this is, and so which of its GPUs it takes.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none, or not one for each process.
+    """
+    if name not in {"auto", "cpu", "cuda"}:
+        raise ConfigError("--device", f"is {name!r}, allowed are auto, cpu, cuda")
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise ConfigError(
+            "--device", f"is cuda, torch {torch.__version__} finds no GPU", "check nvidia-smi, or use cpu"
+        )
+    if name == "cpu" or not has_gpu:
+        say(f"training on the CPU with {torch.get_num_threads()} threads")
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            "torchrun", f"starts process {local_rank} of a machine with {torch.cuda.device_count()} GPUs",
+            "lower --nproc-per-node",
+        )  # fmt: skip
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = True  # all batches have one shape, so trying algorithms pays
+    say(f"training on {torch.cuda.get_device_name(device)}")
+    return device
+
+
+def precision_for(device: torch.device, amp: str) -> Precision:
+    """What a recipe's ``loop.amp`` means on a device.
+
+    Raises:
+        ConfigError: fp16 is asked of a CPU, where the gradients of small numbers would vanish unscaled.
+    """
+    if amp == "off":
+        return "fp32"
+    if device.type != "cuda":
+        if amp == "fp16":
+            raise ConfigError("loop.amp", "is fp16, a CPU has none", "use bf16, auto or off")
+        return "bf16" if amp == "bf16" else "fp32"
+    if amp == "auto":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if amp == "bf16" else "fp16"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The context that a forward pass runs in."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, _DTYPES[precision])
+
+
+def peak_gpu_mb(device: torch.device) -> float | None:
+    """The most memory that tensors took on a GPU since the last call, in MB; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    peak = torch.cuda.max_memory_allocated(device) / 1e6
+    torch.cuda.reset_peak_memory_stats(device)
+    return round(peak, 1)
+
+
+@contextlib.contextmanager
+def memory_advice(config: LoopConfig) -> Iterator[None]:
+    """Turns an exhausted memory into one line that says which knob to turn.
+
+    Raises:
+        ConfigError: instead of torch's own error.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's is no more than that
+        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY_ON_CPU not in str(error):
+            raise
+        parts = next((n for n in range(config.accumulate + 1, config.batch_size + 1) if not config.batch_size % n), 0)
+        at_once = config.batch_size // config.accumulate
+        split = (
+            f"--set loop.accumulate={parts} computes each batch in {parts} parts with the same result but for BatchNorm"
+        )
+        raise ConfigError(
+            "loop.batch_size",
+            f"is {config.batch_size}, {at_once} windows at once do not fit into the memory ({_first_line(error)})",
+            f"{split}; or lower loop.batch_size" if parts else "take a smaller backbone or window",
+        ) from error
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).strip().split("\n")[0].split(". ")[0][:150]

@@ -1,0 +1,61 @@
+"""Waveforms through augmentation, front end and network, on the device and in the precision of the run."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from birdinfer.config import FrontEndConfig
+from birdinfer.training.augment import augment_spectrograms, mix_waveforms
+from birdinfer.training.dataset import Batch
+from birdinfer.training.devices import autocast, precision_for
+from birdinfer.training.frontend import LogMel
+from birdinfer.training.logits import Logits
+from birdinfer.training.losses import build_loss
+from birdinfer.training.recipe import Recipe
+from birdinfer.training.targets import Targets
+
+
+class Forward:
+    """The way of a batch; the network is handed in, for it is another one in training and in validation."""
+
+    def __init__(self, recipe: Recipe, clips_per_label: list[int], device: torch.device) -> None:
+        """Put the front end on the device.
+
+        Raises:
+            ConfigError: loss or precision are unknown, or the device has none such.
+        """
+        hearing = recipe.hearing
+        self._frontend = LogMel(hearing).to(device) if isinstance(hearing, FrontEndConfig) else None
+        self._augment, self._device = recipe.augment, device
+        self._loss_of = build_loss(recipe.loss, clips_per_label)
+        self.precision = precision_for(device, recipe.loop.amp)
+
+    def loss(self, model: torch.nn.Module, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
+        """The loss of a batch, a scalar; ``rng`` decides how it is augmented."""
+        waveforms, targets = self._to_device(batch)
+        waveforms, targets = mix_waveforms(waveforms, targets, self._augment, rng)
+        with autocast(self._device, self.precision):
+            if self._frontend is None:
+                return self._loss_of(model(waveforms), targets)
+            spectrograms, targets = augment_spectrograms(self._frontend(waveforms), targets, self._augment, rng)
+            return self._loss_of(model(spectrograms), targets)
+
+    def logits(self, model: torch.nn.Module, waveforms: torch.Tensor) -> Logits:
+        """What a network says of windows [windows, samples], nothing augmented."""
+        waveforms = waveforms.to(self._device, non_blocking=True)
+        with autocast(self._device, self.precision):
+            logits: Logits = model(waveforms if self._frontend is None else self._frontend(waveforms))
+        return logits
+
+    def _to_device(self, batch: Batch) -> tuple[torch.Tensor, Targets]:
+        targets = Targets(*(tensor.to(self._device, non_blocking=True) for tensor in batch.targets))
+        return batch.waveforms.to(self._device, non_blocking=True), targets
+
+
+def parts(batch: Batch, n_parts: int) -> Iterator[Batch]:
+    """The batch in equal parts, one after another."""
+    size = len(batch.waveforms) // n_parts
+    for begin in range(0, size * n_parts, size):
+        own = slice(begin, begin + size)
+        yield Batch(batch.waveforms[own], Targets(*(tensor[own] for tensor in batch.targets)), ())

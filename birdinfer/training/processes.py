@@ -1,0 +1,89 @@
+"""Several processes that train one model: started by torchrun or accelerate launch, each with a device of its own.
+
+Both say by environment variables (RANK, WORLD_SIZE, LOCAL_RANK) who is who; without them there is one process, and
+everything here does nothing. Every process goes the same way through the loop: what one decides, all do.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from birdinfer.errors import ConfigError
+from birdinfer.training.recipe_learning import LoopConfig
+
+T = TypeVar("T")
+
+
+class Processes:
+    """Who trains along."""
+
+    def __init__(self, rank: int = 0, n: int = 1, local_rank: int = 0) -> None:
+        """Process ``rank`` of ``n``, the ``local_rank``-th of its machine."""
+        self.rank, self.n, self.local_rank = rank, n, local_rank
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and reports."""
+        return self.rank == 0
+
+    def everyones(self, value: T) -> list[T]:
+        """The value of each process, by rank; all must call this together."""
+        if self.n == 1:
+            return [value]
+        values: list[Any] = [None] * self.n
+        distributed.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.n > 1:
+            self.everyones(None)
+
+    def parallel(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model, its gradients averaged over all processes in each backward pass."""
+        return DistributedDataParallel(model) if self.n > 1 else model
+
+    def share_buffers(self, model: torch.nn.Module) -> None:
+        """BatchNorm's statistics of the first process become everyone's, so that all validate the same model."""
+        if self.n > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, 0)
+
+    def check_batch(self, config: LoopConfig) -> None:
+        """Refuse a batch that cannot be dealt out evenly.
+
+        Raises:
+            ConfigError: its parts are no multiple of the processes.
+        """
+        if config.batch_size % (self.n * config.accumulate):
+            raise ConfigError(
+                "loop.batch_size",
+                f"is {config.batch_size}, {self.n} processes with accumulate = {config.accumulate} cannot share it",
+                f"make it a multiple of {self.n * config.accumulate}",
+            )
+
+
+def from_environment() -> Processes:
+    """As torchrun or accelerate launch have set it."""
+    return Processes(*(int(os.environ.get(name, default)) for name, default in _VARIABLES.items()))
+
+
+@contextlib.contextmanager
+def joined(processes: Processes, device: torch.device) -> Iterator[None]:
+    """While entered, the processes can talk: over NCCL about GPU tensors, over gloo about all else."""
+    if processes.n == 1:
+        yield
+        return
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+_VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

@@ -1,0 +1,97 @@
+"""The learning rate at each step, and when an epoch's score has stopped rising.
+
+Everything is a function of the step and of the scores so far, so that a resumed run needs no state to go on with.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from birdinfer.training.recipe_learning import OptimConfig
+
+Scores = Sequence[float | None]
+"""Macro AUC of each epoch so far; None where it could not be computed."""
+
+
+class Way(NamedTuple):
+    """How far a run is behind its warm-up."""
+
+    share: float
+    """Of the steps after the warm-up, 0 to 1."""
+    epochs: float
+    """After the warm-up."""
+    scores: Scores
+
+
+def learning_rate(step: int, n_steps: int, steps_per_epoch: int, config: OptimConfig, scores: Scores = ()) -> float:
+    """The rate at a step: linear warm-up to ``lr``, then the schedule.
+
+    Args:
+        step: from 0.
+        n_steps: of the whole run.
+        steps_per_epoch: steps in an epoch.
+        config: which schedule, and its numbers.
+        scores: of the epochs before, which ``plateau`` goes by.
+    """
+    n_warmup = round(config.warmup_epochs * steps_per_epoch)
+    if step < n_warmup:
+        return config.lr * (step + 1) / n_warmup
+    share = min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))
+    return config.lr * SCHEDULES[config.schedule](Way(share, (step - n_warmup) / steps_per_epoch, scores), config)
+
+
+def stale_epochs(scores: Scores) -> int:
+    """Epochs since the best score; where there is none, all of them are the best one so far, and none is stale."""
+    best, stale = -math.inf, 0
+    for score in scores:
+        stale = 0 if score is None or score > best else stale + 1
+        best = max(best, -math.inf if score is None else score)
+    return stale
+
+
+def _cosine(way: Way, config: OptimConfig) -> float:
+    """SGDR (Loshchilov 2017) without restarts."""
+    return _half_cosine(way.share, config)
+
+
+def _restarts(way: Way, config: OptimConfig) -> float:
+    """SGDR: back to the top every ``restart_epochs``."""
+    return _half_cosine(way.epochs % config.restart_epochs / config.restart_epochs, config)
+
+
+def _exponential(way: Way, config: OptimConfig) -> float:
+    """The same factor each step. A final share of 0 is never reached by factors; it is taken as 1e-4."""
+    return float(max(config.final_lr_share, 1e-4) ** way.share)
+
+
+def _polynomial(way: Way, config: OptimConfig) -> float:
+    return config.final_lr_share + (1 - config.final_lr_share) * (1 - way.share) ** config.decay_power
+
+
+def _plateau(way: Way, config: OptimConfig) -> float:
+    """Lowered once for each ``plateau_epochs`` in a row without a better score."""
+    best, stale, drops = -math.inf, 0, 0
+    for score in way.scores:
+        stale = 0 if score is None or score > best else stale + 1
+        best = max(best, -math.inf if score is None else score)
+        if stale == config.plateau_epochs:
+            stale, drops = 0, drops + 1
+    return float(max(config.final_lr_share, config.plateau_factor**drops))
+
+
+def _constant(way: Way, config: OptimConfig) -> float:
+    return 1.0
+
+
+def _half_cosine(share: float, config: OptimConfig) -> float:
+    return config.final_lr_share + (1 - config.final_lr_share) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+SCHEDULES: dict[str, Callable[[Way, OptimConfig], float]] = {
+    "cosine": _cosine,
+    "restarts": _restarts,
+    "exponential": _exponential,
+    "polynomial": _polynomial,
+    "plateau": _plateau,
+    "constant": _constant,
+}

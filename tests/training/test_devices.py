@@ -1,0 +1,105 @@
+import pytest
+import torch
+
+from birdinfer.errors import ConfigError
+from birdinfer.training.devices import autocast, choose_device, memory_advice, peak_gpu_mb, precision_for
+from birdinfer.training.recipe_learning import LoopConfig
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine that says it has two GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "H200")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+
+
+class TestChooseDevice:
+    def test_unknown(self):
+        with pytest.raises(ConfigError, match="is 'tpu', allowed are auto, cpu, cuda"):
+            choose_device("tpu", print)
+
+    def test_no_gpu(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        said = []
+        assert choose_device("auto", said.append) == CPU
+        assert said[0].startswith("training on the CPU with")
+        with pytest.raises(ConfigError, match="finds no GPU"):
+            choose_device("cuda", print)
+
+    def test_each_process_takes_a_gpu_of_its_own(self, gpu):
+        said = []
+        assert [choose_device("auto", said.append, rank) for rank in (0, 1)] == [
+            torch.device("cuda", 0),
+            torch.device("cuda", 1),
+        ]
+        assert said == ["training on H200"] * 2
+        with pytest.raises(ConfigError, match="starts process 2 of a machine with 2 GPUs - lower --nproc-per-node"):
+            choose_device("cuda", print, 2)
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(
+        ("amp", "has_bf16", "expected"),
+        [
+            ("auto", True, "bf16"),
+            ("auto", False, "fp16"),
+            ("bf16", True, "bf16"),
+            ("fp16", True, "fp16"),
+            ("off", True, "fp32"),
+        ],
+    )
+    def test_on_a_gpu(self, monkeypatch, amp, has_bf16, expected):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+        assert precision_for(GPU, amp) == expected
+
+    @pytest.mark.parametrize(("amp", "expected"), [("auto", "fp32"), ("bf16", "bf16"), ("off", "fp32")])
+    def test_on_a_cpu(self, amp, expected):
+        assert precision_for(CPU, amp) == expected
+
+    def test_fp16_on_a_cpu_is_refused(self):
+        with pytest.raises(ConfigError, match=r"loop\.amp: is fp16, a CPU has none"):
+            precision_for(CPU, "fp16")
+
+    def test_autocast_computes_in_it(self):
+        x = torch.ones(2, 2)
+        with autocast(CPU, "bf16"):
+            assert (x @ x).dtype == torch.bfloat16
+        with autocast(CPU, "fp32"):
+            assert (x @ x).dtype == torch.float32
+
+
+def test_a_cpu_has_no_gpu_memory():
+    assert peak_gpu_mb(CPU) is None
+
+
+class TestMemoryAdvice:
+    """Out of GPU memory says which knob to turn."""
+
+    def advice(self, config, error):
+        with pytest.raises(ConfigError) as caught, memory_advice(config):
+            raise error
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_more_parts(self):
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has\nmore")
+        told = self.advice(LoopConfig(batch_size=48, accumulate=2), error)
+        assert "loop.batch_size: is 48, 24 windows at once do not fit into the memory (CUDA out of memory)" in told
+        assert "--set loop.accumulate=3" in told
+
+    def test_nothing_left_to_cut(self):
+        told = self.advice(LoopConfig(batch_size=4, accumulate=4), torch.OutOfMemoryError("CUDA out of memory"))
+        assert "take a smaller backbone or window" in told
+
+    def test_a_cpus_memory(self):
+        error = RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: ...")
+        assert "--set loop.accumulate=2" in self.advice(LoopConfig(batch_size=8), error)
+
+    def test_other_errors_pass(self):
+        with pytest.raises(RuntimeError, match="shapes"), memory_advice(LoopConfig()):
+            raise RuntimeError("shapes differ")
