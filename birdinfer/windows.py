@@ -143,14 +143,13 @@ def window_of(samples: Samples, start_sample: int, hearing: Hearing, name: str |
     """One window of a file's sound with its margins, cut out as one stretch: what training hears.
 
     Args:
-        samples: all of the sound, at the rate of ``hearing``; a slice may be shorter where it ends.
+        samples: all of the sound, at the rate of ``hearing``; a slice of it may be shorter where it ends.
         start_sample: the window's first sample, >= 0.
         hearing: window length and margins.
         name: what an error calls the sound.
 
     Returns:
-        ``margin_samples``, one window, ``margin_samples``: the same samples that :func:`cut_runs` would give there to
-        windows without context. A view where all of it is true sound.
+        ``margin_samples``, one window, ``margin_samples``, as :func:`cut_runs` gives them to windows without context.
 
     Raises:
         AudioError: the sound ends before the window begins.
@@ -167,27 +166,26 @@ def window_of(samples: Samples, start_sample: int, hearing: Hearing, name: str |
 
 @dataclass(frozen=True, slots=True)
 class _FileSamples:
-    """A file as :class:`Samples`; nothing before a stretch is decoded."""
+    """A file as :class:`Samples`, taken to end at sample ``end``; nothing before a stretch is decoded."""
 
     path: Path
     sample_rate: int
     end: float
-    """Sample at which the file is taken to end, if not before."""
 
     def __getitem__(self, stretch: slice, /) -> Float32:
         count = max(0, round(min(stretch.stop, self.end) - stretch.start))
         return read_segment(self.path, stretch.start / self.sample_rate, count, self.sample_rate)
 
 
-def read_window(path: Path, start_seconds: float, hearing: Hearing, end_seconds: float = math.inf) -> Float32:
-    """As :func:`window_of`, out of a sound file that is taken to end at ``end_seconds``.
+def read_window(path: Path, start_seconds: float, hearing: Hearing, until_seconds: float = math.inf) -> Float32:
+    """As :func:`window_of`, out of a sound file that is taken to end at ``until_seconds``.
 
     Raises:
         InputNotFoundError: there is no such file.
         AudioError: the file cannot be decoded, or holds no sound there.
     """
     rate = hearing.audio.sample_rate
-    return window_of(_FileSamples(path, rate, end_seconds * rate), round(start_seconds * rate), hearing, path)
+    return window_of(_FileSamples(path, rate, until_seconds * rate), round(start_seconds * rate), hearing, path)
 
 
 class RunCutter:

@@ -129,10 +129,10 @@ def test_a_file_can_be_taken_to_end_early(tmp_path, end):
     wave = tone(2.5, 1_000)
     write_sound(tmp_path / "a.wav", wave, 1_000, subtype="FLOAT")
     for start in range(0, min(end, len(wave)), 317):
-        read = read_window(tmp_path / "a.wav", start / 1_000, SMALL, end_seconds=end / 1_000)
+        read = read_window(tmp_path / "a.wav", start / 1_000, SMALL, until_seconds=end / 1_000)
         assert np.array_equal(read, window_of(wave[:end], start, SMALL))
     with pytest.raises(AudioError, match="holds no sound"):
-        read_window(tmp_path / "a.wav", end / 1_000, SMALL, end_seconds=end / 1_000)
+        read_window(tmp_path / "a.wav", end / 1_000, SMALL, until_seconds=end / 1_000)
 
 
 def test_sound_in_memory_that_ends_before_the_window_is_refused():

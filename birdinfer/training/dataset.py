@@ -111,7 +111,7 @@ class TrainingWindows(Dataset[Any]):
         self._clips, self._seed, self._source = tuple(clips), recipe.seed, source
         self._targets, self._augment = targets, augment
         starts = [_starts(recipe.data.windows, source, clip) for clip in clips]
-        self._clip_of = np.repeat(np.arange(len(starts)), [len(one) for one in starts])
+        self._clip_of = np.repeat(np.arange(len(starts), dtype=np.int32), [len(one) for one in starts])
         self._start_seconds = np.array([start for one in starts for start in one])
 
     @property

@@ -280,3 +280,15 @@ class TestOnTheWay:
         (tmp_path / "file").write_text("")
         with pytest.raises(OutputError, match="cannot be written"):
             build_cache(clips, SETTINGS, tmp_path / "file")
+
+
+def test_a_lock_on_a_file_that_nobody_else_finds_any_more_is_none(tmp_path):
+    """Its holder removes it: who had opened it before, and locks it after, is not alone."""
+    with (tmp_path / "lock").open("wb") as late:
+        (tmp_path / "lock").unlink()
+        assert not cache._lock(late, tmp_path / "lock")
+        (tmp_path / "lock").touch()
+        assert not cache._lock(late, tmp_path / "lock")
+        with cache._locked(tmp_path / "lock") as is_ours, cache._locked(tmp_path / "lock") as is_anothers:
+            assert (is_ours, is_anothers) == (True, False)
+    assert not (tmp_path / "lock").exists()
