@@ -195,7 +195,7 @@ def _check_space(home: Path, missing: Sequence[_Planned], settings: CacheSetting
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Whether the lock is ours while entered; does not wait. No file is left behind.
+    """Whether the lock is ours while entered; does not wait. Only a kill leaves its file, empty, behind.
 
     Raises:
         OutputError: the disk is full, or its file system has no locks.
