@@ -23,7 +23,7 @@ import numpy.typing as npt
 import soundfile
 
 import birdinfer
-from birdinfer.bundle import MANIFEST_NAME, Bundle, file_sha256, save_manifest
+from birdinfer.bundle import MANIFEST_NAME, Bundle, file_sha256, overlapping, save_manifest
 from birdinfer.config import PostConfig, TimelineConfig, WaveformConfig, WindowConfig
 from birdinfer.engines.onnxruntime import open_session
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, OutputError
@@ -231,21 +231,11 @@ def _check_fits(old: Manifest | None, name: str, weight: float, *, replace: bool
 
 def _timeline(found: _Found, overlap_seconds: float | None, rows: WindowConfig) -> TimelineConfig:
     """Where its windows lie; refused where they would leave gaps on the bundle's rows."""
-    window_seconds = found.hearing.window.window_seconds
-    stride_seconds = None
-    if overlap_seconds is not None:
-        if not 0 <= overlap_seconds < window_seconds:
-            raise ConfigError(
-                "--overlap",
-                f"{overlap_seconds:g} s, but the graph's windows last {window_seconds:g} s",
-                "half a window is usual",
-            )
-        stride_seconds = window_seconds - overlap_seconds
     frame_share = 0.0 if found.outputs.frames is None else 1.0 if found.outputs.clip is None else FRAME_SHARE
-    try:
-        timeline = TimelineConfig(stride_seconds=stride_seconds, frame_share=frame_share)
-    except ValueError as error:
-        raise ConfigError("--overlap", str(error), "half a window is usual") from error
+    timeline = TimelineConfig(frame_share=frame_share)
+    if overlap_seconds is not None:
+        window_seconds = found.hearing.window.window_seconds
+        timeline = overlapping(timeline, overlap_seconds, window_seconds, "the graph's windows")
     place(found.hearing, timeline, rows)
     return timeline
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from birdinfer import mel
+from birdinfer.config import TimelineConfig
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.files import write_atomic
 from birdinfer.labels import check_labels
@@ -23,6 +24,7 @@ from birdinfer.windows import place
 MANIFEST_NAME = "manifest.json"
 FINGERPRINT_TOLERANCE = 0.01
 """Largest difference in dB that still is the same front end: processors differ by rounding, settings by more."""
+_USUAL_OVERLAP = "half a window is usual"
 
 
 class _FormatOnly(msgspec.Struct):
@@ -93,19 +95,14 @@ class Bundle:
             merge: how their scores meet; as the manifest says if None.
 
         Raises:
-            ConfigError: a member's windows are not longer than the overlap.
+            ConfigError: a member's windows are not longer than the overlap, or would follow too close on each other.
         """
         members = []
         for member in self.manifest.members:
-            timeline, window_seconds = member.timeline, member.hearing.window.window_seconds
+            timeline = member.timeline
             if overlap_seconds is not None:
-                if not 0 <= overlap_seconds < window_seconds:
-                    raise ConfigError(
-                        "--overlap",
-                        f"{overlap_seconds:g} s, but windows of member {member.name!r} last {window_seconds:g} s",
-                        "half a window is usual",
-                    )
-                timeline = msgspec.structs.replace(timeline, stride_seconds=window_seconds - overlap_seconds)
+                whose = f"windows of member {member.name!r}"
+                timeline = overlapping(timeline, overlap_seconds, member.hearing.window.window_seconds, whose)
             if merge is not None:
                 timeline = msgspec.structs.replace(timeline, overlap=merge)
             members.append(msgspec.structs.replace(member, timeline=timeline))
@@ -169,6 +166,27 @@ def _check_front_end(path: Path, member: Member) -> None:
             f"member {member.name!r} was made with another front end (its fingerprint differs)",
             "export it again with this version",
         )
+
+
+def overlapping(timeline: TimelineConfig, overlap_seconds: float, window_seconds: float, whose: str) -> TimelineConfig:
+    """A timeline on which neighbouring windows share some seconds.
+
+    Args:
+        timeline: all but the stride.
+        overlap_seconds: what they share.
+        window_seconds: how long they are.
+        whose: what the message calls the windows.
+
+    Raises:
+        ConfigError: the windows are not longer than that, or would follow too close on each other.
+    """
+    if not 0 <= overlap_seconds < window_seconds:
+        problem = f"{overlap_seconds:g} s, but {whose} last {window_seconds:g} s"
+        raise ConfigError("--overlap", problem, _USUAL_OVERLAP)
+    try:
+        return msgspec.structs.replace(timeline, stride_seconds=window_seconds - overlap_seconds)
+    except ValueError as error:
+        raise ConfigError("--overlap", str(error), _USUAL_OVERLAP) from error
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:

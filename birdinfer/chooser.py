@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from birdinfer.bundle import Bundle
 from birdinfer.choices import Choice, Trial, cache_key, read_cache, write_cache
-from birdinfer.cores import available_cores, one_thread_per_lane, physical_cores
+from birdinfer.cores import one_thread_per_lane, physical_cores
 from birdinfer.engines import SUPPORTED, EnginePlan, EngineSpec
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, MissingExtraError
 from birdinfer.listener import members_alike
-from birdinfer.predictor import BATCH_SIZE, GPU_BATCH_SIZE, Predictor
+from birdinfer.predictor import Predictor, make_plan
 from birdinfer.reader import HeardRun
 
 Float32 = npt.NDArray[np.float32]
@@ -102,17 +102,12 @@ class _Measurement:
             raise MissingExtraError("onnxruntime", "cpu")
         with one_thread_per_lane():
             for spec in specs:
-                self._try(self._plan(spec))
+                self._try(make_plan(spec, self._lanes, self._batch_size))
             best = self._fastest()
             for plan in self._variants(best.plan):
                 self._try(plan)
             best = self._confirmed()
         return Choice(best.plan, self._reason(best), tuple(self._trials))
-
-    def _plan(self, spec: EngineSpec) -> EnginePlan:
-        on_gpu = spec.engine == "cuda"
-        lanes = self._lanes or available_cores() * (2 if on_gpu else 1)
-        return EnginePlan(spec, lanes, self._batch_size or (GPU_BATCH_SIZE if on_gpu else BATCH_SIZE))
 
     def _variants(self, plan: EnginePlan) -> Iterator[EnginePlan]:
         """The fastest engine again, with other batches and, where cores are shared by two threads, half the lanes."""

@@ -15,7 +15,7 @@ from birdinfer import postprocess
 from birdinfer.bundle import Bundle
 from birdinfer.config import FrontEndConfig
 from birdinfer.cores import available_cores
-from birdinfer.engines import EnginePlan, parse_spec
+from birdinfer.engines import EnginePlan, EngineSpec, parse_spec
 from birdinfer.ensemble import WeightedMean
 from birdinfer.listener import Listener, Opinion, load_listeners
 from birdinfer.reader import HeardRun, SoundscapeReader
@@ -172,18 +172,18 @@ class FileScores:
         self._blended.append(self._blend(ready))
 
 
-def make_plan(engine: str, lanes: int | None = None, batch_size: int | None = None) -> EnginePlan:
+def make_plan(engine: str | EngineSpec, lanes: int | None = None, batch_size: int | None = None) -> EnginePlan:
     """``"openvino:bf16"`` -> a plan for this machine.
 
     Args:
         engine: an engine, with or without its precision.
         lanes: one for each core if None; twice as many before a GPU, which work while others wait for it.
-        batch_size: :data:`BATCH_SIZE` if None; 64 on a GPU.
+        batch_size: :data:`BATCH_SIZE` if None; :data:`GPU_BATCH_SIZE` on a GPU.
 
     Raises:
         ConfigError: there is no such engine.
     """
-    spec = parse_spec(engine)
+    spec = engine if isinstance(engine, EngineSpec) else parse_spec(engine)
     on_gpu = spec.engine == "cuda"
     return EnginePlan(
         spec,

@@ -6,8 +6,9 @@ import pytest
 from making import LABELS, write_linear_graph
 
 from birdinfer import Bundle, Predictor
-from birdinfer.bundle import demo_bundle_path, file_sha256
-from birdinfer.errors import BundleError, InputNotFoundError, LabelError, MissingExtraError
+from birdinfer.bundle import demo_bundle_path, file_sha256, overlapping
+from birdinfer.config import TimelineConfig
+from birdinfer.errors import BundleError, ConfigError, InputNotFoundError, LabelError, MissingExtraError
 
 
 def edit(folder, change):
@@ -172,3 +173,27 @@ def test_an_installation_without_a_demo_bundle_says_so(monkeypatch, tmp_path):
 
 def test_fallback_is_per_species(bundle):
     np.testing.assert_allclose(Bundle.load(bundle).manifest.fallback_probabilities, [0.1, 0.2, 0.3, 0.4])
+
+
+def test_overlap_changes_the_stride_and_nothing_else(bundle):
+    timeline = TimelineConfig(overlap="max", frame_share=0.5)
+    assert overlapping(timeline, 2.0, 5.0, "windows") == TimelineConfig(
+        stride_seconds=3.0, overlap="max", frame_share=0.5
+    )
+    members = Bundle.load(bundle).with_overlap(2.5).manifest.members
+    assert [member.timeline for member in members] == [TimelineConfig(stride_seconds=2.5)] * 2
+
+
+@pytest.mark.parametrize(
+    ("overlap_seconds", "complaint"),
+    [
+        (5.0, "--overlap: 5 s, but windows of member 'fold0' last 5 s - half a window is usual"),
+        (-1.0, "--overlap: -1 s, but windows"),
+        (float("nan"), "--overlap: nan s, but windows"),
+        (4.99, "--overlap: stride_seconds is .* - half a window is usual"),
+    ],
+)
+def test_an_overlap_that_is_not_possible_is_refused_in_one_line(bundle, overlap_seconds, complaint):
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        Bundle.load(bundle).with_overlap(overlap_seconds)
+    assert "\n" not in str(caught.value)

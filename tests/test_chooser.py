@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from making import tone, write_sound
 
-from birdinfer import Bundle, Predictor, choices
+from birdinfer import Bundle, Predictor, choices, predictor
 from birdinfer import chooser as room
 from birdinfer.chooser import candidate_specs, choose
 from birdinfer.engines import EnginePlan, EngineSpec
@@ -67,7 +67,7 @@ def test_the_fastest_within_tolerance_is_taken(loaded, paths, monkeypatch):
 
 def test_the_reason_when_nothing_is_faster(loaded, paths, monkeypatch):
     only(monkeypatch, "onnxruntime:fp32")
-    speeds(monkeypatch, {("onnxruntime:fp32", room.BATCH_SIZE): 10.0})
+    speeds(monkeypatch, {("onnxruntime:fp32", predictor.BATCH_SIZE): 10.0})
     assert "nothing that keeps the tolerance is faster" in choose(loaded, paths).reason
 
 
@@ -112,7 +112,7 @@ def test_lanes_and_batch_that_the_user_fixed_are_kept(loaded, paths):
 
 
 def test_half_the_lanes_are_tried_where_cores_run_two_threads(loaded, paths, monkeypatch):
-    monkeypatch.setattr(room, "available_cores", lambda: 4)
+    monkeypatch.setattr(predictor, "available_cores", lambda: 4)
     monkeypatch.setattr(room, "physical_cores", lambda: 2)
     assert {trial.plan.lanes for trial in choose(loaded, paths).trials} == {4, 2}
 
