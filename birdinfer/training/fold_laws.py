@@ -7,6 +7,7 @@ given. A model must not be scored on an author's microphone, a recording or a pl
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from birdinfer.training.components import components
 from birdinfer.training.metadata import Clip
 from birdinfer.training.recipe_data import DataConfig
 
@@ -20,7 +21,7 @@ DuplicateSets = Sequence[Sequence[int]]
 
 
 def connected(clips: Sequence[Clip], group_by: Sequence[str], duplicate_sets: DuplicateSets = ()) -> list[int]:
-    """Which clips hang together, directly or through others (union-find).
+    """Which clips hang together, directly or through others.
 
     Args:
         clips: with their ``author``, ``recording`` and ``site``; an empty one connects nothing.
@@ -30,19 +31,9 @@ def connected(clips: Sequence[Clip], group_by: Sequence[str], duplicate_sets: Du
     Returns:
         Component per clip, numbered from 0 in order of appearance.
     """
-    parent = list(range(len(clips)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]  # halve the path, so that later walks are short
-            index = parent[index]
-        return index
-
     first: dict[tuple[str, str], int] = {}
-    for index, kind, name in _links(clips, group_by, duplicate_sets):
-        parent[root(index)] = root(first.setdefault((kind, name), index))
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(root(index), len(numbers)) for index in range(len(clips))]
+    links = _links(clips, group_by, duplicate_sets)
+    return components(len(clips), ((first.setdefault((kind, name), index), index) for index, kind, name in links))
 
 
 def leaks(

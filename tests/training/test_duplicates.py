@@ -143,11 +143,15 @@ class TestRealClips:
         assert len(several) > 20
         assert find_duplicates(several, lambda done, total: None) == Duplicates((), ())
 
-    def test_two_cuts_of_one_cry_are_found(self, shared_data):
-        """ESC-10 has them in folds 3 and 5, where they leak."""
-        cries = sorted((shared_data / "esc10").rglob("babycry/*.ogg"))
-        (pair,) = find(*cries).sets
-        assert {cries[index].name for index in pair} == {"3-151080-A.ogg", "5-151085-A.ogg"}
+    @pytest.mark.parametrize(
+        ("label", "names"),
+        [("babycry", {"3-151080-A.ogg", "5-151085-A.ogg"}), ("fire", {"2-28314-A.ogg", "2-30322-A.ogg"})],
+    )
+    def test_two_cuts_of_one_recording_are_found(self, shared_data, label, names):
+        """ESC-10 has two such pairs, each under two numbers of one author; the cries lie in folds 3 and 5."""
+        paths = sorted((shared_data / "esc10").rglob(f"{label}/*.ogg"))
+        (pair,) = find(*paths).sets
+        assert {paths[index].name for index in pair} == names
 
 
 def random_print(n_words, rng):
