@@ -3,8 +3,8 @@
 In: clips. Out: :class:`Duplicates`, and what a run makes of them. Fingerprints (see ``fingerprints``) meet in an index
 of words: where two clips share a word, but for its doubtful bits, they are laid upon one another and compared, bit by
 bit, first at a few places, then over all their overlap.
-Recordings are apart even in the same species, place and night: half of their bits differ.
-10,000 clips of 40 s take 750 MB at most, and 21 s on one core after they were heard, which takes 80 ms for each of them.
+Recordings are apart even in the same species, place and night: half of their bits differ. 10,000 clips of 40 s take
+750 MB at most, and 21 s on one core after they were heard, which takes 80 ms for each.
 """
 
 import math
