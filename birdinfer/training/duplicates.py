@@ -3,7 +3,7 @@
 In: clips. Out: :class:`Duplicates`, and what a run makes of them. Fingerprints (see ``fingerprints``) meet in an index
 of words: where two clips share a word, but for its doubtful bits, they are laid upon one another and compared, bit by
 bit, first at a few places, then over all their overlap.
-Recordings are apart even in the same species, place and night: half of their bits differ. 10,000 clips of 40 s take
+Of different recordings half the bits differ, be they of one species or not. 10,000 clips of 40 s take
 750 MB at most, and 21 s on one core after they were heard, which takes 80 ms for each.
 """
 
@@ -32,7 +32,7 @@ _PARTS = 16
 _GLANCES = (-24, -16, -8, 8, 16, 24)
 """Words beside a shared one, so far apart that their frames have no sample in common."""
 _MOST_WRONG_AT_A_GLANCE = 0.42
-"""Of their bits: lets pass 98 of 100 pairs that are alike with 35 wrong bits in 100, and one of 160 that are not."""
+"""Of their bits: lets pass 98 of 100 pairs that are alike with 35 wrong bits in 100, and 2 of 100 that are not."""
 _SHORTEST_OVERLAP = 16
 """Words, half a second apart from first to last: what a clip of one second has."""
 _MOST_WRONG = 0.35
