@@ -89,6 +89,24 @@ def padded_cmap(truth: npt.ArrayLike, scores: npt.ArrayLike, padding: int = PADD
     return float(np.mean(per_class)) if per_class else float("nan")
 
 
+def average_precision_per_class(truth: npt.ArrayLike, scores: npt.ArrayLike) -> Float64:
+    """Average precision of each class, unpadded: the mean precision over its positives, from the highest score down.
+
+    Args:
+        truth: 0 or 1, [rows, classes].
+        scores: finite, any scale, [rows, classes].
+
+    Returns:
+        [classes], 0 to 1, where chance is the share of positives; nan for a class without a positive.
+
+    Raises:
+        MetadataError: as :func:`macro_roc_auc`.
+    """
+    is_positive, values = _validated(truth, scores)
+    pairs = zip(is_positive.T, values.T, strict=True)
+    return np.array([_average_precision(*pair) if pair[0].any() else np.nan for pair in pairs], np.float64)
+
+
 def _roc_auc(is_positive: Bool, values: Float64) -> float:
     """ROC-AUC of one class, from average ranks; both [rows]."""
     n_positive = int(is_positive.sum())

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from birdinfer.errors import MetadataError
-from birdinfer.metrics import macro_roc_auc, padded_cmap, roc_auc_per_class
+from birdinfer.metrics import average_precision_per_class, macro_roc_auc, padded_cmap, roc_auc_per_class
 
 # Worked by hand. Class 0: positives 0.9 and 0.4, negatives 0.4 and 0.1; pairs won 1, 1, 0.5, 1 of 4 -> 0.875.
 # Class 1: one positive at 0.2 among 0.2, 0.3, 0.1; pairs won 0.5, 0, 1 of 3 -> 0.5. Class 2 has no positive.
@@ -135,6 +135,38 @@ class TestPaddedCmap:
         truth, scores = table
         probabilities = (scores + 8) / 17
         np.testing.assert_allclose(padded_cmap(truth, probabilities), padded_cmap(truth, probabilities**3), atol=1e-12)
+
+
+class TestAveragePrecisionPerClass:
+    def test_golden_value(self):
+        # Class 0: a hit at 0.9 (1/1), then a hit and a miss at 0.4 (2 of 3); class 1: a miss at 0.3, then at 0.2 one
+        # hit among 3 rows; class 2 has no positive.
+        np.testing.assert_allclose(average_precision_per_class(TRUTH, SCORES), [(1 + 2 / 3) / 2, 1 / 3, np.nan])
+
+    @pytest.mark.parametrize("levels", [2, 5, 10_000])
+    def test_agrees_with_sklearn_also_with_ties(self, levels):
+        from sklearn.metrics import average_precision_score
+
+        truth, scores = random_tables(levels, levels)
+        official = average_precision_score(truth, scores, average=None)
+        np.testing.assert_allclose(average_precision_per_class(truth, scores), official, atol=1e-12)
+
+    @given(tables())
+    def test_is_no_lower_than_the_share_of_positives_where_scores_are_perfect_or_constant(self, table):
+        truth, _ = table
+        occurs = truth.any(axis=0)
+        np.testing.assert_allclose(average_precision_per_class(truth, truth)[occurs], 1.0)
+        shares = truth.mean(axis=0)[occurs]
+        np.testing.assert_allclose(average_precision_per_class(truth, np.zeros_like(truth))[occurs], shares)
+
+    @given(tables())
+    def test_is_nan_for_classes_without_a_positive_alone(self, table):
+        per_class = average_precision_per_class(*table)
+        np.testing.assert_array_equal(np.isnan(per_class), ~table[0].any(axis=0))
+
+    def test_refuses_scores_that_are_not_finite(self):
+        with pytest.raises(MetadataError, match="scores: row 0, column 0 holds nan"):
+            average_precision_per_class([[1]], [[np.nan]])
 
 
 METRICS = [macro_roc_auc, padded_cmap]
