@@ -20,7 +20,7 @@ from birdinfer.cores import one_thread_per_lane, physical_cores
 from birdinfer.engines import SUPPORTED, EnginePlan, EngineSpec
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, MissingExtraError
 from birdinfer.listener import members_alike
-from birdinfer.predictor import Predictor, make_plan
+from birdinfer.predictor import Predictor, make_plan, members_lacking
 from birdinfer.reader import HeardRun
 
 Float32 = npt.NDArray[np.float32]
@@ -64,14 +64,15 @@ def choose(
 
 
 def candidate_specs(bundle: Bundle) -> list[EngineSpec]:
-    """Engine and precision of all that could run here, fp32 first: installed, and a graph or a processor for it."""
-    stored = {precision for member in bundle.manifest.members for precision in member.graphs}
+    """Engine and precision of all that could run here, fp32 first: installed, with a graph of every
+    member's and a processor for it.
+    """
     specs = [
         EngineSpec(engine, precision)
         for engine, precisions in SUPPORTED.items()
         if _is_installed(engine)
         for precision in precisions
-        if precision in stored or (precision == "bf16" and _has_bf16())
+        if not members_lacking(bundle, precision) and (precision != "bf16" or _has_bf16())
     ]
     return sorted(specs, key=lambda spec: spec.precision != "fp32")
 

@@ -15,9 +15,11 @@ from birdinfer import postprocess
 from birdinfer.bundle import Bundle
 from birdinfer.config import FrontEndConfig
 from birdinfer.cores import available_cores
-from birdinfer.engines import EnginePlan, EngineSpec, parse_spec
+from birdinfer.engines import FROM_FP32_GRAPHS, EnginePlan, EngineSpec, parse_spec
 from birdinfer.ensemble import WeightedMean
+from birdinfer.errors import ConfigError
 from birdinfer.listener import Listener, Opinion, load_listeners
+from birdinfer.manifest import Member, Precision
 from birdinfer.reader import HeardRun, SoundscapeReader
 from birdinfer.timeline import Timeline
 
@@ -32,6 +34,9 @@ GPU_BATCH_SIZE = 64
 
 RUN_ROWS = 6
 """Rows read ahead at a time: half a minute of sound, so that two lanes share even a file of one minute."""
+
+_NAMED_MEMBERS = 3
+"""Of those that a message is about; it is to stay one short line."""
 
 
 class Predictor:
@@ -52,12 +57,13 @@ class Predictor:
 
         Raises:
             BundleError: a graph cannot be loaded, or its labels are not the bundle's.
-            ConfigError: there is no such engine, or this machine cannot run it.
+            ConfigError: there is no such engine, this machine cannot run it, or a member has no graph for it.
             MissingExtraError: the engine is not installed.
         """
         self.bundle = bundle
         self.labels = bundle.labels
         self.plan = engine if isinstance(engine, EnginePlan) else make_plan(engine)
+        _refuse_missing_graphs(bundle, self.plan.spec)
         self.rows = bundle.manifest.rows
         self.smoothing_kernel = smoothing_kernel or bundle.manifest.post.smoothing_kernel
         self.listeners: Sequence[Listener] = load_listeners(bundle, self.plan)
@@ -170,6 +176,27 @@ class FileScores:
             ready.append(rows[:n_complete])
             pending[:] = [rows[n_complete:]] if len(rows) > n_complete else []
         self._blended.append(self._blend(ready))
+
+
+def members_lacking(bundle: Bundle, precision: Precision) -> list[Member]:
+    """Members without a graph that a precision could be run from."""
+    if precision in FROM_FP32_GRAPHS:
+        return []
+    return [member for member in bundle.manifest.members if precision not in member.graphs]
+
+
+def _refuse_missing_graphs(bundle: Bundle, spec: EngineSpec) -> None:
+    """Refuse to run in fp32 what was to run in another precision: nobody would see the difference but in the time."""
+    lacking = members_lacking(bundle, spec.precision)
+    if not lacking:
+        return
+    names = ", ".join(repr(member.name) for member in lacking[:_NAMED_MEMBERS])
+    more = f" and {len(lacking) - _NAMED_MEMBERS} more" if len(lacking) > _NAMED_MEMBERS else ""
+    who = f"member {names} has" if len(lacking) == 1 else f"members {names}{more} have"
+    there = ", ".join(known for known in lacking[0].graphs if all(known in member.graphs for member in lacking))
+    raise ConfigError(
+        "--engine", f"{spec}, but {who} no {spec.precision} graph, only {there}", f"choose {spec.engine}:fp32, or auto"
+    )
 
 
 def make_plan(engine: str | EngineSpec, lanes: int | None = None, batch_size: int | None = None) -> EnginePlan:

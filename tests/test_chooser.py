@@ -44,6 +44,17 @@ def speeds(monkeypatch, table):
     monkeypatch.setattr(room, "_windows_per_second", windows_per_second)
 
 
+def with_int8(bundle, n_members=2):
+    """The first members say that they have an INT8 graph, which is that of fp32."""
+    members = tuple(
+        msgspec.structs.replace(member, graphs={**member.graphs, "int8": member.graphs["fp32"]})
+        if index < n_members
+        else member
+        for index, member in enumerate(bundle.manifest.members)
+    )
+    return Bundle(bundle.folder, msgspec.structs.replace(bundle.manifest, members=members))
+
+
 def test_a_choice_is_measured_and_explained(loaded, paths):
     trials = []
     choice = choose(loaded, paths, report=trials.append)
@@ -85,7 +96,7 @@ def test_a_fast_engine_that_answers_otherwise_is_thrown_out(loaded, paths, monke
         return found + np.float32(error) if predictor.plan.spec.precision == "int8" else found
 
     monkeypatch.setattr(room, "_probabilities", wrong)
-    choice = choose(loaded, paths)
+    choice = choose(with_int8(loaded), paths)
     assert str(choice.plan.spec) == "onnxruntime:fp32"
     (refused,) = [trial for trial in choice.trials if trial.refused]
     assert complaint in refused.refused
@@ -194,11 +205,12 @@ def test_candidates_are_what_is_there(loaded, monkeypatch):
     ]  # fmt: skip
     monkeypatch.setattr(room, "_has_bf16", lambda: False)
     monkeypatch.setattr(room, "_is_installed", lambda engine: engine == "onnxruntime")
-    first, *others = loaded.manifest.members
-    graphs = {**first.graphs, "int8": first.graphs["fp32"]}
-    members = (msgspec.structs.replace(first, graphs=graphs), *others)
-    with_int8 = Bundle(loaded.folder, msgspec.structs.replace(loaded.manifest, members=members))
-    assert [str(spec) for spec in candidate_specs(with_int8)] == ["onnxruntime:fp32", "onnxruntime:int8"]
+    assert [str(spec) for spec in candidate_specs(with_int8(loaded))] == ["onnxruntime:fp32", "onnxruntime:int8"]
+
+
+def test_a_precision_that_one_member_lacks_is_no_candidate(loaded, monkeypatch):
+    monkeypatch.setattr(room, "_is_installed", lambda engine: engine == "onnxruntime")
+    assert [str(spec) for spec in candidate_specs(with_int8(loaded, 1))] == ["onnxruntime:fp32"]
 
 
 def test_throughput_counts_every_lane():

@@ -192,3 +192,53 @@ def test_openvino_runs_members_that_hear_the_same_as_one(mixed, soundscapes):
     assert [len({id(one.graph.engine) for one in listener.members}) for listener in predictor.listeners] == [1, 1, 1]
     assert predictor.listeners[0].members[1].graph.output_names == {"logits": "1/logits"}
     np.testing.assert_allclose(predictor.predict(path), Predictor(bundle).predict(path), atol=1e-5)
+
+
+def with_int8(folder, names):
+    """A bundle some of whose members have an INT8 graph: here one of other weights, to be told apart by its scores."""
+    bundle = Bundle.load(folder)
+    write_linear_graph(folder / "int8.onnx", seed=9)
+    graph = Graph("int8.onnx", file_sha256(folder / "int8.onnx"))
+    members = [
+        replace(member, graphs={**member.graphs, "int8": graph}) if member.name in names else member
+        for member in bundle.manifest.members
+    ]
+    return Bundle(folder, replace(bundle.manifest, members=tuple(members)))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime:int8", "openvino:int8", "cuda:fp16"])
+def test_a_precision_without_graphs_is_refused_and_never_replaced_by_fp32(bundle, engine):
+    name, precision = engine.split(":")
+    complaint = rf"^--engine: {engine}, but members 'fold0', 'fold1' have no {precision} graph, only fp32"
+    for asked in (engine, make_plan(engine, 2, 3)):
+        with pytest.raises(ConfigError, match=rf"{complaint} - choose {name}:fp32, or auto$"):
+            Predictor(Bundle.load(bundle), asked)
+
+
+def test_the_one_member_that_lacks_a_graph_is_named(make_bundle):
+    with pytest.raises(ConfigError, match=r"but member 'fold1' has no int8 graph, only fp32 - choose"):
+        Predictor(with_int8(make_bundle(), ["fold0"]), "onnxruntime:int8")
+
+
+def test_many_members_that_lack_a_graph_stay_one_short_line(make_bundle):
+    with pytest.raises(ConfigError, match=r"but members 'fold0', 'fold1', 'fold2' and 2 more have no int8 graph"):
+        Predictor(Bundle.load(make_bundle(members=5)), "onnxruntime:int8")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_int8_graph_is_run_where_it_is_asked_for(make_bundle, soundscapes, engine):
+    pytest.importorskip(engine)
+    bundle, path = with_int8(make_bundle(), ["fold0", "fold1"]), soundscapes / "site_2.ogg"
+    fp32, int8 = (Predictor(bundle, f"{engine}:{precision}").predict(path) for precision in ("fp32", "int8"))
+    assert np.abs(int8 - fp32).max() > 0.01
+
+
+def test_bf16_is_computed_from_the_fp32_graph(bundle, soundscapes):
+    pytest.importorskip("openvino")
+    from birdinfer.engines.openvino import has_bf16
+
+    if not has_bf16():
+        pytest.skip("this processor has no bf16")
+    loaded, path = Bundle.load(bundle), soundscapes / "site_2.ogg"
+    found, wanted = Predictor(loaded, "openvino:bf16").predict(path), Predictor(loaded).predict(path)
+    np.testing.assert_allclose(found, wanted, atol=0.02)

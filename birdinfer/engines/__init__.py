@@ -4,9 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from birdinfer.engines.protocol import SUPPORTED, Engine, EnginePlan, EngineSpec, GraphFacts, parse_spec, run_in_batches
+from birdinfer.engines.protocol import (
+    FROM_FP32_GRAPHS,
+    SUPPORTED,
+    Engine,
+    EnginePlan,
+    EngineSpec,
+    GraphFacts,
+    parse_spec,
+    run_in_batches,
+)
 
 __all__ = [
+    "FROM_FP32_GRAPHS",
     "SUPPORTED",
     "Engine",
     "EnginePlan",

@@ -23,6 +23,9 @@ SUPPORTED: dict[str, tuple[Precision, ...]] = {
 }
 """Engine -> precisions, the default first. ``cuda`` is ONNX Runtime on an NVIDIA GPU (extra ``gpu``)."""
 
+FROM_FP32_GRAPHS: tuple[Precision, ...] = ("fp32", "bf16")
+"""Precisions that an engine computes in from an fp32 graph; each of the others needs a graph of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:

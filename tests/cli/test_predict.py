@@ -115,6 +115,10 @@ def refusals(tmp_path, bundle, soundscapes):
         "year": ([*good, "--year", "1999"], "--year: 1999 is not known"),
         "engine": ([*good, "--engine", "tflite"], "--engine: 'tflite' is not an engine"),
         "precision": ([*good, "--engine", "onnxruntime:bf16"], "onnxruntime does not compute in 'bf16'"),
+        "graphs": (
+            [*good, "--engine", "onnxruntime:int8"],
+            "--engine: onnxruntime:int8, but members 'fold0', 'fold1' have no int8 graph, only fp32",
+        ),
         "overlap": ([*good, "--overlap", "5"], "--overlap: 5 s, but windows of member 'fold0' last 5 s"),
         "nothing to measure": (
             [texts / "readme.txt", "--bundle", bundle, "--engine", "auto"],
@@ -128,7 +132,7 @@ def refusals(tmp_path, bundle, soundscapes):
     "what",
     ["missing directory", "empty directory", "no audio in it", "no bundle", "csv without a needed column",
      "unknown label", "no sample", "output in a file", "output is a folder", "year", "engine", "precision",
-     "overlap", "kernel"],
+     "graphs", "overlap", "kernel"],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_2(birdinfer, bundle, soundscapes, tmp_path, monkeypatch, what):
     monkeypatch.chdir(tmp_path)
