@@ -64,9 +64,7 @@ def choose(
 
 
 def candidate_specs(bundle: Bundle) -> list[EngineSpec]:
-    """Engine and precision of all that could run here, fp32 first: installed, with a graph of every
-    member's and a processor for it.
-    """
+    """Engine and precision of all that could run here, fp32 first: installed, every member has a graph for it."""
     specs = [
         EngineSpec(engine, precision)
         for engine, precisions in SUPPORTED.items()
