@@ -20,6 +20,7 @@ from birdinfer.export.quantize import quantize_static
 from birdinfer.labels import Species
 from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Provenance, Tolerance
 from birdinfer.synthetic_files import write_training_data
+from birdinfer.training.logits import Logits
 from birdinfer.training.torchvision_shim import import_timm
 from birdinfer.windows import read_window
 from classifier_fit import fit_classifier, targets_with_filler
@@ -87,6 +88,18 @@ def make_model(backbone: str, seed: int) -> torch.nn.Module:
     return model.eval()
 
 
+class _Answering(torch.nn.Module):
+    """A timm network that answers as birdinfer's own do."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self, log_mel: torch.Tensor) -> Logits:
+        """[windows, 1, rows, columns] -> clip logits [windows, labels]."""
+        return Logits(self._model(log_mel))
+
+
 def _spread(model: torch.nn.Module, windows: npt.NDArray[np.float32]) -> None:
     """Let answers differ as a trained model's do: random features of some backbones tell classes apart but faintly.
 
@@ -106,9 +119,8 @@ def _write_member(
     folder: Path, model: torch.nn.Module, index: int, backbone: str, windows: npt.NDArray[np.float32], *, int8: bool
 ) -> Member:
     frontend, name = FRONTENDS[backbone], f"fold{index}"
-    shape = (frontend.mel.n_mels, frontend.frames_per_window)
     path = folder / f"{name}.onnx"
-    export_graph(model, shape, path, {"labels_sha256": labels_sha256(LABELS)})
+    export_graph(_Answering(model), frontend, path, {"labels_sha256": labels_sha256(LABELS)})
     graphs = {"fp32": Graph(path.name, file_sha256(path))}
     if int8:
         quantised = folder / f"{name}.int8.onnx"

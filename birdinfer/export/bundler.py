@@ -4,28 +4,29 @@ Everything is made in a folder of its own beside the target and takes the target
 passed its checks; an export that fails leaves an older bundle as it was.
 """
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 
 import birdinfer
 from birdinfer import mel
 from birdinfer.bundle import Bundle, file_sha256, labels_sha256, save_manifest
+from birdinfer.config import FrontEndConfig, TimelineConfig, WaveformConfig
 from birdinfer.errors import CheckpointError, InputNotFoundError, LabelError, OutputError
-from birdinfer.export.onnx import export_graph
+from birdinfer.export.held_out import clips_to_check, fallback_probabilities
+from birdinfer.export.onnx import FRAMES_NAME, OUTPUT_NAME, export_graph
 from birdinfer.export.parity import check_parity, real_windows
-from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Provenance
+from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Outputs, Provenance
 from birdinfer.training.checkpoint import Checkpoint, load_checkpoint
+from birdinfer.training.recipe_learning import LossConfig
 
 CHECKPOINT_NAME = "best.safetensors"
-OUT_OF_FOLD_NAME = "oof.csv"
 
 
 def export_run(
@@ -60,10 +61,7 @@ def export_run(
         for folder, checkpoint in checkpoints.items():
             member = _export_member(checkpoint, folder, staging, data_dir, engines)
             members.append(member)
-            report(
-                f"{folder.name}: {member.backbone}, out-of-fold macro AUC {checkpoint.val_macro_auc:.4f}, "
-                f"largest |p_onnx - p_torch| {member.graphs['fp32'].max_probability_difference:.1e}"
-            )
+            report(f"{folder.name}: {_summary(member)}")
         manifest = Manifest(
             format=FORMAT,
             name=out.name,
@@ -71,7 +69,7 @@ def export_run(
             rows=first.recipe.frontend.window,
             post=first.recipe.post,
             members=tuple(members),
-            fallback_probabilities=_mean_out_of_fold(list(checkpoints), labels),
+            fallback_probabilities=fallback_probabilities(checkpoints, labels),
             provenance=Provenance(
                 created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 run=run.name,
@@ -113,39 +111,40 @@ def _export_member(
     checkpoint: Checkpoint, folder: Path, staging: Path, data_dir: Path | None, engines: Sequence[str]
 ) -> Member:
     """One fold: graph, checks, and its entry in the manifest."""
-    frontend, model = checkpoint.recipe.frontend, checkpoint.build_model()
+    recipe, model = checkpoint.recipe, checkpoint.build_model()
+    hearing, activation = recipe.hearing, recipe.loss.activation
     labels = tuple(species.label for species in checkpoint.species)
     path = staging / f"{folder.name}.onnx"
-    shape = (frontend.mel.n_mels, frontend.frames_per_window)
-    export_graph(model, shape, path, {"labels_sha256": labels_sha256(labels), "birdinfer": birdinfer.__version__})
-    audio = (data_dir or Path(checkpoint.data_dir)) / "train_audio"
-    clips = [audio / name for name in _out_of_fold(folder)["filename"]]
-    difference = check_parity(model, path, real_windows(clips, frontend), engines)
+    stamp = {"labels_sha256": labels_sha256(labels), "birdinfer": birdinfer.__version__}
+    outputs = export_graph(model, hearing, path, stamp)
+    clips = clips_to_check(folder, checkpoint, data_dir)
+    difference = check_parity(model, path, real_windows(clips, hearing), engines, activation)
+    auc = checkpoint.val_macro_auc
     return Member(
         name=folder.name,
         graphs={"fp32": Graph(path.name, file_sha256(path), difference)},
-        frontend=frontend,
-        frontend_fingerprint=tuple(mel.fingerprint(frontend)),
-        backbone=checkpoint.recipe.model.backbone,
+        frontend=hearing if isinstance(hearing, FrontEndConfig) else None,
+        frontend_fingerprint=tuple(mel.fingerprint(hearing)) if isinstance(hearing, FrontEndConfig) else None,
+        waveform=hearing if isinstance(hearing, WaveformConfig) else None,
+        outputs=Outputs(OUTPUT_NAME, FRAMES_NAME if FRAMES_NAME in outputs else None, activation),
+        timeline=_timeline(outputs, recipe.loss),
+        backbone=recipe.model.backbone,
         fold=checkpoint.fold,
-        out_of_fold_macro_auc=checkpoint.val_macro_auc,
+        out_of_fold_macro_auc=None if math.isnan(auc) else auc,
     )
 
 
-def _out_of_fold(folder: Path) -> Any:
-    """The fold's out-of-fold table: filename, primary_label, a column of probabilities per label."""
-    import pandas as pd
-
-    path = folder / OUT_OF_FOLD_NAME
-    if not path.is_file():
-        raise InputNotFoundError(path, "is missing", "train the fold to its end")
-    return pd.read_csv(path, dtype={"filename": str, "primary_label": str})
+def _timeline(outputs: Sequence[str], loss: LossConfig) -> TimelineConfig:
+    """A detector's row is what it was trained for: the clip's score and its loudest frame's, in the loss's shares."""
+    return TimelineConfig(frame_share=loss.frame_share) if FRAMES_NAME in outputs else TimelineConfig()
 
 
-def _mean_out_of_fold(folders: Sequence[Path], labels: Sequence[str]) -> tuple[float, ...]:
-    """Per species, the mean probability over all clips that no member was trained on."""
-    rows = np.concatenate([_out_of_fold(folder)[list(labels)].to_numpy(np.float64) for folder in folders])
-    return tuple(round(float(mean), 7) for mean in rows.mean(axis=0))
+def _summary(member: Member) -> str:
+    """What was exported, in one line."""
+    auc = member.out_of_fold_macro_auc
+    score = "not validated" if auc is None else f"out-of-fold macro AUC {auc:.4f}"
+    difference = member.graphs["fp32"].max_probability_difference
+    return f"{member.backbone}, {score}, largest |p_onnx - p_torch| {difference:.1e}"
 
 
 def _versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""Model -> ONNX graph: log-mel [batch, 1, n_mels, frames] in, logits [batch, species] out, any batch size.
+"""Model -> ONNX graph: log-mel [batch, 1, rows, columns] or waveforms [batch, samples] in, logits out, any batch size.
 
-The dynamo exporter is taken: the older one gives graphs of equal speed and leaves PyTorch soon.
+A graph has the output ``logits`` [batch, labels] and, of a sound event detector, ``frame_logits`` [batch, frames,
+labels]. The dynamo exporter is taken: the older one gives graphs of equal speed and leaves PyTorch soon.
 """
 
 import logging
@@ -10,38 +11,47 @@ from pathlib import Path
 import torch
 
 import onnx
+from birdinfer.config import FrontEndConfig, Hearing
 from birdinfer.errors import ParityError
+from birdinfer.training.logits import Logits
 
 OPSET = 18
 """Read by every ONNX Runtime since 1.14 and OpenVINO since 2023.0."""
 
 INPUT_NAME = "log_mel"
+WAVEFORM_NAME = "waveform"
 OUTPUT_NAME = "logits"
+FRAMES_NAME = "frame_logits"
 
 
-def export_graph(model: torch.nn.Module, shape: tuple[int, int], path: Path, metadata: dict[str, str]) -> None:
+def export_graph(model: torch.nn.Module, hearing: Hearing, path: Path, metadata: dict[str, str]) -> tuple[str, ...]:
     """Write a model's graph, simplified and checked.
 
     Args:
-        model: in evaluation mode, on the CPU.
-        shape: (n_mels, frames) of one window.
+        model: answers with :class:`~birdinfer.training.logits.Logits`; in evaluation mode, on the CPU.
+        hearing: what it takes.
         path: where to.
         metadata: stored in the graph under ``metadata_props``.
+
+    Returns:
+        The names of the graph's outputs.
 
     Raises:
         ParityError: the graph would normalise with the statistics of a batch, as in training.
     """
     # Two windows: a batch of one is taken for a constant by exporters.
-    example = torch.zeros(2, 1, *shape)
+    example = torch.zeros(2, *sample_shape(hearing))
+    flat = _Flat(model).eval()
     # no_grad, not inference_mode: tensors born in inference mode cannot be traced by every exporter.
     with torch.no_grad(), _quiet_exporter():
+        outputs = tuple(named_outputs(model(example)))
         program = torch.onnx.export(
-            model.eval(),
+            flat,
             (example,),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
+            input_names=[INPUT_NAME if isinstance(hearing, FrontEndConfig) else WAVEFORM_NAME],
+            output_names=outputs,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
         )
@@ -51,6 +61,31 @@ def export_graph(model: torch.nn.Module, shape: tuple[int, int], path: Path, met
     onnx.checker.check_model(graph, full_check=True)
     refuse_training_mode(graph, path)
     onnx.save(graph, path)
+    return outputs
+
+
+def sample_shape(hearing: Hearing) -> tuple[int, ...]:
+    """What a model takes of one window: (1, rows, columns) of log-mel, or (samples,)."""
+    if isinstance(hearing, FrontEndConfig):
+        return (1, *hearing.input_shape)
+    return (hearing.window_samples,)
+
+
+def named_outputs(logits: Logits) -> dict[str, torch.Tensor]:
+    """A model's answer, by the names that it has in a graph."""
+    clip = {OUTPUT_NAME: logits.clip}
+    return clip if logits.frames is None else clip | {FRAMES_NAME: logits.frames}
+
+
+class _Flat(torch.nn.Module):
+    """A model whose answer is a plain tuple: graphs know nothing else."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self, heard: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(named_outputs(self._model(heard)).values())
 
 
 def refuse_training_mode(graph: onnx.ModelProto, path: Path) -> None:

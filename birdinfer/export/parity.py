@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 
 from birdinfer import mel
-from birdinfer.config import FrontEndConfig
+from birdinfer.config import FrontEndConfig, Hearing
 from birdinfer.engines import EnginePlan, load_engine, parse_spec
 from birdinfer.errors import AudioError, InputNotFoundError, ParityError
-from birdinfer.export.onnx import OUTPUT_NAME
-from birdinfer.scores import sigmoid
+from birdinfer.export.onnx import named_outputs
+from birdinfer.scores import activate
 from birdinfer.windows import read_window
 
 Float32 = npt.NDArray[np.float32]
@@ -26,11 +26,11 @@ TOLERANCE = 1e-4
 N_WINDOWS = 16
 
 
-def real_windows(clips: Iterable[Path], frontend: FrontEndConfig) -> Float32:
+def real_windows(clips: Iterable[Path], hearing: Hearing) -> Float32:
     """The first window of up to 16 clips, and one of silence.
 
     Returns:
-        Log-mel [windows, 1, n_mels, frames].
+        What a model takes of them: log-mel [windows, 1, rows, columns] or waveforms [windows, samples].
 
     Raises:
         AudioError: not one of the clips can be read.
@@ -40,52 +40,63 @@ def real_windows(clips: Iterable[Path], frontend: FrontEndConfig) -> Float32:
     for clip in clips:
         tried += 1
         try:
-            windows.append(mel.windows_to_input(read_window(clip, 0.0, frontend), 1, frontend))
+            windows.append(_heard(read_window(clip, 0.0, hearing), hearing))
         except (AudioError, InputNotFoundError):
             continue  # training has listed it already; here any other clip serves as well
         if len(windows) == N_WINDOWS:
             break
     if not windows:
-        raise AudioError("export", f"none of {tried} validation clips can be read", "name the data folder: --data")
-    silence = np.zeros(frontend.window_samples + 2 * frontend.margin_samples, np.float32)
-    windows.append(mel.windows_to_input(silence, 1, frontend))
+        raise AudioError("export", f"none of {tried} clips can be read", "name the data folder: --data")
+    silence = np.zeros(hearing.window_samples + 2 * hearing.margin_samples, np.float32)
+    windows.append(_heard(silence, hearing))
     return np.concatenate(windows)
 
 
-def check_parity(model: torch.nn.Module, graph: Path, log_mel: Float32, engines: Sequence[str]) -> float:
-    """Compare a graph with its model, in one batch, one by one, and in reverse order.
+def _heard(samples: Float32, hearing: Hearing) -> Float32:
+    """One window with its margins [samples] -> what a model takes of it [1, ...]."""
+    if isinstance(hearing, FrontEndConfig):
+        return mel.windows_to_input(samples, 1, hearing)
+    return samples[np.newaxis]
+
+
+def check_parity(
+    model: torch.nn.Module, graph: Path, heard: Float32, engines: Sequence[str], activation: str = "sigmoid"
+) -> float:
+    """Compare a graph's outputs with its model's, in one batch, one by one, and in reverse order.
 
     Args:
         model: in evaluation mode, on the CPU.
         graph: the exported file.
-        log_mel: real windows [windows, 1, n_mels, frames].
+        heard: real windows, from :func:`real_windows`.
         engines: which engines to run the graph with.
+        activation: what makes the logits into probabilities, ``sigmoid`` or ``softmax``.
 
     Returns:
-        The largest |p_onnx - p_torch| of all windows, species, batches and engines.
+        The largest |p_onnx - p_torch| of all windows, frames, species, batches and engines.
 
     Raises:
         ParityError: it exceeds 1e-4, or a probability is not finite.
     """
     with torch.no_grad():
-        wanted = sigmoid(model(torch.from_numpy(log_mel)).numpy())
+        answer = named_outputs(model(torch.from_numpy(heard)))
+    wanted = {name: activate(logits.numpy(), activation) for name, logits in answer.items()}
     worst = 0.0
-    for name in engines:
-        engine = load_engine(EnginePlan(parse_spec(name)), graph, [OUTPUT_NAME], log_mel.shape[1:])
-        for company, order in _companies(len(log_mel)).items():
-            found = np.concatenate(
-                [sigmoid(engine.run(np.ascontiguousarray(log_mel[batch]))[OUTPUT_NAME]) for batch in order]
-            )
-            difference = float(np.abs(found - wanted[np.concatenate(order)]).max())
-            if not difference <= TOLERANCE:  # also true for NaN
-                raise ParityError(
-                    graph,
-                    f"differs from its torch model by {difference:.2g} of probability ({name}, {company}); "
-                    f"allowed is {TOLERANCE:g}",
-                    "no bundle was written",
-                )
-            worst = max(worst, difference)
+    for engine_name in engines:
+        engine = load_engine(EnginePlan(parse_spec(engine_name)), graph, list(wanted), heard.shape[1:])
+        for company, order in _companies(len(heard)).items():
+            found = [engine.run(np.ascontiguousarray(heard[batch])) for batch in order]
+            for output, probabilities in wanted.items():
+                logits = np.concatenate([answers[output] for answers in found])
+                difference = np.abs(activate(logits, activation) - probabilities[np.concatenate(order)]).max()
+                if not difference <= TOLERANCE:  # also true for NaN
+                    raise _refusal(graph, float(difference), f"{output}, {engine_name}, {company}")
+                worst = max(worst, float(difference))
     return worst
+
+
+def _refusal(graph: Path, difference: float, where: str) -> ParityError:
+    what = f"differs from its torch model by {difference:.2g} of probability ({where}); allowed is {TOLERANCE:g}"
+    return ParityError(graph, what, "no bundle was written")
 
 
 def _companies(n_windows: int) -> dict[str, list[npt.NDArray[np.intp]]]:

@@ -108,12 +108,12 @@ class TestShippedRecipes:
 
         recipe = load_recipe(path)
         assert recipe.name == path.stem
-        build_model(recipe.model, 3, start=False)
+        build_model(recipe.model, 3, recipe.hearing, start=False, activation=recipe.loss.activation)
 
     def test_two_folds_of_the_demo_fit_into_its_bundle(self):
         """2.8 MB of float32 for both graphs."""
         from birdinfer.training.models import build_model
 
         recipe = load_recipe(next(path for path in SHIPPED if path.stem == "demo"))
-        model = build_model(recipe.model, 8, start=False)
+        model = build_model(recipe.model, 8, recipe.hearing, start=False)
         assert recipe.data.n_folds * 4 * sum(parameter.numel() for parameter in model.parameters()) < 2.8e6

@@ -1,0 +1,98 @@
+"""Family ``sed``: log-mel [windows, 1, rows, columns] -> an opinion for each stretch of time, and one of all together.
+
+Sound event detection with attention over time (Kong et al. 2020, "PANNs: Large-Scale Pretrained Audio Neural
+Networks", section III): a timm network's feature map, its mean over frequency, the maximum and mean of neighbouring
+steps, a hidden layer, and for each label two convolutions, what is heard (``classes``) and where to listen
+(``attention``). A network of stride 32 makes 10 frames of 320 columns; frame j of T stands for the window from
+j / T to (j + 1) / T (of columns that the stride does not divide, the last frame hears a few less).
+"""
+
+import torch
+from torch.nn import functional
+
+from birdinfer.training.logits import Logits
+from birdinfer.training.models.backbone import coloured, create_features
+from birdinfer.training.models.blueprint import Blueprint
+from birdinfer.training.models.pooling import smooth_in_time
+
+
+def build_sed(blueprint: Blueprint) -> torch.nn.Module:
+    """The detector of a blueprint.
+
+    Raises:
+        ConfigError: the backbone cannot be built, or has no feature map.
+    """
+    blueprint.input_shape()  # refuses waveforms
+    return Detector(blueprint)
+
+
+class Detector(torch.nn.Module):
+    """Feature map -> steps in time -> logits of frames, and their attention-weighted mean."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        """Build it.
+
+        Raises:
+            ConfigError: the backbone cannot be built, or has no feature map.
+        """
+        super().__init__()
+        config = blueprint.config
+        self._n_channels = config.in_channels
+        self.backbone, n_features = create_features(blueprint)
+        self.dropout = torch.nn.Dropout(config.drop_rate)
+        self.hidden = torch.nn.Linear(n_features, config.hidden)
+        self.attention = torch.nn.Linear(config.hidden, blueprint.n_labels)
+        self.classes = torch.nn.Linear(config.hidden, blueprint.n_labels)
+        self._pool = pool_probabilities if blueprint.activation == "sigmoid" else pool_logits
+
+    def forward(self, log_mel: torch.Tensor) -> Logits:
+        """[windows, 1, rows, columns] -> clip [windows, labels] and frames [windows, frames, labels], float32."""
+        features = self.backbone(coloured(log_mel, self._n_channels))
+        steps = smooth_in_time(features.mean(dim=2)).transpose(1, 2)
+        hidden = self.dropout(torch.relu(self.hidden(self.dropout(steps))))
+        attention, frames = self.attention(hidden).float(), self.classes(hidden).float()
+        return Logits(self._pool(attention, frames), frames)
+
+
+def pool_probabilities(attention: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """The logit of p = sum_t w_t sigmoid(frames_t), where w = softmax over time of tanh(attention).
+
+    As the weights sum to 1, so do p and 1 - p = sum_t w_t sigmoid(-frames_t): both are summed as logarithms, and
+    their difference is the logit, finite and exact also where p would be rounded to 0 or 1.
+
+    Args:
+        attention: [windows, frames, labels].
+        frames: logits, of the same shape.
+
+    Returns:
+        [windows, labels].
+    """
+    weights = _log_weights(attention)
+    present, absent = functional.logsigmoid(frames), functional.logsigmoid(-frames)
+    return _log_sum_exp(weights + present) - _log_sum_exp(weights + absent)
+
+
+def pool_logits(attention: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """sum_t w_t frames_t, with the same weights.
+
+    For scores that are a softmax over labels: a label's frame has no probability of its own that could be pooled.
+
+    Args:
+        attention: [windows, frames, labels].
+        frames: logits, of the same shape.
+
+    Returns:
+        [windows, labels].
+    """
+    return (_log_weights(attention).exp() * frames).sum(dim=1)
+
+
+def _log_weights(attention: torch.Tensor) -> torch.Tensor:
+    """Logarithm of what each frame counts; tanh keeps any one frame from silencing the others."""
+    return torch.tanh(attention).log_softmax(dim=1)
+
+
+def _log_sum_exp(values: torch.Tensor) -> torch.Tensor:
+    """log(sum_t exp(values_t)); spelt out, for OpenVINO's own operator underflows below -87."""
+    highest = values.amax(dim=1, keepdim=True)
+    return (values - highest).exp().sum(dim=1).log() + highest.squeeze(1)
