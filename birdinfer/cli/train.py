@@ -27,7 +27,11 @@ def train(
     data: Annotated[
         Path, typer.Option(help="Folder with train.csv, taxonomy.csv and train_audio/, as BirdCLEF lays it out.")
     ] = Path("data"),
-    run: Annotated[str | None, typer.Option(help="Name of the run; the recipe's if left out.")] = None,
+    run: Annotated[
+        str | None,
+        # torchrun takes --run for a beginning of options of its own.
+        typer.Option("--run", "--name", help="Name of the run; the recipe's if left out. (Under torchrun: --name.)"),
+    ] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the recipe, as optim.lr=3e-4; repeatable.")

@@ -9,8 +9,8 @@ from birdinfer.files import write_atomic
 from birdinfer.training.checkpoint import Progress, load_checkpoint
 from birdinfer.training.evaluate import Validation, evaluating, oof_table, predict_clips, score
 from birdinfer.training.fold_data import clips_loader
-from birdinfer.training.fold_files import FoldFiles, is_better
 from birdinfer.training.fold_job import BEST, SOUP_DIR, TEST_SCORES, FoldJob
+from birdinfer.training.fold_results import FoldResults, is_better
 from birdinfer.training.forward import Forward
 from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.metadata import Clip
@@ -22,7 +22,7 @@ class Finish:
     """What is left to do when the last epoch has been validated; done by one process, and again if it was killed."""
 
     def __init__(
-        self, job: FoldJob, forward: Forward, files: FoldFiles, device: torch.device, reporter: Reporter,
+        self, job: FoldJob, forward: Forward, files: FoldResults, device: torch.device, reporter: Reporter,
         stop: StopRequest,
     ) -> None:  # fmt: skip
         """Nothing is done yet."""

@@ -16,8 +16,8 @@ from birdinfer.training.devices import memory_advice, peak_gpu_mb
 from birdinfer.training.evaluate import Heard, evaluating, predict_clips, score
 from birdinfer.training.finish import Finish
 from birdinfer.training.fold_data import FoldData, clips_per_label
-from birdinfer.training.fold_files import FoldFiles, epoch_row, is_better
 from birdinfer.training.fold_job import FoldJob
+from birdinfer.training.fold_results import FoldResults, epoch_row, is_better
 from birdinfer.training.forward import Forward, parts
 from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.processes import Processes
@@ -51,7 +51,7 @@ def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopReq
     forward = Forward(recipe, clips_per_label(job), device)
     data = FoldData(job, processes, pin=device.type == "cuda")
     state, progress = begin(job, device, forward.precision, processes, reporter)
-    files, complain = FoldFiles(job, state, processes), Complaints(reporter)
+    files, complain = FoldResults(job, state, processes), Complaints(reporter)
     per_epoch, n_steps = len(data), config.epochs * len(data)
     first_step = progress.epoch * per_epoch + progress.step
     sizes = len(job.training), len(job.validation), config.epochs, per_epoch

@@ -36,7 +36,7 @@ def build_optimiser(model: torch.nn.Module, config: OptimConfig) -> torch.optim.
 
 def _of_timm(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
     import_timm()
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 
     known = sorted({*OPTIMISERS, *map(str, list_optimizers())})
     if config.name not in known:

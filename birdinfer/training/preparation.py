@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from birdinfer.errors import CheckpointError
 from birdinfer.labels import Species
 from birdinfer.training.cache import CacheSettings, build_cache
 from birdinfer.training.duplicates import Decision, decide, find_duplicates
 from birdinfer.training.folds import TEST, lay_folds, leaks
-from birdinfer.training.folds_file import LEFT_OUT, read_folds, write_folds
+from birdinfer.training.folds_file import LEFT_OUT, gone_clips, read_folds, write_folds
 from birdinfer.training.metadata import Clip, Metadata, read_metadata, without_rare
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe_data import DataConfig
@@ -52,16 +53,32 @@ def lay(recipe: Recipe, data_dir: Path, run_dir: Path, reporter: Reporter) -> La
     """
     metadata = without_rare(read_metadata(data_dir, recipe.data.fold_column), recipe.data.min_clips_per_species)
     path = run_dir / FOLDS_FILE
+    notes = list(metadata.notes)
     if path.exists():
-        folds = read_folds(path, metadata.clips)
+        folds = _as_before(path, metadata.clips)
     else:
+        if recipe.data.folds_file:
+            notes += gone_clips(Path(recipe.data.folds_file), metadata.clips)
         folds = _choose(_laid_anew(metadata, recipe, reporter), recipe)
         write_folds(path, metadata.clips, folds)
     kept = [(clip, fold) for clip, fold in zip(metadata.clips, folds, strict=True) if fold != LEFT_OUT]
     clips, its = tuple(clip for clip, _ in kept), tuple(fold for _, fold in kept)
-    for note in (*metadata.notes, *leaks(clips, its, recipe.data)):
+    for note in (*notes, *leaks(clips, its, recipe.data)):
         reporter.message(note)
     return Laid(metadata.species, clips, its)
+
+
+def _as_before(path: Path, clips: Sequence[Clip]) -> list[int]:
+    """The folds that the run has, for the very clips that it has.
+
+    Raises:
+        CheckpointError: clips are gone, so that what is trained now would not fit what is there.
+        MetadataError: there are new ones, or the file is damaged.
+    """
+    gone = gone_clips(path, clips)
+    if gone:
+        raise CheckpointError(path, gone[0], "put them back, or train into another run with --run")
+    return read_folds(path, clips)
 
 
 def open_source(

@@ -35,7 +35,7 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     complete_fold0: bool = False
     """Every species that has two independent recordings is validated in fold 0, too."""
     min_clips_per_species: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 1
-    """Species with fewer clips are left out, with their column."""
+    """Species with fewer clips are left out, with their column; 1 keeps all, also those without any clip."""
     max_clips: Count = 0
     """Train and validate on a random choice of this many clips; 0 takes all."""
 

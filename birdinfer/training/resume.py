@@ -36,7 +36,14 @@ def begin(
             raise CheckpointError(path, "was trained for other species", "train into another run with --run")
     processes.check_batch(recipe.loop)
     torch.manual_seed(int(np.random.default_rng((_INIT, recipe.seed, job.fold)).integers(2**62)))
-    model = build_model(recipe.model, len(job.species), recipe.hearing, start=saved is None, note=reporter.message)
+    model = build_model(
+        recipe.model,
+        len(job.species),
+        recipe.hearing,
+        start=saved is None,
+        activation=recipe.loss.activation,
+        note=reporter.message,
+    )
     # The memory layout that convolutions of both CPU and GPU like best.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -89,7 +89,7 @@ def debug(recipe: Recipe) -> Recipe:
         recipe,
         name=f"{recipe.name}-debug",
         data=msgspec.structs.replace(recipe.data, max_clips=n_clips),
-        loop=msgspec.structs.replace(recipe.loop, epochs=min(recipe.loop.epochs, DEBUG_EPOCHS)),
+        loop=msgspec.structs.replace(recipe.loop, epochs=DEBUG_EPOCHS),
     )
 
 
@@ -166,7 +166,7 @@ class _Trainer:
         progress = load_header(path).progress if path.exists() else None
         if progress is None or not progress.is_complete:
             return None
-        self._reporter.message(f"{path.parent.name} is finished already")
+        self._reporter.message(f"{path.parent} is finished already")
         return progress
 
     def _facts(self, job: FoldJob) -> dict[str, object]:

@@ -65,7 +65,7 @@ def _exponential(way: Way, config: OptimConfig) -> float:
 
 
 def _polynomial(way: Way, config: OptimConfig) -> float:
-    return config.final_lr_share + (1 - config.final_lr_share) * (1 - way.share) ** config.decay_power
+    return config.final_lr_share + (1 - config.final_lr_share) * float((1 - way.share) ** config.decay_power)
 
 
 def _plateau(way: Way, config: OptimConfig) -> float:

@@ -65,7 +65,7 @@ def test_two_processes_end_where_one_does(exact_recipe, clips_dir, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     for name, start in (("one", []), ("two", several)):
         done = subprocess.run(
-            [sys.executable, *start, *arguments, "--run", name],
+            [sys.executable, *start, *arguments, "--name", name],
             cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -88,7 +88,7 @@ class TestTrain:
         reporter = Recorder()
         before = (finished[0] / "fold0" / "last.safetensors").stat().st_mtime_ns
         (result,) = train(Run(plain_recipe, clips_dir, finished[0], (0,), "cpu", resume=True), reporter)
-        assert "fold 0 is finished already" in reporter.messages
+        assert f"{finished[0] / 'fold0'} is finished already" in reporter.messages
         assert result == finished[1][0]
         assert (finished[0] / "fold0" / "last.safetensors").stat().st_mtime_ns == before
 
@@ -99,7 +99,7 @@ class TestTrain:
 
     def test_other_data_is_refused(self, finished, plain_recipe, tmp_path):
         data = write_clips(tmp_path / "data", clips_per_label=3)
-        with pytest.raises(CheckpointError, match=r"folds\.csv: holds other clips or folds"):
+        with pytest.raises(CheckpointError, match=r"folds\.csv: 12 clips of .* are not in the data any more"):
             train(Run(plain_recipe, data, finished[0], (0,), "cpu", resume=True), Silent())
 
     def test_a_fold_that_fails_does_not_stop_the_others(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
@@ -129,7 +129,7 @@ class TestTrain:
         recipe = msgspec.structs.replace(plain_recipe, data=DataConfig(n_folds=2, fold_column="my_fold", max_clips=9))
         reporter = Recorder()
         train(Run(recipe, data, tmp_path / "run", (0,), "cpu"), reporter)
-        assert any("1 authors are in training and validation" in line for line in reporter.messages)
+        assert any("1 authors are on both sides of a fold" in line for line in reporter.messages)
         assert len((tmp_path / "run" / "folds.csv").read_text().splitlines()) == 1 + 9
 
     def test_a_fold_left_without_clips_by_the_choice_of_a_few(self, plain_recipe, clips_dir, tmp_path):

@@ -29,7 +29,7 @@ from birdinfer.training.score_tables import classes_table, taxa_table
 from birdinfer.training.state import TrainingState
 
 
-class FoldFiles:
+class FoldResults:
     """Checkpoints and tables of one fold."""
 
     def __init__(self, job: FoldJob, state: TrainingState, processes: Processes) -> None:
