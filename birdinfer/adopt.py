@@ -26,8 +26,8 @@ import birdinfer
 from birdinfer.bundle import MANIFEST_NAME, Bundle, file_sha256, overlapping, save_manifest
 from birdinfer.config import PostConfig, TimelineConfig, WaveformConfig, WindowConfig
 from birdinfer.engines.onnxruntime import open_session
-from birdinfer.errors import BirdinferError, BundleError, ConfigError, OutputError
-from birdinfer.files import atomic_file, write_atomic
+from birdinfer.errors import BirdinferError, BundleError, ConfigError
+from birdinfer.files import atomic_file, atomic_folder, check_replaceable, write_atomic
 from birdinfer.foreign import (
     N_QUIET,
     ForeignGraph,
@@ -53,6 +53,7 @@ FRAME_SHARE = 0.25
 ROWS = WindowConfig()
 """Of a new bundle: 5 s, as all competitions since 2021 have them."""
 _FALLBACK_NOTE = "rows of files that cannot be read are filled with what it says of silence and faint noise"
+_ELSEWHERE = "choose another place: --bundle"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -133,7 +134,7 @@ def adopt(
     if peak is not None:
         found = found._replace(hearing=_with_peak(found.hearing, peak))
     timeline = _timeline(found, overlap_seconds, old.rows if old else ROWS)
-    with _folder_to_write(bundle_folder, is_new=old is None) as folder, _copied(graph, folder, name) as copy:
+    with _folder_to_write(bundle_folder, old) as folder, _copied(graph, folder, name) as copy:
         member = Member(
             name=name,
             graphs={"fp32": Graph(copy.name, file_sha256(copy))},
@@ -203,10 +204,7 @@ def _manifest_there(folder: Path) -> Manifest | None:
     """That of the bundle in a folder; None where one can be made."""
     if (folder / MANIFEST_NAME).is_file():
         return Bundle.load(folder).manifest
-    if folder.is_dir() and not any(folder.iterdir()):
-        return None
-    if folder.exists():
-        raise OutputError(folder, "holds other things than a bundle", "choose another place: --bundle")
+    check_replaceable(folder, "a bundle", _ELSEWHERE)
     return None
 
 
@@ -280,29 +278,9 @@ def _new_manifest(folder: Path, species: tuple[Species, ...], member: Member, fo
     )
 
 
-@contextlib.contextmanager
-def _folder_to_write(folder: Path, *, is_new: bool) -> Iterator[Path]:
+def _folder_to_write(folder: Path, old: Manifest | None) -> contextlib.AbstractContextManager[Path]:
     """A bundle's folder; a new one appears under its name only when the block ends without an exception."""
-    if not is_new:
-        yield folder
-        return
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(folder, f"cannot be written ({error.strerror})", "choose another place: --bundle") from error
-    try:
-        yield staging
-        staging.chmod(0o755)  # mkdtemp makes folders for the owner alone
-        if folder.is_dir():
-            folder.rmdir()  # empty, as was seen before
-        staging.rename(folder)
-    except OSError as error:
-        if isinstance(error, BirdinferError):
-            raise
-        raise OutputError(folder, f"cannot be written ({error.strerror})", "choose another place: --bundle") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    return contextlib.nullcontext(folder) if old else atomic_folder(folder, "a bundle", _ELSEWHERE)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,6 @@ passed its checks; an export that fails leaves an older bundle as it was.
 """
 
 import math
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,12 +14,13 @@ import msgspec
 
 import birdinfer
 from birdinfer import mel
-from birdinfer.bundle import Bundle, file_sha256, labels_sha256, save_manifest
+from birdinfer.bundle import MANIFEST_NAME, Bundle, file_sha256, labels_sha256, save_manifest
 from birdinfer.config import FrontEndConfig, TimelineConfig, WaveformConfig
-from birdinfer.errors import CheckpointError, InputNotFoundError, LabelError, OutputError
+from birdinfer.errors import CheckpointError, InputNotFoundError, LabelError
 from birdinfer.export.held_out import clips_to_check, fallback_probabilities
 from birdinfer.export.onnx import FRAMES_NAME, OUTPUT_NAME, export_graph
 from birdinfer.export.parity import check_parity, real_windows
+from birdinfer.files import atomic_folder
 from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Outputs, Provenance
 from birdinfer.training.checkpoint import Checkpoint, load_checkpoint
 from birdinfer.training.recipe_learning import LossConfig
@@ -55,8 +54,7 @@ def export_run(
     checkpoints = _checkpoints(run)
     first = next(iter(checkpoints.values()))
     labels = tuple(species.label for species in first.species)
-    staging = _staging(out)
-    try:
+    with atomic_folder(out, "a bundle", "choose another place: --out", MANIFEST_NAME) as staging:
         members = []
         for folder, checkpoint in checkpoints.items():
             member = _export_member(checkpoint, folder, staging, data_dir, engines)
@@ -79,9 +77,6 @@ def export_run(
         )
         save_manifest(staging, manifest)
         Bundle.load(staging)
-        _take_place(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Bundle.load(out)
 
 
@@ -151,27 +146,3 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("onnx", "onnxscript", "onnxruntime")} | {
         "birdinfer": birdinfer.__version__
     }
-
-
-def _staging(out: Path) -> Path:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    except OSError as error:
-        raise OutputError(out, f"cannot be written ({error.strerror})", "choose another place: --out") from error
-
-
-def _take_place(staging: Path, out: Path) -> None:
-    """Put the new bundle where the old one was; a folder that is no bundle is never touched."""
-    if not out.exists():
-        staging.chmod(0o755)  # mkdtemp makes folders for the owner alone
-        staging.rename(out)
-        return
-    if any(out.iterdir()) and not (out / "manifest.json").is_file():
-        raise OutputError(out, "holds other things than a bundle", "choose another place: --out")
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    out.rename(old)
-    staging.chmod(0o755)
-    staging.rename(out)
-    shutil.rmtree(old)
