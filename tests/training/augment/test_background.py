@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from making import write_sound
+from tiny_clips import RATE, TINY_FRONTEND
+
+from birdinfer.config import WaveformConfig
+from birdinfer.errors import ConfigError
+from birdinfer.training.augment.background import find_background, random_background
+
+LENGTH = TINY_FRONTEND.window_samples + 2 * TINY_FRONTEND.margin_samples
+
+
+class TestFindBackground:
+    def test_nothing_asked_for(self, tmp_path):
+        assert find_background("", tmp_path) == ()
+
+    def test_relative_to_the_data(self, background_dir):
+        files = find_background(background_dir.name, background_dir.parent)
+        assert [path.name for path in files] == ["noise0.wav", "noise1.wav"]
+
+    def test_relative_to_the_working_folder(self, background_dir, tmp_path, monkeypatch):
+        monkeypatch.chdir(background_dir.parent)
+        assert len(find_background(background_dir.name, tmp_path)) == 2
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"augment\.background_dir: 'none' is no folder.*--set"):
+            find_background("none", tmp_path)
+
+    def test_without_sound(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("no sound")
+        with pytest.raises(ConfigError, match="holds no sound files"):
+            find_background(str(tmp_path), tmp_path)
+
+
+class TestRandomBackground:
+    def test_is_cut_from_anywhere_in_any_file(self, background_dir):
+        files = find_background(str(background_dir), background_dir)
+        heard = [random_background(files, TINY_FRONTEND, np.random.default_rng(seed)) for seed in range(6)]
+        assert {window.shape for window in heard} == {(LENGTH,)}
+        assert {window.dtype for window in heard} == {np.dtype(np.float32)}
+        assert len({window.tobytes() for window in heard}) == 6
+
+    def test_same_generator_same_window(self, background_dir):
+        files = find_background(str(background_dir), background_dir)
+        once, again = (random_background(files, TINY_FRONTEND, np.random.default_rng(3)) for _ in range(2))
+        np.testing.assert_array_equal(once, again)
+
+    def test_has_no_margins_for_models_that_hear_waveforms(self, background_dir):
+        hearing = WaveformConfig(TINY_FRONTEND.audio, TINY_FRONTEND.window)
+        files = find_background(str(background_dir), background_dir)
+        assert len(random_background(files, hearing, np.random.default_rng(0))) == hearing.window_samples
+
+    def test_a_file_shorter_than_a_window_ends_in_silence(self, tmp_path):
+        write_sound(tmp_path / "short.wav", np.full(RATE // 4, 0.5, np.float32), RATE)
+        heard = random_background([tmp_path / "short.wav"], TINY_FRONTEND, np.random.default_rng(0))
+        assert len(heard) == LENGTH
+        assert heard[TINY_FRONTEND.margin_samples] == pytest.approx(0.5, abs=1e-4)
+        assert not heard[LENGTH // 2 : LENGTH // 2 + 100].any()
+
+    @pytest.mark.parametrize("name", ["broken.ogg", "gone.wav"])
+    def test_pitfall_13_a_file_that_cannot_be_decoded_is_silent(self, name, tmp_path):
+        (tmp_path / "broken.ogg").write_text("no sound")
+        heard = random_background([tmp_path / name], TINY_FRONTEND, np.random.default_rng(0))
+        np.testing.assert_array_equal(heard, np.zeros(LENGTH, np.float32))
+
+    def test_a_broken_file_shifts_no_later_chance(self, background_dir, tmp_path):
+        (tmp_path / "broken.ogg").write_text("no sound")
+        good, bad = np.random.default_rng(0), np.random.default_rng(0)
+        random_background(find_background(str(background_dir), background_dir)[:1], TINY_FRONTEND, good)
+        random_background([tmp_path / "broken.ogg"], TINY_FRONTEND, bad)
+        assert good.random() == bad.random()
