@@ -1,0 +1,98 @@
+import pytest
+import torch
+from tiny_clips import TINY_FRONTEND
+
+from birdinfer.config import FrontEndConfig, MelConfig
+from birdinfer.errors import ConfigError
+from birdinfer.training.models import build_model
+from birdinfer.training.models.pooling import POOLINGS
+from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.torchvision_shim import import_timm
+
+PICTURE = FrontEndConfig(mel=MelConfig(resize=(64, 64)))
+
+
+def test_native_pooling_is_timms_own_network():
+    config = ModelConfig(backbone="test_efficientnet")
+    model = build_model(config, 5, TINY_FRONTEND, start=False).eval()
+    network = import_timm().create_model("test_efficientnet", in_chans=1, num_classes=5).eval()
+    network.load_state_dict(model.backbone.state_dict())
+    log_mel = torch.randn(2, 1, 16, 64)
+    torch.testing.assert_close(model(log_mel).clip, network(log_mel))
+    assert model(log_mel).frames is None
+
+
+def test_average_pooling_of_the_feature_map_is_what_timm_pools_natively():
+    """The same layers under both heads: what stands between feature map and classifier is not lost."""
+    pooled = build_model(ModelConfig(backbone="test_efficientnet", pooling="avg"), 5, TINY_FRONTEND, start=False).eval()
+    network = import_timm().create_model("test_efficientnet", in_chans=1, num_classes=5).eval()
+    network.load_state_dict(pooled.backbone.state_dict(), strict=False)
+    network.classifier.load_state_dict(pooled.head.state_dict())
+    log_mel = torch.randn(2, 1, 16, 64)
+    torch.testing.assert_close(pooled(log_mel).clip, network(log_mel))
+
+
+@pytest.mark.parametrize("pooling", ["native", *POOLINGS])
+def test_three_channels_hold_the_same_spectrogram(pooling):
+    config = ModelConfig(backbone="test_efficientnet", in_channels=3, pooling=pooling)
+    coloured = build_model(config, 5, TINY_FRONTEND, start=False).eval()
+    grey = build_model(ModelConfig(backbone="test_efficientnet", pooling=pooling), 5, TINY_FRONTEND, start=False).eval()
+    weights = coloured.state_dict()
+    weights["backbone.conv_stem.weight"] = weights["backbone.conv_stem.weight"].sum(1, keepdim=True)
+    grey.load_state_dict(weights)
+    log_mel = torch.randn(2, 1, 16, 64)
+    torch.testing.assert_close(coloured(log_mel).clip, grey(log_mel).clip)
+
+
+@pytest.mark.parametrize("pooling", ["native", "gem"])
+def test_dropout_stands_before_the_classifier_and_only_in_training(pooling):
+    config = ModelConfig(backbone="test_efficientnet", drop_rate=0.5, pooling=pooling)
+    model = build_model(config, 5, TINY_FRONTEND, start=False)
+    log_mel = torch.randn(2, 1, 16, 64)
+    model.eval()
+    assert torch.equal(model(log_mel).clip, model(log_mel).clip)
+    model.train()
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.eval()
+    assert not torch.equal(model(log_mel).clip, model(log_mel).clip)
+
+
+def test_stochastic_depth_reaches_the_backbone():
+    config = ModelConfig(backbone="test_efficientnet", drop_path_rate=0.4, drop_rate=0.0, pooling="avg")
+    model = build_model(config, 5, TINY_FRONTEND, start=False)
+    rates = [module.drop_prob for module in model.modules() if type(module).__name__ == "DropPath"]
+    assert rates
+    assert max(rates) > 0.1
+
+
+def test_unknown_backbone_suggests_the_nearest():
+    with pytest.raises(ConfigError, match=r"'eficientnet_b0' - did you mean efficientnet_b0"):
+        build_model(ModelConfig(backbone="eficientnet_b0"), 5, TINY_FRONTEND, start=False)
+
+
+def test_unknown_backbone_with_no_near_name():
+    with pytest.raises(ConfigError, match=r"'zzzzqqqq' - timm.list_models\(\) lists them"):
+        build_model(ModelConfig(backbone="zzzzqqqq"), 5, TINY_FRONTEND, start=False)
+
+
+def test_settings_that_a_backbone_does_not_take():
+    config = ModelConfig(backbone="densenet121", drop_path_rate=0.5, drop_rate=0.0)
+    with pytest.raises(ConfigError, match="takes no such setting"):
+        build_model(config, 5, TINY_FRONTEND, start=False)
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "vit_tiny_patch16_224"])
+def test_a_network_without_a_feature_map_is_refused(backbone):
+    with pytest.raises(ConfigError, match=r'gives cnn no feature map of any picture - .*family = "vit"'):
+        build_model(ModelConfig(backbone=backbone, pooling="gem"), 5, PICTURE, start=False)
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv3_large_100", "regnety_008", "efficientnet_b0"])
+def test_networks_in_use_learn_under_a_head_of_our_own(backbone):
+    torch.manual_seed(0)
+    config = ModelConfig(backbone=backbone, pooling="gem", drop_path_rate=0.1)
+    model = build_model(config, 3, PICTURE, start=False)
+    before = model(torch.randn(2, 1, 64, 64)).clip
+    before.square().sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []

@@ -1,0 +1,156 @@
+"""Weights to start from: timm's hub, timm's files, our own checkpoints."""
+
+import contextlib
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_clips import TINY_FRONTEND
+
+from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
+from birdinfer.training.models import build_model
+from birdinfer.training.models.weights import tensors_only
+from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.torchvision_shim import import_timm
+
+TINY = ModelConfig(backbone="test_efficientnet")
+ON_TIMM = {
+    "native": TINY,
+    "pooled": ModelConfig(backbone="test_efficientnet", pooling="gem"),
+    "sed": ModelConfig("sed", "test_efficientnet", hidden=16),
+}
+
+
+def build(config=TINY, note=lambda _: None, **changes):
+    fields = {name: getattr(config, name) for name in config.__struct_fields__} | changes
+    return build_model(ModelConfig(**fields), 5, TINY_FRONTEND, start=True, note=note)
+
+
+class TestHub:
+    def test_out_of_reach(self, monkeypatch):
+        def offline(*_, **__):
+            raise ConnectionError("Name or service not known\nlong trace")
+
+        monkeypatch.setattr(import_timm(), "create_model", offline)
+        with pytest.raises(ConfigError, match=r"cannot be fetched \(Name or service not known\) - .*model\.weights"):
+            build(pretrained=True)
+
+    def test_other_failures_are_not_disguised(self, monkeypatch):
+        def broken(*_, **__):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(import_timm(), "create_model", broken)
+        with pytest.raises(ZeroDivisionError):
+            build()
+
+    @pytest.mark.parametrize(("start", "weights"), [(False, ""), (True, "local")])
+    def test_it_is_not_asked_for_what_comes_from_elsewhere(self, monkeypatch, tmp_path, start, weights):
+        asked = []
+        create = import_timm().create_model
+        if weights:
+            weights = str(tmp_path / "w.safetensors")
+            save_file(build().state_dict(), weights)
+        monkeypatch.setattr(
+            import_timm(), "create_model", lambda *a, **k: asked.append(k["pretrained"]) or create(*a, **k)
+        )
+        config = ModelConfig(backbone="test_efficientnet", pretrained=True, weights=weights)
+        build_model(config, 5, TINY_FRONTEND, start=start)
+        assert asked == [False]
+
+    def test_what_it_sends_is_never_unpickled(self, monkeypatch, tmp_path):
+        """Whatever the hub's loader asks of torch."""
+
+        class Bomb:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "exploded"),)
+
+        torch.save({"weight": Bomb()}, tmp_path / "sent.pth", pickle_protocol=pickle.DEFAULT_PROTOCOL)
+
+        def hub(*_, **__):
+            return torch.load(tmp_path / "sent.pth", weights_only=False)
+
+        monkeypatch.setattr(import_timm(), "create_model", hub)
+        with pytest.raises(ConfigError, match="cannot be fetched"):
+            build(pretrained=True)
+        assert not (tmp_path / "exploded").exists()
+
+    @pytest.mark.parametrize("before", [None, "0", "1"])
+    def test_the_switch_is_put_back(self, monkeypatch, before):
+        name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+        monkeypatch.delenv(name, raising=False)
+        if before is not None:
+            monkeypatch.setenv(name, before)
+        with contextlib.suppress(ZeroDivisionError), tensors_only():
+            assert os.environ[name] == "1"
+            raise ZeroDivisionError
+        assert os.environ.get(name) == before
+
+
+class TestTimmsFiles:
+    @pytest.fixture
+    def weights(self, tmp_path):
+        """A network for 3 channels and 7 classes, with a tensor that nobody knows."""
+        network = import_timm().create_model("test_efficientnet", in_chans=3, num_classes=7)
+        path = tmp_path / "weights.safetensors"
+        save_file({**network.state_dict(), "foreign": torch.zeros(1)}, path)
+        return path, network
+
+    @pytest.mark.parametrize("config", ON_TIMM.values(), ids=ON_TIMM)
+    def test_every_family_finds_its_backbone_in_them(self, weights, config):
+        path, network = weights
+        model = build(config, weights=str(path))
+        torch.testing.assert_close(model.backbone.conv_stem.weight, network.conv_stem.weight.sum(1, keepdim=True))
+        theirs = network.state_dict()
+        for name, tensor in model.backbone.state_dict().items():
+            if name != "conv_stem.weight" and not name.startswith("classifier"):
+                assert torch.equal(tensor, theirs[name]), name
+
+    def test_what_did_not_fit_is_told(self, weights):
+        notes = []
+        build(weights=str(weights[0]), note=notes.append)
+        assert "2 kept random: backbone.classifier.bias, backbone.classifier.weight" in notes[0]
+        assert "3 not used: classifier.bias, classifier.weight, foreign" in notes[0]
+
+    def test_three_channels_are_taken_as_they_are(self, weights):
+        path, network = weights
+        model = build(weights=str(path), in_channels=3)
+        assert torch.equal(model.backbone.conv_stem.weight, network.conv_stem.weight)
+
+    def test_one_channel_is_shared_among_three(self, tmp_path):
+        grey = build().eval()
+        save_file(grey.state_dict(), tmp_path / "w.safetensors")
+        coloured = build(weights=str(tmp_path / "w.safetensors"), in_channels=3).eval()
+        log_mel = torch.randn(2, 1, 16, 64)
+        torch.testing.assert_close(coloured(log_mel).clip, grey(log_mel).clip)
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(InputNotFoundError, match="no such weights"):
+            build(weights=str(tmp_path / "none.safetensors"))
+
+    def test_damaged(self, tmp_path):
+        (tmp_path / "w.safetensors").write_bytes(b"\x80\x04pickle")
+        with pytest.raises(CheckpointError, match="is not a safetensors file"):
+            build(weights=str(tmp_path / "w.safetensors"))
+
+    def test_foreign(self, tmp_path):
+        save_file({"x": torch.zeros(3)}, tmp_path / "w.safetensors")
+        with pytest.raises(CheckpointError, match="holds no tensor that fits"):
+            build(weights=str(tmp_path / "w.safetensors"))
+
+
+class TestOurCheckpoints:
+    def test_all_of_it_fits(self, tmp_path):
+        notes = []
+        save_file({"model." + name: x for name, x in build().state_dict().items()}, tmp_path / "best.safetensors")
+        build(weights=str(tmp_path / "best.safetensors"), note=notes.append)
+        assert notes[0].endswith("tensors taken")
+
+    def test_a_classifiers_backbone_serves_a_detector(self, tmp_path):
+        source, notes = build(ON_TIMM["pooled"]), []
+        save_file({"model." + name: x for name, x in source.state_dict().items()}, tmp_path / "best.safetensors")
+        detector = build(ON_TIMM["sed"], weights=str(tmp_path / "best.safetensors"), note=notes.append)
+        for name, tensor in source.backbone.state_dict().items():
+            assert torch.equal(detector.backbone.state_dict()[name], tensor), name
+        assert "3 not used: model.head.bias, model.head.weight, model.pooling.p" in notes[0]
