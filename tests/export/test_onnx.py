@@ -4,10 +4,24 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WaveformConfig, WindowConfig
 from birdinfer.engines import EnginePlan, load_engine
 from birdinfer.errors import ParityError
-from birdinfer.export.onnx import INPUT_NAME, OPSET, OUTPUT_NAME, export_graph, refuse_training_mode
-from birdinfer.export.parity import TOLERANCE, check_parity, real_windows
+from birdinfer.export.onnx import (
+    FRAMES_NAME,
+    INPUT_NAME,
+    OPSET,
+    OUTPUT_NAME,
+    WAVEFORM_NAME,
+    export_graph,
+    named_outputs,
+    refuse_training_mode,
+    sample_shape,
+)
+from birdinfer.training.logits import Logits
+
+HEARING = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32))
+WAVEFORM = WaveformConfig(AudioConfig(8_000), WindowConfig(0.5, 0.1))
 
 
 class Tiny(torch.nn.Module):
@@ -22,13 +36,31 @@ class Tiny(torch.nn.Module):
 
     def forward(self, log_mel):
         hidden = torch.relu(self.norm(self.convolution(log_mel))).mean(dim=(2, 3))
-        return self.head(self.dropout(hidden))
+        return Logits(self.head(self.dropout(hidden)))
 
 
-@pytest.fixture(scope="module")
-def model():
+class TinyDetector(Tiny):
+    """An opinion for each column, too."""
+
+    def forward(self, log_mel):
+        hidden = torch.relu(self.norm(self.convolution(log_mel))).mean(dim=2).transpose(1, 2)
+        frames = self.head(self.dropout(hidden))
+        return Logits(frames.mean(dim=1), frames)
+
+
+class TinyListener(torch.nn.Module):
+    """Hears the waveform."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = torch.nn.Conv1d(1, 4, 64, 32)
+
+    def forward(self, waveforms):
+        return Logits(torch.relu(self.convolution(waveforms[:, None])).amax(dim=2))
+
+
+def trained(model):
     torch.manual_seed(0)
-    model = Tiny()
     model.train()
     with torch.no_grad():
         for _ in range(20):
@@ -37,9 +69,14 @@ def model():
 
 
 @pytest.fixture(scope="module")
+def model():
+    return trained(Tiny())
+
+
+@pytest.fixture(scope="module")
 def graph(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("graph") / "tiny.onnx"
-    export_graph(model, (32, 320), path, {"labels_sha256": "abc"})
+    export_graph(model, HEARING, path, {"labels_sha256": "abc"})
     return path
 
 
@@ -48,14 +85,44 @@ def windows():
     return np.random.default_rng(0).normal(1, 2, (7, 1, 32, 320)).astype(np.float32)
 
 
+def axes(value):
+    return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+
+
 def test_axes_have_names_and_the_batch_is_free(graph):
     loaded = onnx.load(graph)
     (given,), (answer,) = loaded.graph.input, loaded.graph.output
     assert (given.name, answer.name) == (INPUT_NAME, OUTPUT_NAME)
-    assert [axis.dim_param or axis.dim_value for axis in given.type.tensor_type.shape.dim] == ["batch", 1, 32, 320]
-    assert [axis.dim_param or axis.dim_value for axis in answer.type.tensor_type.shape.dim] == ["batch", 4]
+    assert axes(given) == ["batch", 1, 32, 320]
+    assert axes(answer) == ["batch", 4]
     assert loaded.opset_import[0].version == OPSET
     assert {entry.key: entry.value for entry in loaded.metadata_props}["labels_sha256"] == "abc"
+
+
+def test_a_detector_has_frames_beside_its_clips(tmp_path):
+    assert export_graph(trained(TinyDetector()), HEARING, tmp_path / "a.onnx", {}) == (OUTPUT_NAME, FRAMES_NAME)
+    clip, frames = onnx.load(tmp_path / "a.onnx").graph.output
+    assert (clip.name, axes(clip)) == (OUTPUT_NAME, ["batch", 4])
+    assert (frames.name, axes(frames)) == (FRAMES_NAME, ["batch", 159, 4])
+
+
+def test_a_waveform_goes_in_by_another_name(tmp_path):
+    assert export_graph(TinyListener(), WAVEFORM, tmp_path / "a.onnx", {}) == (OUTPUT_NAME,)
+    (given,) = onnx.load(tmp_path / "a.onnx").graph.input
+    assert (given.name, axes(given)) == (WAVEFORM_NAME, ["batch", 4_000])
+
+
+def test_a_resized_picture_is_what_goes_in():
+    assert sample_shape(FrontEndConfig(mel=MelConfig(resize=(96, 64)))) == (1, 96, 64)
+    assert sample_shape(WAVEFORM) == (4_000,)
+
+
+def test_outputs_are_named_by_what_they_are():
+    clip, frames = torch.zeros(1, 2), torch.zeros(1, 3, 2)
+    assert list(named_outputs(Logits(clip))) == [OUTPUT_NAME]
+    named = named_outputs(Logits(clip, frames))
+    assert named[OUTPUT_NAME] is clip
+    assert named[FRAMES_NAME] is frames
 
 
 def test_pitfall_3_no_spectrogram_in_the_graph(graph):
@@ -63,12 +130,6 @@ def test_pitfall_3_no_spectrogram_in_the_graph(graph):
     assert not operators & {"STFT", "DFT", "RFFT"}
     types = {tensor.type.tensor_type.elem_type for tensor in onnx.load(graph).graph.value_info}
     assert not types & {TensorProto.COMPLEX64, TensorProto.COMPLEX128}
-
-
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_graph_and_model_agree_in_any_company(model, graph, windows, engine):
-    pytest.importorskip(engine)
-    assert check_parity(model, graph, windows, [engine]) < TOLERANCE
 
 
 def test_pitfall_4_batchnorm_uses_its_running_statistics(model, graph, windows):
@@ -83,7 +144,16 @@ def test_pitfall_4_batchnorm_uses_its_running_statistics(model, graph, windows):
     shifted = logits(windows + 3)
     assert np.abs(shifted - together).max() > 1e-2
     with torch.no_grad():
-        np.testing.assert_allclose(together, model(torch.from_numpy(windows)).numpy(), atol=1e-4)
+        np.testing.assert_allclose(together, model(torch.from_numpy(windows)).clip.numpy(), atol=1e-4)
+
+
+def test_pitfall_4_a_model_in_training_mode_is_exported_as_it_predicts(windows, tmp_path):
+    model = trained(Tiny()).train()
+    export_graph(model, HEARING, tmp_path / "a.onnx", {})
+    engine = load_engine(EnginePlan(), tmp_path / "a.onnx", ["logits"], windows.shape[1:])
+    with torch.no_grad():
+        wanted = model.eval()(torch.from_numpy(windows)).clip.numpy()
+    np.testing.assert_allclose(engine.run(windows)["logits"], wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(("operator", "complaint"), [("BatchNormalization", "BatchNorm"), ("Dropout", "Dropout")])
@@ -95,30 +165,3 @@ def test_pitfall_4_a_graph_in_training_mode_is_refused(tmp_path, operator, compl
     graph = helper.make_graph([node], "g", [], [])
     with pytest.raises(ParityError, match=rf"{complaint} '.*' is in training mode"):
         refuse_training_mode(helper.make_model(graph), tmp_path / "a.onnx")
-
-
-def test_a_graph_that_answers_otherwise_is_refused(model, graph, windows):
-    other = Tiny().eval()
-    with pytest.raises(ParityError, match=r"tiny.onnx: differs from its torch model by .* allowed is 0.0001"):
-        check_parity(other, graph, windows, ["onnxruntime"])
-
-
-def test_an_answer_that_is_not_finite_is_refused(graph, windows):
-    broken = Tiny().eval()
-    with torch.no_grad():
-        broken.head.bias.fill_(float("nan"))
-    with pytest.raises(ParityError, match="by nan of probability"):
-        check_parity(broken, graph, windows, ["onnxruntime"])
-
-
-def test_real_windows_skip_what_cannot_be_read(tmp_path, soundscapes):
-    from birdinfer.config import FrontEndConfig
-    from birdinfer.errors import AudioError
-
-    (tmp_path / "bad.ogg").write_text("no sound")
-    clips = [tmp_path / "bad.ogg", *sorted(soundscapes.iterdir())]
-    windows = real_windows(clips, FrontEndConfig())
-    assert windows.shape == (4, 1, 128, 320)  # three clips and silence
-    assert np.isfinite(windows).all()
-    with pytest.raises(AudioError, match="none of 1 validation clips can be read - name the data folder: --data"):
-        real_windows(clips[:1], FrontEndConfig())
