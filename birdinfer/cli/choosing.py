@@ -49,8 +49,8 @@ def choose_and_tell(
     try:
         if quiet:
             return choose(bundle, paths, lanes, batch_size).plan
-        with console.status("measuring engines on this machine"):
-            choice = choose(bundle, paths, lanes, batch_size)
+        with console.status("measuring engines on this machine") as status:
+            choice = choose(bundle, paths, lanes, batch_size, lambda trial: status.update(_said(trial)))
     except ConfigError as error:
         plan = make_plan(usual_engine(), lanes, batch_size)
         console.print(f"[yellow]{escape(str(error))}[/]; going on with {plan}")
@@ -59,7 +59,16 @@ def choose_and_tell(
     return choice.plan
 
 
+def _said(trial: "Trial") -> str:
+    """What came of the latest candidate, in markup that fits a line of 80 columns."""
+    from rich.markup import escape
+
+    found = escape(trial.refused) if trial.refused else f"{trial.rows_per_second:.1f} rows/s"
+    return f"measuring engines: {trial.plan}: {found}"
+
+
 def _tell(choice: "Choice") -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from birdinfer.choices import cache_path
@@ -76,11 +85,14 @@ def _tell(choice: "Choice") -> None:
     if not choice.is_from_cache:
         console.print(table)
     where = f" (measured before, kept in {cache_path()}; remove it to measure again)" if choice.is_from_cache else ""
-    console.print(f"[bold]{choice.plan}[/]: {choice.reason}{where}", soft_wrap=True)
+    console.print(f"[bold]{choice.plan}[/]: {escape(choice.reason + where)}", soft_wrap=True)
 
 
 def _cells(trial: "Trial", choice: "Choice") -> tuple[str, str, str, str]:
+    from rich.markup import escape
+
     if trial.refused:
-        return f"[dim]{trial.plan}[/]", "-", f"{trial.max_probability_difference:.1e}", f"[yellow]{trial.refused}[/]"
+        refused = f"[yellow]{escape(trial.refused)}[/]"
+        return f"[dim]{trial.plan}[/]", "-", f"{trial.max_probability_difference:.1e}", refused
     mark = "[green]taken[/]" if trial.plan == choice.plan else ""
     return str(trial.plan), f"{trial.rows_per_second:.1f}", f"{trial.max_probability_difference:.1e}", mark

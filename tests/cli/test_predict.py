@@ -1,6 +1,7 @@
 """`birdinfer predict` as a user meets it: one clear line and an exit code, whatever the input."""
 
 import csv
+import io
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from making import LABELS, SAMPLE_RATE, tone, write_sound
+from rich.console import Console
 
 from birdinfer import Bundle, Predictor
 from birdinfer.cli.predict import parse_kernel, predict_to_submission
@@ -160,6 +162,15 @@ def test_auto_shows_its_trials_once_and_its_choice_always(birdinfer, bundle, sou
     assert "measured before, kept in" in again
     code, _, silent = birdinfer(*command, "--quiet")
     assert (code, silent) == (0, "")
+
+
+def test_auto_shows_on_a_terminal_what_it_has_measured_so_far(birdinfer, bundle, soundscapes, tmp_path, monkeypatch):
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr("birdinfer.cli.console.stderr", lambda: terminal)
+    monkeypatch.setattr("birdinfer.chooser.MEASURE_SECONDS", 0.01)
+    birdinfer("predict", soundscapes, "-o", tmp_path / "s.csv", "--bundle", bundle, "--engine", "auto")
+    assert re.search(r"measuring engines: \S+, \d lanes?, batch \d: \d+\.\d rows/s\W", screen.getvalue())
 
 
 def test_auto_goes_on_where_there_is_nothing_to_measure(birdinfer, bundle, tmp_path):
