@@ -14,6 +14,7 @@ from birdinfer.cli.bundle import bundle
 from birdinfer.cli.demo import demo
 from birdinfer.cli.doctor import doctor
 from birdinfer.cli.export import export
+from birdinfer.cli.plot import plot
 from birdinfer.cli.predict import predict
 from birdinfer.cli.score import score
 from birdinfer.cli.train import train
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, export, predict, demo, score, doctor):
+for command in (train, plot, export, predict, demo, score, doctor):
     app.command()(command)
 app.add_typer(bundle, name="bundle")
 

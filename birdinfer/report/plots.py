@@ -1,7 +1,6 @@
-"""Pictures: what was heard in a soundscape, and how a training went. Each function writes one PNG."""
+"""The picture of a soundscape: what it sounds like, and what was heard in it -> one PNG."""
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from birdinfer import mel
 from birdinfer.config import FrontEndConfig
-from birdinfer.files import write_atomic
+from birdinfer.report.picture import save
 
 Float32 = npt.NDArray[np.float32]
 
@@ -54,45 +52,7 @@ def draw_soundscape(
     if truth is not None:
         _frame_truth(scores, truth[:, shown], frontend.window.window_seconds)
         scores.set_title("framed: truly there", loc="right", fontsize="small")
-    _save(figure, path)
-
-
-def draw_history(
-    path: Path,
-    title: str,
-    epochs: Sequence[int],
-    losses: Mapping[str, Sequence[float | None]],
-    auc: Sequence[float | None],
-) -> None:
-    """Draw a training: losses on the left axis, out-of-fold macro ROC-AUC on the right, its best epoch marked.
-
-    Args:
-        path: the PNG.
-        title: written above.
-        epochs: from 1.
-        losses: name -> a value per epoch.
-        auc: a value in [0, 1] per epoch; None where it could not be computed.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    left = figure.subplots()
-    for (name, values), style in zip(losses.items(), ("-", "--", ":"), strict=False):
-        left.plot(epochs, [np.nan if value is None else value for value in values], style, color="tab:grey", label=name)
-    right = left.twinx()
-    known = [(epoch, value) for epoch, value in zip(epochs, auc, strict=True) if value is not None]
-    if known:
-        right.plot(*zip(*known, strict=True), color="tab:green", label="out-of-fold macro AUC")
-        best_epoch, best = max(known, key=lambda point: point[1])
-        right.plot([best_epoch], [best], "o", color="tab:green")
-        right.annotate(f"{best:.4f}", (best_epoch, best), textcoords="offset points", xytext=(0, -14), ha="center")
-    left.set(title=title, xlabel="epoch", ylabel="loss")
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set_ylabel("macro ROC-AUC", color="tab:green")
-    lines = [*left.get_lines(), *right.get_lines()[:1]]
-    left.legend(lines, [str(line.get_label()) for line in lines], loc="center right", frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_spectrogram(axes: Any, samples: Float32, seconds: float, frontend: FrontEndConfig) -> None:
@@ -129,9 +89,3 @@ def _frame_truth(axes: Any, truth: npt.NDArray[np.bool_], window_seconds: float)
     for window, species in np.argwhere(truth):
         corner = (window * window_seconds, species - 0.5)
         axes.add_patch(Rectangle(corner, window_seconds, 1, fill=False, edgecolor="tab:red", linewidth=1.2))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    write_atomic(path, picture.getvalue())

@@ -35,10 +35,3 @@ def test_a_clip_shorter_than_a_frame_is_drawn(tmp_path):
         tmp_path / "a.png", "a", np.zeros(10, np.float32), np.zeros((1, 2), np.float32), "ab", frontend
     )
     assert size_of(tmp_path / "a.png")[0] == 1320
-
-
-@pytest.mark.parametrize("auc", [[0.5, 0.9, 0.8], [None, None, None], [None, 0.7, None]])
-def test_a_history_is_drawn(tmp_path, auc):
-    losses = {"training": [3.0, 2.0, 1.0], "validation": [3.0, 2.5, 2.6]}
-    plots.draw_history(tmp_path / "new" / "h.png", "run", [1, 2, 3], losses, auc)
-    assert size_of(tmp_path / "new" / "h.png") == (880, 440)

@@ -1,0 +1,164 @@
+"""A run's folder, read for its pictures: fold*/history.csv, fold*/classes.csv and summary.json -> :class:`TrainedRun`.
+
+A column that is missing, or a cell that is empty, is a value that could not be computed: nan. What is damaged is
+refused with its file, line and cell.
+"""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from birdinfer.errors import InputNotFoundError, MetadataError
+
+Float64 = npt.NDArray[np.float64]
+
+HISTORY, CLASSES, SUMMARY = "history.csv", "classes.csv", "summary.json"
+CURVES = ("train_loss", "val_loss", "val_macro_auc", "val_padded_cmap", "val_top1", "lr")
+"""What history.csv says of an epoch."""
+
+
+class FoldHistory(NamedTuple):
+    """How one fold went."""
+
+    fold: int
+    epochs: npt.NDArray[np.int64]
+    """[epochs], from 1, ascending."""
+    curves: dict[str, Float64]
+    """Each of ``CURVES``: [epochs], nan where unknown."""
+
+
+class SpeciesScore(NamedTuple):
+    """How well a species is recognised, over all folds."""
+
+    label: str
+    name: str
+    """Its common name, else its scientific one, else the label."""
+    class_name: str
+    """Aves, Amphibia ...; "" if unknown."""
+    n_clips: int
+    """Validation clips in which it is heard."""
+    auc: float
+    """Mean ROC-AUC over folds, weighted by these clips; nan if no fold could score it."""
+
+
+class TrainedRun(NamedTuple):
+    """All that pictures tell of a run."""
+
+    name: str
+    folds: tuple[FoldHistory, ...]
+    """At least one, ascending."""
+    species: tuple[SpeciesScore, ...]
+    """Empty if no fold has a classes.csv: nothing was validated, or an older version trained it."""
+    summary: dict[str, float]
+    """The numbers of summary.json; empty if there is none."""
+
+
+def read_run(run_dir: Path) -> TrainedRun:
+    """Read what a run has left so far; it may still be going on.
+
+    Raises:
+        InputNotFoundError: there is no such folder, or no fold of it has finished an epoch.
+        MetadataError: one of its files is damaged.
+    """
+    if not run_dir.is_dir():
+        raise InputNotFoundError(run_dir, "no such run", "name its folder, runs/NAME")
+    numbered = ((int(found[1]), path) for path in run_dir.iterdir() if (found := re.fullmatch(r"fold(\d+)", path.name)))
+    folders = [(fold, path) for fold, path in sorted(numbered) if (path / HISTORY).is_file()]
+    histories = [_read_history(fold, path / HISTORY) for fold, path in folders]
+    folds = tuple(history for history in histories if len(history.epochs))
+    if not folds:
+        is_fold = (run_dir / HISTORY).is_file()
+        remedy = f"that is a fold, name its run: {run_dir.parent}" if is_fold else "birdinfer train makes one"
+        raise InputNotFoundError(run_dir, "holds no fold that has finished an epoch", remedy)
+    species = _together([_read_classes(path / CLASSES) for _, path in folders if (path / CLASSES).is_file()])
+    return TrainedRun(run_dir.resolve().name, folds, species, _read_summary(run_dir / SUMMARY))
+
+
+def _read_history(fold: int, path: Path) -> FoldHistory:
+    epochs: list[int] = []
+    curves: dict[str, list[float]] = {name: [] for name in CURVES}
+    for line, row in _rows(path, "epoch"):
+        epoch = _number(path, line, row, "epoch")
+        if not epoch.is_integer() or epoch <= (epochs[-1] if epochs else 0):
+            last = f"one after {epochs[-1]}" if epochs else "one from 1"
+            raise MetadataError(f"{path}, line {line}", f"epoch is {row['epoch']!r}, needed is {last}")
+        epochs.append(int(epoch))
+        for name, values in curves.items():
+            values.append(_number(path, line, row, name))
+    return FoldHistory(fold, np.array(epochs, np.int64), {name: np.array(values) for name, values in curves.items()})
+
+
+def _read_classes(path: Path) -> list[SpeciesScore]:
+    scores = []
+    for line, row in _rows(path, "label"):
+        name = row.get("common_name") or row.get("scientific_name") or row["label"]
+        n_clips = _number(path, line, row, "n_clips")
+        n_clips = 0 if math.isnan(n_clips) else int(n_clips)
+        auc = _number(path, line, row, "roc_auc")
+        scores.append(SpeciesScore(row["label"], name, row.get("class_name", ""), n_clips, auc))
+    return scores
+
+
+def _together(folds: Sequence[Sequence[SpeciesScore]]) -> tuple[SpeciesScore, ...]:
+    """The folds' scores of each species as one."""
+    by_label: dict[str, list[SpeciesScore]] = {}
+    for one in (score for fold in folds for score in fold):
+        by_label.setdefault(one.label, []).append(one)
+    return tuple(_mean(scores) for scores in by_label.values())
+
+
+def _mean(scores: Sequence[SpeciesScore]) -> SpeciesScore:
+    scored = [one for one in scores if one.n_clips and not math.isnan(one.auc)]
+    weight = sum(one.n_clips for one in scored)
+    auc = sum(one.auc * one.n_clips for one in scored) / weight if scored else math.nan
+    return scores[0]._replace(n_clips=sum(one.n_clips for one in scores), auc=auc)
+
+
+def _rows(path: Path, needed: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells by column."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        try:
+            header = next(reader, [])
+            if needed not in header:
+                found = ", ".join(header[:5]) if header else "none, it is empty"
+                raise MetadataError(f"{path}, line 1", f"has no column {needed}", f"its columns are: {found}")
+            for row in reader:
+                if row and len(row) != len(header):
+                    what = f"has {len(row)} cells, the header {len(header)}"
+                    raise MetadataError(f"{path}, line {reader.line_num}", what, "mend or delete the file")
+                if row:
+                    yield reader.line_num, dict(zip(header, row, strict=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise MetadataError(
+                f"{path}, line {reader.line_num + 1}", f"is no text of a table ({error})", "mend or delete the file"
+            ) from error
+
+
+def _number(path: Path, line: int, row: dict[str, str], name: str) -> float:
+    """A cell as a number; nan if it, or its column, is empty, and for what is not finite, which has no place."""
+    text = row.get(name, "").strip()
+    try:
+        value = float(text) if text else math.nan
+    except ValueError as error:
+        what = f"{name} holds {text!r}, needed is a number"
+        raise MetadataError(f"{path}, line {line}", what, "mend or delete the file") from error
+    return value if math.isfinite(value) else math.nan
+
+
+def _read_summary(path: Path) -> dict[str, float]:
+    if not path.is_file():
+        return {}
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MetadataError(path, f"is not JSON ({error})", "mend or delete the file") from error
+    known = summary.items() if isinstance(summary, dict) else ()
+    return {name: float(value) for name, value in known if isinstance(value, int | float) and math.isfinite(value)}
