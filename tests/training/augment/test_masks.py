@@ -41,6 +41,14 @@ def test_happens_as_often_as_asked_for(only):
     assert changed == pytest.approx(0.4, abs=0.07)
 
 
+def test_masks_lie_wholly_within_the_picture(only):
+    # One that hung over the end would hide the last frames more often than the first ones.
+    many = torch.randn(3000, 1, 1, 9, generator=torch.Generator().manual_seed(0))
+    config = only(mask_probability=1.0, time_masks=1, time_mask_share=1.0, frequency_masks=0)
+    often = (mask(many, config, rng()) != many)[:, 0, 0].float().mean(0)
+    torch.testing.assert_close(often, often.flip(0), atol=0.05, rtol=0)
+
+
 @pytest.mark.parametrize("off", [{}, {"mask_probability": 1.0, "time_masks": 0, "frequency_masks": 0}])
 def test_off_is_off(off, only, spectrograms):
     assert torch.equal(mask(spectrograms, only(**off), rng()), spectrograms)

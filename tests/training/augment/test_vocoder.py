@@ -96,6 +96,12 @@ class TestShiftPitch:
         assert rms(after[:256]) == pytest.approx(rms(after), rel=0.25)
         assert rms(after[-256:]) == pytest.approx(rms(after), rel=0.25)
 
+    @pytest.mark.parametrize("semitones", SEMITONES)
+    def test_no_click_at_the_ends(self, semitones):
+        # A resampler takes what lies beyond for silence; a level that goes on shows it at once.
+        level = np.full(N, 0.3, np.float32)
+        np.testing.assert_allclose(shift_pitch(level, semitones, RATE), level, rtol=1e-4)
+
     def test_what_would_leave_the_spectrum_is_lost_instead_of_folded_back(self):
         assert rms(shift_pitch(tone(3000.0), 12.0, RATE)[256:-256]) < 0.01 * rms(tone(3000.0))
 
