@@ -143,6 +143,12 @@ class TestBce:
 
 
 class TestClassWeights:
+    def test_follow_a_batch_to_its_device(self):
+        loss = build_loss(LossConfig("bce", class_weight_power=-0.5), CLIPS)
+        there = Targets(*(tensor.to("meta") for tensor in targets()))
+        assert loss(Logits(LOGITS.to("meta")), there).device.type == "meta"
+        assert loss(Logits(LOGITS), targets()).device.type == "cpu"
+
     def test_are_a_power_of_the_clips_with_a_mean_of_1(self):
         torch.testing.assert_close(class_weights([100, 25, 4], -0.5), torch.tensor([0.1, 0.2, 0.5]) * 3 / 0.8)
 
