@@ -127,7 +127,7 @@ def soft_auc(logits: torch.Tensor, targets: Targets, classes: torch.Tensor, conf
     """
     cells = targets.cell_weights * targets.window_weights[:, None]
     present, absent = targets.values * cells, (1 - targets.values) * cells
-    # From the few cells that are present, for pairs of all windows for all labels would take gigabytes.
+    # From the cells that are present: a few, unless labels are smoothed; then it is all pairs of windows, each label.
     windows, labels = torch.nonzero(present, as_tuple=True)
     weights = (present[windows, labels] * classes[labels])[:, None] * absent[:, labels].T
     weights = weights.scatter(1, windows[:, None], 0.0)  # a window is no pair with itself
