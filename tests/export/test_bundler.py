@@ -7,23 +7,28 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from making import LABELS, SAMPLE_RATE, tone, write_sound
 
 from birdinfer import Bundle, Predictor
-from birdinfer.config import FrontEndConfig, MelConfig, PostConfig, WindowConfig
+from birdinfer.config import FrontEndConfig, MelConfig, PostConfig, TimelineConfig, WaveformConfig, WindowConfig
 from birdinfer.errors import AudioError, BirdinferError, CheckpointError, InputNotFoundError, LabelError, OutputError
 from birdinfer.export import bundler
 from birdinfer.export.bundler import export_run
 from birdinfer.labels import Species
+from birdinfer.manifest import Outputs
 from birdinfer.training.checkpoint import MODEL, EpochRow, Header, Progress, save_checkpoint
 from birdinfer.training.models import build_model
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.recipe_learning import LossConfig, ModelConfig
 
 FRONTEND = FrontEndConfig(window=WindowConfig(1.0, 0.1), mel=MelConfig(n_fft=1024, n_mels=32))
 RECIPE = Recipe(
     name="tiny", frontend=FRONTEND, model=ModelConfig(backbone="test_efficientnet"), post=PostConfig((0.25, 0.5, 0.25))
 )
+
+DETECTOR = ModelConfig("sed", "test_efficientnet", hidden=16)
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +41,23 @@ def data(tmp_path_factory):
     return folder
 
 
-def write_fold(run, fold, data, recipe=RECIPE, labels=LABELS):
-    """A fold as training leaves it."""
+def write_fold(run, fold, data, recipe=RECIPE, labels=LABELS, auc=0.75):
+    """A fold as training leaves it; ``auc`` None for one that was never validated."""
     folder = run / f"fold{fold}"
     folder.mkdir(parents=True)
-    model = build_model(recipe.model, len(labels), start=False)
-    row = EpochRow(1, 0.5, 0.6, 0.75 + fold / 100, 0.5, 1e-3, 1.0)
+    model = build_model(recipe.model, len(labels), recipe.hearing, start=False)
+    row = EpochRow(
+        epoch=1,
+        train_loss=0.5,
+        val_loss=0.6,
+        val_macro_auc=None if auc is None else auc + fold / 100,
+        val_padded_cmap=0.5,
+        val_top1=0.5,
+        lr=1e-3,
+        seconds=1.0,
+        wait_share=0.0,
+        peak_gpu_mb=None,
+    )
     header = Header(
         recipe,
         tuple(Species(label) for label in labels),
@@ -52,6 +68,10 @@ def write_fold(run, fold, data, recipe=RECIPE, labels=LABELS):
     )
     save_checkpoint(folder / "best.safetensors", header, {MODEL + k: v for k, v in model.state_dict().items()})
     clips = sorted(path.relative_to(data / "train_audio") for path in data.glob("train_audio/*/*.ogg"))
+    if recipe.data.all_data:
+        rows = [f"{clip},{clip.parts[0]},,-1" for clip in clips]
+        (run / "folds.csv").write_text("\n".join(["filename,primary_label,group,fold", *rows, ""]))
+        return
     oof = pd.DataFrame(np.full((len(clips), len(labels)), 0.1 * (fold + 1)), columns=list(labels))
     oof.insert(0, "filename", [str(clip) for clip in clips])
     oof.insert(1, "primary_label", [clip.parts[0] for clip in clips])
@@ -87,6 +107,66 @@ def test_a_run_becomes_a_bundle_that_predicts(run, data, tmp_path, soundscapes):
     assert Predictor(bundle).predict(soundscapes / "site_2.ogg").shape == (8, 4)
     assert str(tmp_path) not in (bundle.folder / "manifest.json").read_text()
     assert [path.name for path in (tmp_path / "exports").iterdir()] == ["tiny"]
+
+
+def test_a_run_without_validation_is_checked_on_its_training_clips(data, tmp_path, soundscapes):
+    run, lines = tmp_path / "runs" / "all", []
+    write_fold(run, 0, data, msgspec.structs.replace(RECIPE, data=DataConfig(all_data=True)), auc=None)
+    bundle = export_run(run, tmp_path / "out", report=lines.append)
+    (member,) = bundle.manifest.members
+    assert member.out_of_fold_macro_auc is None
+    assert "NaN" not in (bundle.folder / "manifest.json").read_text()
+    assert "fold0: test_efficientnet, not validated, largest" in lines[0]
+    np.testing.assert_allclose(bundle.manifest.fallback_probabilities, [2 / 6, 2 / 6, 1 / 6, 1 / 6], atol=1e-6)
+    assert Predictor(bundle).predict(soundscapes / "site_2.ogg").shape == (8, 4)
+
+
+def test_a_fold_that_could_not_be_scored_has_no_auc(run, data, tmp_path):
+    write_fold(run, 1, data, auc=None)
+    members = export_run(run, tmp_path / "out").manifest.members
+    assert [member.out_of_fold_macro_auc for member in members] == [0.75, None]
+
+
+def test_a_softmax_is_told_to_who_predicts(data, tmp_path, soundscapes):
+    run = tmp_path / "runs" / "ce"
+    write_fold(run, 0, data, msgspec.structs.replace(RECIPE, loss=LossConfig("ce"), post=PostConfig((1.0,))))
+    bundle = export_run(run, tmp_path / "out")
+    assert bundle.manifest.members[0].outputs == Outputs("logits", None, "softmax")
+    np.testing.assert_allclose(Predictor(bundle).predict(soundscapes / "site_2.ogg").sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_detectors_rows_mix_clip_and_loudest_frame_as_its_loss_did(data, tmp_path, soundscapes):
+    torch.manual_seed(0)
+    eight_frames = msgspec.structs.replace(FRONTEND, mel=MelConfig(n_fft=1024, n_mels=32, hop_length=125))
+    recipe = msgspec.structs.replace(
+        RECIPE, frontend=eight_frames, model=DETECTOR, loss=LossConfig(frame_share=0.3), post=PostConfig((1.0,))
+    )
+    write_fold(tmp_path / "runs", 0, data, recipe)
+    bundle = export_run(tmp_path / "runs", tmp_path / "out")
+    (member,) = bundle.manifest.members
+    assert member.outputs == Outputs("logits", "frame_logits", "sigmoid")
+    assert member.timeline == TimelineConfig(frame_share=0.3)
+
+    def scores(share):
+        heard = msgspec.structs.replace(member, timeline=TimelineConfig(frame_share=share))
+        manifest = msgspec.structs.replace(bundle.manifest, members=(heard,))
+        return Predictor(Bundle(bundle.folder, manifest)).predict(soundscapes / "site_2.ogg")
+
+    clips, loudest = scores(0.0), scores(1.0)
+    assert np.abs(loudest - clips).max() > 1e-5
+    np.testing.assert_allclose(scores(0.3), 0.7 * clips + 0.3 * loudest, atol=1e-6)
+
+
+def test_members_that_hear_otherwise_meet_in_one_bundle(run, data, tmp_path, soundscapes):
+    """A raw network beside one of log-mels."""
+    write_fold(run, 1, data, msgspec.structs.replace(RECIPE, model=ModelConfig("raw", "small")))
+    bundle = export_run(run, tmp_path / "out")
+    heard = bundle.manifest.members[1]
+    assert heard.frontend is heard.frontend_fingerprint is None
+    assert heard.waveform == WaveformConfig(FRONTEND.audio, FRONTEND.window)
+    scores = Predictor(bundle).predict(soundscapes / "site_2.ogg")
+    assert scores.shape == (8, 4)
+    assert np.isfinite(scores).all()
 
 
 def test_an_older_bundle_is_replaced(run, data, tmp_path):
