@@ -1,23 +1,23 @@
 """The hot path: a run of windows through the stations in order.
 
-Run of windows -> log-mel (once for all members that hear the same) -> members -> probabilities -> rows -> ensemble;
-then, per file, the post-processing. One :class:`Predictor` serves all lanes: they share the graphs' weights.
+Run of windows -> log-mel (once for all members that hear the same) -> members -> probabilities; then, on a sheet for
+each file (:mod:`birdinfer.file_scores`), rows -> ensemble -> post-processing. One :class:`Predictor` serves all lanes:
+they share the graphs' weights.
 """
 
-import collections
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer import postprocess
 from birdinfer.bundle import Bundle
 from birdinfer.config import FrontEndConfig
 from birdinfer.cores import available_cores
 from birdinfer.engines import FROM_FP32_GRAPHS, EnginePlan, EngineSpec, parse_spec
 from birdinfer.ensemble import WeightedMean
 from birdinfer.errors import ConfigError
+from birdinfer.file_scores import FileScores, join_pieces
 from birdinfer.listener import Listener, Opinion, load_listeners
 from birdinfer.manifest import Member, Precision
 from birdinfer.reader import HeardRun, SoundscapeReader
@@ -96,24 +96,21 @@ class Predictor:
         place = self.listeners[heard.listener].placement
         return heard.run.n_windows * place.stride_samples / place.sample_rate / len(self.listeners)
 
-    def gather(self) -> "FileScores":
+    def gather(self) -> FileScores:
         """An empty sheet for the opinions on one file."""
         timelines = {
             loaded.index: Timeline(listener.placement, loaded.member.timeline, self._n_known(loaded.index))
             for listener in self.listeners
             for loaded in listener.members
         }
-        return FileScores([timelines[index] for index in range(len(timelines))], self._blend, len(self.labels))
+        in_order = [timelines[index] for index in range(len(timelines))]
+        return FileScores(in_order, self._blend, self.smoothing_kernel, len(self.labels))
 
     def picture_frontend(self) -> FrontEndConfig:
         """A log-mel to draw soundscapes with, a row wide: that of the first member that hears one."""
         heard = (listener.hearing for listener in self.listeners)
         frontend = next((one for one in heard if isinstance(one, FrontEndConfig)), FrontEndConfig())
         return FrontEndConfig(frontend.audio, self.rows, frontend.mel)
-
-    def finish(self, probabilities: Float32) -> Float32:
-        """Post-process one file's probabilities [rows, species]."""
-        return postprocess.smooth(probabilities, self.smoothing_kernel)
 
     def predict(self, path: str | Path) -> Float32:
         """Probabilities [rows, species] of one sound file, on the calling thread.
@@ -125,57 +122,12 @@ class Predictor:
         with self.open(Path(path)) as reader:
             for heard in reader.runs():
                 scores.add(self.score_run(heard))
-            return self.finish(scores.close(reader.n_rows))
+            scores.close(reader.n_rows)
+        return join_pieces(scores.take(), len(self.labels))
 
     def _n_known(self, member: int) -> int:
         columns = self._columns[member]
         return len(self.labels) if columns is None else len(columns)
-
-
-class FileScores:
-    """Opinions on one file, in any order -> its rows. Not for several threads at once."""
-
-    def __init__(self, timelines: Sequence[Timeline], blend: WeightedMean, n_labels: int) -> None:
-        """Begin an empty sheet."""
-        self._timelines, self._blend = timelines, blend
-        self._pending: list[list[Float32]] = [[] for _ in timelines]
-        self._n_labels = n_labels
-        self._blended: collections.deque[Float32] = collections.deque()
-
-    def add(self, opinions: Sequence[Opinion]) -> None:
-        """Take what members say of a run of windows; rows on which all have spoken are blended at once."""
-        for member, first, clip, frames in opinions:
-            self._timelines[member].add(first, clip, frames)
-        self._blend_complete_rows()
-
-    def close(self, n_rows: int) -> Float32:
-        """Probabilities [n_rows, species], before post-processing; no more opinions come."""
-        for timeline in self._timelines:
-            timeline.close(n_rows)
-        self._blend_complete_rows()
-        # Filled piece by piece, each let go at once: joined whole, a day's scores would be held twice.
-        n_known = min(n_rows, sum(map(len, self._blended)))
-        rows, n_filled = np.empty((n_known, self._n_labels), np.float32), 0
-        while self._blended:
-            piece = self._blended.popleft()[: n_known - n_filled]
-            rows[n_filled : n_filled + len(piece)] = piece
-            n_filled += len(piece)
-        return rows
-
-    def _blend_complete_rows(self) -> None:
-        for timeline, pending in zip(self._timelines, self._pending, strict=True):
-            rows = timeline.take()
-            if len(rows):
-                pending.append(rows)
-        n_complete = min(sum(map(len, pending)) for pending in self._pending)
-        if not n_complete:
-            return
-        ready = []
-        for pending in self._pending:
-            rows = pending[0] if len(pending) == 1 else np.concatenate(pending)
-            ready.append(rows[:n_complete])
-            pending[:] = [rows[n_complete:]] if len(rows) > n_complete else []
-        self._blended.append(self._blend(ready))
 
 
 def members_lacking(bundle: Bundle, precision: Precision) -> list[Member]:

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from birdinfer.audio import AUDIO_SUFFIXES
 from birdinfer.cores import one_thread_per_lane
 from birdinfer.errors import AudioError, BirdinferError, InputNotFoundError
-from birdinfer.predictor import FileScores, Predictor
+from birdinfer.file_scores import FileScores, join_pieces
+from birdinfer.predictor import Predictor
 from birdinfer.reader import HeardRun, SoundscapeReader
 
 Float32 = npt.NDArray[np.float32]
@@ -79,6 +80,7 @@ def predict_soundscapes(
     predictor: Predictor,
     paths: Sequence[Path],
     on_progress: Callable[[float, float], None] = lambda files, seconds: None,
+    keep: Callable[[Path, Float32], None] | None = None,
 ) -> Iterator[SoundscapeResult]:
     """Predict files on all cores.
 
@@ -87,11 +89,13 @@ def predict_soundscapes(
         paths: sound files; each gives exactly one result.
         on_progress: called from the lanes after each run of windows with the share of a file that it was (0 to 1) and
             its seconds of sound.
+        keep: takes a file's rows [rows, species] as they are finished, in the file's order, one call at a time, from
+            the lanes; the results then come without them. Without it each result brings all rows of its file.
 
     Yields:
         Results in the order in which files are finished.
     """
-    desk = _Desk(predictor, paths, on_progress)
+    desk = _Desk(predictor, paths, on_progress, keep)
     with one_thread_per_lane():
         threads = [threading.Thread(target=desk.work, daemon=True) for _ in range(predictor.plan.lanes)]
         try:
@@ -119,6 +123,8 @@ class _OpenFile:
     reader: SoundscapeReader
     runs: Iterator[HeardRun]
     scores: FileScores
+    pieces: list[Float32] = field(default_factory=list)
+    """Finished rows, where nobody else keeps them."""
     reading: threading.Lock = field(default_factory=threading.Lock)
     helpers: int = 0
     """Lanes that hold a run of this file, or wait for one."""
@@ -132,7 +138,11 @@ class _Desk:
     """Hands work to the lanes and gathers what they bring back."""
 
     def __init__(
-        self, predictor: Predictor, paths: Sequence[Path], on_progress: Callable[[float, float], None]
+        self,
+        predictor: Predictor,
+        paths: Sequence[Path],
+        on_progress: Callable[[float, float], None],
+        keep: Callable[[Path, Float32], None] | None,
     ) -> None:
         self.finished: queue.SimpleQueue[SoundscapeResult | BaseException] = queue.SimpleQueue()
         self.stopped = threading.Event()
@@ -142,6 +152,7 @@ class _Desk:
         self._opening = 0
         self._lock = threading.Condition()
         self._on_progress = on_progress
+        self._keep = keep
 
     def close(self) -> None:
         """Close what a run that was stopped early left open."""
@@ -209,6 +220,7 @@ class _Desk:
             with self._lock:
                 file.scores.add(opinions)
                 file.is_heard = True
+                self._hand_over(file)
             seconds = self._predictor.share_of_clock(heard)
             self._on_progress(min(1.0, seconds / max(seconds, file.reader.stream.claimed_seconds)), seconds)
         self._leave(file)
@@ -240,10 +252,21 @@ class _Desk:
         if not file.is_heard:
             return SoundscapeResult(file.path, "failed", problem=_one_line(file.error, file.path))
         stream = file.reader.stream
-        probabilities = self._predictor.finish(file.scores.close(file.reader.n_rows))
+        file.scores.close(file.reader.n_rows)
+        with self._lock:
+            self._hand_over(file)
+        probabilities = None if self._keep else join_pieces(file.pieces, len(self._predictor.labels))
         problem = _one_line(file.error, file.path) if file.error else stream.damage
         status: Status = "damaged" if problem else "ok"
         return SoundscapeResult(file.path, status, probabilities, stream.heard_seconds, problem)
+
+    def _hand_over(self, file: _OpenFile) -> None:
+        """Give away the rows that are finished; under the lock, so that they stay in order."""
+        for piece in file.scores.take():
+            if self._keep is None:
+                file.pieces.append(piece)
+            else:
+                self._keep(file.path, piece)
 
 
 def _one_line(error: BaseException | None, path: Path) -> str:

@@ -1,8 +1,10 @@
-"""Scores of finished soundscapes on disk, in the order they finish, read back file by file in any order.
+"""Scores of soundscapes on disk, in the order in which they are finished, read back file by file in any order.
 
-Memory holds an index only (a name and two numbers a file), so a survey of 100,000 files takes what ten files take.
+In: a file's rows [rows, species], whole or piece by piece. Memory holds an index only (a name and two numbers a piece,
+which nearly always is a file), so a survey of 100,000 files takes what ten files take, and a day what a minute takes.
 """
 
+import contextlib
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from birdinfer.errors import OutputError
+
 Float32 = npt.NDArray[np.float32]
 
 
-class _Place(NamedTuple):
+class _Piece(NamedTuple):
     offset_bytes: int
     n_windows: int
 
@@ -32,9 +36,9 @@ class ScoreSpool:
             folder: where the temporary file lives; the one of the result has the room it needs.
             n_labels: species per window.
         """
-        self.n_labels = n_labels
+        self.n_labels, self._folder = n_labels, folder
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
-        self._places: dict[str, _Place] = {}
+        self._pieces: dict[str, tuple[_Piece, ...]] = {}
         self._latest: tuple[str, Float32] | None = None
 
     def __enter__(self) -> "ScoreSpool":
@@ -43,28 +47,43 @@ class ScoreSpool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # of scores that nobody will read
+            self._file.close()
 
     def add(self, stem: str, probabilities: Float32) -> None:
-        """Keep a file's scores [windows, species]."""
-        offset = self._file.seek(0, 2)
-        self._file.write(np.ascontiguousarray(probabilities, np.float32).data)  # no copy: a day is 14 MB
-        self._places[stem] = _Place(offset, len(probabilities))
+        """Keep a file's next scores [windows, species], behind those that it has here.
+
+        Raises:
+            OutputError: the disk does not take them.
+        """
+        rows = np.ascontiguousarray(probabilities, np.float32)
+        try:
+            offset = self._file.seek(0, 2)
+            self._file.write(rows.data)
+            self._file.flush()  # a full disk is to be met here, not when the scores are read
+        except OSError as error:
+            problem = f"does not take the scores ({error.strerror})"
+            raise OutputError(self._folder, problem, "choose another place for the result") from error
+        self._pieces[stem] = (*self._pieces.get(stem, ()), _Piece(offset, len(rows)))
+        if self._latest is not None and self._latest[0] == stem:
+            self._latest = None
 
     def n_windows(self, stem: str) -> int | None:
         """How many windows a file has; None if it is not here."""
-        place = self._places.get(stem)
-        return place.n_windows if place else None
+        pieces = self._pieces.get(stem)
+        return sum(piece.n_windows for piece in pieces) if pieces else None
 
     def scores(self, stem: str) -> Float32 | None:
         """A file's scores [windows, species]; None if it is not here. The file asked for last is kept in memory."""
         if self._latest is not None and self._latest[0] == stem:
             return self._latest[1]
-        place = self._places.get(stem)
-        if place is None:
+        n_windows = self.n_windows(stem)
+        if n_windows is None:
             return None
-        self._file.seek(place.offset_bytes)
-        raw = self._file.read(place.n_windows * self.n_labels * 4)
-        scores = np.frombuffer(raw, np.float32).reshape(place.n_windows, self.n_labels)
+        scores, begin = np.empty((n_windows, self.n_labels), np.float32), 0
+        for piece in self._pieces[stem]:
+            self._file.seek(piece.offset_bytes)
+            self._file.readinto(scores[begin : begin + piece.n_windows].data)
+            begin += piece.n_windows
         self._latest = (stem, scores)
         return scores

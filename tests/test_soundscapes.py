@@ -13,7 +13,7 @@ from making import LABELS, SAMPLE_RATE, tone, write_sound
 from birdinfer import Bundle, Predictor, predict_soundscapes
 from birdinfer.config import TimelineConfig
 from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
-from birdinfer.errors import AudioError, InputNotFoundError
+from birdinfer.errors import AudioError, InputNotFoundError, OutputError
 from birdinfer.mel import windows_to_input
 from birdinfer.predictor import make_plan
 from birdinfer.soundscapes import find_soundscapes
@@ -79,6 +79,31 @@ def test_lanes_share_one_long_file_and_keep_its_order(bundle, predictor, tmp_pat
     assert result.seconds == 400
     assert np.array_equal(result.probabilities, predictor.predict(tmp_path / "long.wav"))
     assert len(at_work) > 1
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_rows_are_handed_over_in_order_as_they_are_finished(
+    bundle, predictor, soundscapes, tmp_path, monkeypatch, lanes
+):
+    write_sound(tmp_path / "long.wav", tone(400.0), SAMPLE_RATE)
+    monkeypatch.setattr("birdinfer.file_scores.PIECE_ROWS", 8)
+    paths, pieces = [tmp_path / "long.wav", *find_soundscapes([soundscapes])], {}
+    running = predict_soundscapes(
+        with_lanes(bundle, lanes), paths, keep=lambda path, rows: pieces.setdefault(path, []).append(rows)
+    )
+    assert [result.probabilities for result in running] == [None] * 4
+    assert len(pieces[paths[0]]) > 4
+    for path in paths:
+        assert np.array_equal(np.concatenate(pieces[path]), predictor.predict(path))
+
+
+@pytest.mark.timeout(30)
+def test_who_cannot_keep_rows_ends_the_run_instead_of_hanging(predictor, soundscapes):
+    def keep(path, rows):
+        raise OutputError("out", "does not take the scores (No space left on device)")
+
+    with pytest.raises(OutputError, match="No space left"):
+        list(predict_soundscapes(predictor, find_soundscapes([soundscapes]), keep=keep))
 
 
 def test_progress_adds_up(predictor, soundscapes):

@@ -164,17 +164,15 @@ def _predict_into(
     spool: "ScoreSpool", predictor: "Predictor", paths: "Sequence[Path]", quiet: bool
 ) -> "list[SoundscapeResult]":
     """Predict; scores go to the spool, the results without them come back in the order of ``paths``."""
-    from dataclasses import replace
-
     from birdinfer.cli.progress import Progress
     from birdinfer.soundscapes import predict_soundscapes
 
     results = {}
     with Progress(len(paths), quiet) as progress:
-        for result in predict_soundscapes(predictor, paths, progress.advance):
-            if result.probabilities is not None:
-                spool.add(result.path.stem, result.probabilities)
-            results[result.path] = replace(result, probabilities=None)
+        for result in predict_soundscapes(
+            predictor, paths, progress.advance, lambda path, rows: spool.add(path.stem, rows)
+        ):
+            results[result.path] = result
             progress.file_done(failed=result.status == "failed")
     return [results[path] for path in paths]
 
