@@ -1,0 +1,73 @@
+"""Each family's whole way: recipe -> network -> a training step -> checkpoint -> bundle -> scores of a file."""
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from making import tone, write_sound
+from tiny_clips import LABELS, RATE, TINY_FRONTEND
+from tiny_models import TINY, windows
+
+from birdinfer import Predictor
+from birdinfer.config import PostConfig
+from birdinfer.export.bundler import export_run
+from birdinfer.labels import Species
+from birdinfer.training.checkpoint import MODEL, Header, Progress, save_checkpoint
+from birdinfer.training.models import build_model
+from birdinfer.training.recipe import Recipe
+from birdinfer.training.recipe_data import DataConfig
+
+SECONDS = 4.6
+"""Five rows of 1 s, the last of them not full."""
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sound") / "site.wav"
+    write_sound(path, tone(SECONDS, RATE, hz=700.0), RATE)
+    return path
+
+
+def trained_for_a_step(recipe):
+    torch.manual_seed(0)
+    hearing, heard = windows(recipe.model, 4)
+    assert hearing == recipe.hearing
+    model = build_model(recipe.model, len(LABELS), recipe.hearing, start=True)
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
+    logits = model(heard)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.clip, torch.eye(4))
+    loss.backward()
+    optimiser.step()
+    return model
+
+
+def write_run(run, clips_dir, recipe):
+    """A run of one fold that saw all clips, after one step."""
+    (run / "fold0").mkdir(parents=True)
+    clips = sorted(path.relative_to(clips_dir / "train_audio") for path in clips_dir.glob("train_audio/*/*.wav"))
+    rows = [f"{clip},{clip.parts[0]},,-1" for clip in clips]
+    (run / "folds.csv").write_text("\n".join(["filename,primary_label,group,fold", *rows, ""]))
+    species = tuple(Species(label) for label in LABELS)
+    header = Header(recipe, species, 0, Progress(epoch=1), str(clips_dir), {})
+    tensors = {MODEL + name: tensor for name, tensor in trained_for_a_step(recipe).state_dict().items()}
+    save_checkpoint(run / "fold0" / "best.safetensors", header, tensors)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_from_recipe_to_scores(name, clips_dir, recording, tmp_path):
+    pytest.importorskip("openvino")
+    recipe = Recipe(
+        name=name,
+        data=DataConfig(all_data=True),
+        frontend=TINY_FRONTEND,
+        model=TINY[name],
+        post=PostConfig((1.0,)),
+    )
+    write_run(tmp_path / "runs" / name, clips_dir, recipe)
+    bundle = export_run(tmp_path / "runs" / name, tmp_path / "bundle", engines=("onnxruntime", "openvino"))
+    scores = Predictor(bundle).predict(recording)
+    assert scores.shape == (5, len(LABELS))
+    assert np.isfinite(scores).all()
+    assert ((scores > 0) & (scores < 1)).all()
+    np.testing.assert_allclose(Predictor(bundle, "openvino").predict(recording), scores, atol=1e-4)
+    assert msgspec.convert(bundle.manifest.provenance.recipe, Recipe) == recipe
