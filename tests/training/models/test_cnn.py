@@ -88,7 +88,7 @@ def test_a_network_without_a_feature_map_is_refused(backbone):
         build_model(ModelConfig(backbone=backbone, pooling="gem"), 5, PICTURE, start=False)
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv3_large_100", "regnety_008", "efficientnet_b0"])
+@pytest.mark.parametrize("backbone", ["mobilenetv3_large_100", "resnet18", "eca_nfnet_l1"])
 def test_networks_in_use_learn_under_a_head_of_our_own(backbone):
     torch.manual_seed(0)
     config = ModelConfig(backbone=backbone, pooling="gem", drop_path_rate=0.1)

@@ -1,0 +1,39 @@
+"""The networks that recipes name: built, trained a step, exported, and held against their graph in both engines."""
+
+import numpy as np
+import pytest
+import torch
+
+from birdinfer.config import FrontEndConfig, MelConfig
+from birdinfer.export.onnx import export_graph
+from birdinfer.export.parity import TOLERANCE, check_parity
+from birdinfer.training.models import build_model
+from birdinfer.training.recipe_learning import ModelConfig
+
+PICTURE = FrontEndConfig(mel=MelConfig(resize=(64, 64)))
+NETWORKS = {
+    "efficientnet_b0": ModelConfig("sed", "efficientnet_b0", drop_path_rate=0.1),
+    "tf_efficientnetv2_s": ModelConfig(backbone="tf_efficientnetv2_s", drop_path_rate=0.1),
+    "eca_nfnet_l0": ModelConfig(backbone="eca_nfnet_l0", pooling="gem"),
+    "regnety_008": ModelConfig(backbone="regnety_008", pooling="avgmax"),
+    "mobilenetv3_large_100": ModelConfig(backbone="mobilenetv3_large_100", pooling="meanfreq"),
+    "convnext_tiny": ModelConfig(backbone="convnext_tiny", pooling="max", in_channels=3),
+}
+
+
+@pytest.mark.parametrize("config", NETWORKS.values(), ids=NETWORKS)
+def test_networks_in_use_learn_and_answer_alike_as_graphs(config, tmp_path):
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model = build_model(config, 3, PICTURE, start=True)
+    optimiser = torch.optim.SGD(model.parameters(), 1e-3)
+    rng = np.random.default_rng(0)
+    # Louder below than above and all different, as spectrograms are.
+    windows = rng.normal(np.linspace(1, -1, 64)[:, None], rng.uniform(0.5, 2, (4, 1, 1, 1)), (4, 1, 64, 64))
+    windows = windows.astype(np.float32)
+    clip = model(torch.from_numpy(windows)).clip
+    torch.nn.functional.binary_cross_entropy_with_logits(clip, torch.ones(4, 3)).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    optimiser.step()
+    export_graph(model.eval(), PICTURE, tmp_path / "a.onnx", {})
+    assert check_parity(model, tmp_path / "a.onnx", windows, ["onnxruntime", "openvino"]) < TOLERANCE
