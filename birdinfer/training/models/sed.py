@@ -8,7 +8,6 @@ j / T to (j + 1) / T (of columns that the stride does not divide, the last frame
 """
 
 import torch
-from torch.nn import functional
 
 from birdinfer.training.logits import Logits
 from birdinfer.training.models.backbone import coloured, create_features
@@ -68,7 +67,7 @@ def pool_probabilities(attention: torch.Tensor, frames: torch.Tensor) -> torch.T
         [windows, labels].
     """
     weights = _log_weights(attention)
-    present, absent = functional.logsigmoid(frames), functional.logsigmoid(-frames)
+    present, absent = _log_sigmoid(frames), _log_sigmoid(-frames)
     return _log_sum_exp(weights + present) - _log_sum_exp(weights + absent)
 
 
@@ -90,6 +89,11 @@ def pool_logits(attention: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
 def _log_weights(attention: torch.Tensor) -> torch.Tensor:
     """Logarithm of what each frame counts; tanh keeps any one frame from silencing the others."""
     return torch.tanh(attention).log_softmax(dim=1)
+
+
+def _log_sigmoid(values: torch.Tensor) -> torch.Tensor:
+    """log(sigmoid(x)); spelt out, for exporters cut torch's own in two, with the logarithm of a 0 between them."""
+    return values.clamp(max=0) - torch.log1p(torch.exp(-values.abs()))
 
 
 def _log_sum_exp(values: torch.Tensor) -> torch.Tensor:

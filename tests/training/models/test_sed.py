@@ -94,3 +94,21 @@ def test_answers_are_float32_under_mixed_precision():
     with torch.autocast("cpu", torch.bfloat16):
         clip, frames = model(torch.randn(2, 1, 16, 64))
     assert clip.dtype == frames.dtype == torch.float32
+
+
+def test_extreme_frames_stay_finite_in_the_graph(tmp_path):
+    """Exporters cut logsigmoid in two, and log(0) - log(0) is no number: frames of thousands gave NaN scores."""
+    import onnxruntime
+
+    class Pool(torch.nn.Module):
+        def forward(self, attention, frames):
+            return pool_probabilities(attention, frames)
+
+    torch.manual_seed(0)
+    attention, frames = torch.randn(3, 10, 4), torch.randn(3, 10, 4) * 1500
+    program = torch.onnx.export(Pool().eval(), (attention, frames), dynamo=True, opset_version=18, verbose=False)
+    program.save(tmp_path / "pool.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "pool.onnx")
+    names = [one.name for one in session.get_inputs()]
+    (found,) = session.run(None, dict(zip(names, (attention.numpy(), frames.numpy()), strict=True)))
+    np.testing.assert_allclose(found, pool_probabilities(attention, frames), rtol=1e-6)
