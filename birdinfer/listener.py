@@ -154,12 +154,21 @@ def _to_peak(windows: Float32, peak: float) -> Float32:
 
 
 def _opinion(loaded: LoadedMember, first: int, answers: dict[str, Float32]) -> Opinion:
+    """What a member says of windows from ``first`` on.
+
+    Raises:
+        BundleError: it says NaN.
+    """
     outputs = loaded.member.outputs
 
     def probabilities(name: str | None) -> Float32 | None:
         if name is None:
             return None
-        return activate(answers[loaded.graph.output_names[name]], outputs.activation, loaded.graph_columns)
+        found = activate(answers[loaded.graph.output_names[name]], outputs.activation, loaded.graph_columns)
+        if not np.isfinite(found).all():
+            # A submission with one such cell is refused as a whole, and a network that answers so is broken.
+            raise BundleError(loaded.member.name, "answers with what is no number (NaN)", "was it trained to an end?")
+        return found
 
     return Opinion(loaded.index, first, probabilities(outputs.clip), probabilities(outputs.frames))
 

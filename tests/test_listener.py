@@ -3,11 +3,13 @@ import numpy as np
 import pytest
 from making import FRONTEND, linear_member, write_bundle
 
+from birdinfer import listener as listener_module
 from birdinfer import mel
 from birdinfer.bundle import Bundle, save_manifest
 from birdinfer.cli.bundle import hears
 from birdinfer.config import FrontEndConfig, MelConfig, WaveformConfig
 from birdinfer.engines import EnginePlan
+from birdinfer.errors import BundleError
 from birdinfer.predictor import Predictor
 
 PICTURES = FrontEndConfig(
@@ -50,3 +52,32 @@ def test_what_a_member_hears_is_said_in_words():
     assert hears(FRONTEND) == "mel 32 x 320 of 5 s at 32 kHz"
     assert hears(PICTURES) == "mel 32 x 48 of 5 s at 32 kHz"
     assert hears(WaveformConfig()) == "waveform of 5 s at 32 kHz"
+
+
+@pytest.fixture
+def no_number(monkeypatch):
+    """The second call of an activation gives a NaN."""
+    real, calls = listener_module.activate, []
+
+    def activate(*arguments):
+        calls.append(1)
+        found = real(*arguments).copy()
+        if len(calls) == 2:
+            found[0, 0] = np.nan
+        return found
+
+    monkeypatch.setattr(listener_module, "activate", activate)
+
+
+def test_a_member_that_answers_nan_is_named(bundle, soundscapes, no_number):
+    with pytest.raises(BundleError, match=r"fold1: answers with what is no number"):
+        Predictor(Bundle.load(bundle)).predict(soundscapes / "site_1.ogg")
+
+
+def test_no_table_with_nan_is_ever_written(birdinfer, bundle, soundscapes, tmp_path, no_number):
+    """Pitfall 6: one NaN in a submission is a scoring error for all of it."""
+    out = tmp_path / "submission.csv"
+    code, _, err = birdinfer("predict", soundscapes, "--bundle", bundle, "-o", out, "--jobs", "1")
+    assert code == 2
+    assert "no number" in err
+    assert not out.exists()

@@ -165,7 +165,10 @@ class Checkpoint:
         Raises:
             CheckpointError: the tensors do not fit the recipe's model.
         """
-        model = build_model(self.recipe.model, len(self.species), start=False)
+        recipe = self.recipe
+        model = build_model(
+            recipe.model, len(self.species), recipe.hearing, start=False, activation=recipe.loss.activation
+        )
         weights = self.weights(EMA) or self.weights(MODEL)
         try:
             model.load_state_dict(weights)
