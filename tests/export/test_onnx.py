@@ -149,7 +149,9 @@ def test_pitfall_4_batchnorm_uses_its_running_statistics(model, graph, windows):
 
 def test_pitfall_4_a_model_in_training_mode_is_exported_as_it_predicts(windows, tmp_path):
     model = trained(Tiny()).train()
+    statistics = model.norm.running_mean.clone()
     export_graph(model, HEARING, tmp_path / "a.onnx", {})
+    assert torch.equal(model.norm.running_mean, statistics)
     engine = load_engine(EnginePlan(), tmp_path / "a.onnx", ["logits"], windows.shape[1:])
     with torch.no_grad():
         wanted = model.eval()(torch.from_numpy(windows)).clip.numpy()

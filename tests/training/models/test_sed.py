@@ -61,8 +61,12 @@ def test_the_detector_pools_as_its_scores_are_read(activation, pool):
     model = build_model(CONFIG, 3, TINY_FRONTEND, start=False, activation=activation).eval()
     torch.nn.init.zeros_(model.attention.weight)
     torch.nn.init.zeros_(model.attention.bias)
-    clip, frames = model(torch.randn(2, 1, 16, 64))
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.classes.weight, std=50.0)  # for small logits both are almost the same
+    clip, frames = model(torch.randn(2, 1, 16, 192))
     torch.testing.assert_close(clip, pool(torch.zeros_like(frames), frames))
+    other = pool_logits if pool is pool_probabilities else pool_probabilities
+    assert (clip - other(torch.zeros_like(frames), frames)).abs().max() > 1e-3
 
 
 def test_a_window_of_320_frames_has_10_frames_of_half_a_second():
