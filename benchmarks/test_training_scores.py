@@ -23,7 +23,8 @@ RECIPES = ("esc10", "esc10_sed", "esc10_rnn")
 BACKBONE = "test_resnet"
 TRAIN = Path(__file__).parents[1] / "train"
 
-pytestmark = pytest.mark.timeout(4 * 3600)
+# librosa reaches for modules that Python is about to drop.
+pytestmark = [pytest.mark.timeout(4 * 3600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")

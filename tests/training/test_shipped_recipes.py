@@ -12,7 +12,8 @@ import pytest
 SHIPPED = sorted((Path(__file__).parents[2] / "train").glob("*.toml"))
 FEW = {
     "model.pretrained": "false",
-    "data.max_clips": "12",
+    "data.max_clips": "10",
+    "data.upsample_to": "0",
     "loop.batch_size": "4",
     "loop.val_windows": "1",
     "loop.num_workers": "0",
