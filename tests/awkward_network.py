@@ -4,10 +4,13 @@ import numpy as np
 import onnxruntime
 import torch
 
+from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.export.onnx import INPUT_NAME, OUTPUT_NAME
+from birdinfer.training.logits import Logits
 
 SHAPE = (32, 53)
 """Bands and frames of a window."""
+HEARING = FrontEndConfig(mel=MelConfig(resize=SHAPE))
 
 
 class AwkwardNetwork(torch.nn.Module):
@@ -37,6 +40,17 @@ class AwkwardNetwork(torch.nn.Module):
         gate = torch.sigmoid(self.eca(hidden.mean((2, 3)).view(hidden.shape[0], 1, -1))).view(hidden.shape[0], -1, 1, 1)
         hidden = 0.7 * (2.0 * (hidden * gate.expand_as(hidden))) + self.shortcut(self.pool(block))
         return self.head(silu(hidden).mean((2, 3)))
+
+
+class Answering(torch.nn.Module):
+    """A network that answers as birdinfer's own do."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, log_mel):
+        return Logits(self.model(log_mel))
 
 
 def answers(path, windows):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from awkward_network import SHAPE, AwkwardNetwork
+from awkward_network import HEARING, SHAPE, Answering, AwkwardNetwork
 
 from birdinfer.export.onnx import export_graph
 
@@ -16,7 +16,7 @@ def awkward_graph(tmp_path_factory):
     with torch.no_grad():
         model.head.weight.mul_(30)
     path = tmp_path_factory.mktemp("graph") / "fp32.onnx"
-    export_graph(model, SHAPE, path, {"labels_sha256": "abc"})
+    export_graph(Answering(model), HEARING, path, {"labels_sha256": "abc"})
     return path
 
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from awkward_network import SHAPE, answers
+from awkward_network import HEARING, SHAPE, Answering, answers
 from onnx import TensorProto, helper
 
 from birdinfer.errors import ConfigError
@@ -104,7 +104,7 @@ def test_relu_and_max_pool(tmp_path, awkward_windows):
         net.Conv2d(1, 8, 3), net.ReLU(), net.MaxPool2d(2), net.Conv2d(8, 8, 3), net.ReLU(), net.Conv2d(8, 8, 1),
         net.AdaptiveAvgPool2d(1), net.Flatten(), net.Linear(8, 4),
     )  # fmt: skip
-    export_graph(model, SHAPE, tmp_path / "fp32.onnx", {})
+    export_graph(Answering(model), HEARING, tmp_path / "fp32.onnx", {})
     quantize_static(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [awkward_windows])
     wanted, found = (answers(tmp_path / name, awkward_windows) for name in ("fp32.onnx", "int8.onnx"))
     assert np.sqrt(np.square(found - wanted).mean()) < 0.05 * wanted.std()
