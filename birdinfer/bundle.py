@@ -183,8 +183,9 @@ def overlapping(timeline: TimelineConfig, overlap_seconds: float, window_seconds
     if not 0 <= overlap_seconds < window_seconds:
         problem = f"{overlap_seconds:g} s, but {whose} last {window_seconds:g} s"
         raise ConfigError("--overlap", problem, _USUAL_OVERLAP)
+    stride_seconds = round(window_seconds - overlap_seconds, 9)  # 3 - 0.1 is 2.9, not 2.8999999999999999
     try:
-        return msgspec.structs.replace(timeline, stride_seconds=window_seconds - overlap_seconds)
+        return msgspec.structs.replace(timeline, stride_seconds=stride_seconds)
     except ValueError as error:
         raise ConfigError("--overlap", str(error), _USUAL_OVERLAP) from error
 

@@ -5,6 +5,7 @@ One whose probabilities leave the bundle's tolerance from fp32 is thrown out, ho
 for this machine, this bundle and these versions, so that the next run begins at once.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -126,11 +127,18 @@ class _Measurement:
         else:
             # Heard once: every candidate, and at last the whole ensemble, gets the same windows.
             self._heard = self._heard or self._hear(predictor)
-            trial = self._hold_against_fp32(plan, _probabilities(predictor, self._heard))
-            if not trial.refused:
-                trial = msgspec.structs.replace(trial, rows_per_second=self._rows_per_second(predictor))
+            trial = self._measure(predictor)
         self._trials.append(trial)
         self._report(trial)
+
+    def _measure(self, predictor: Predictor) -> Trial:
+        try:
+            trial = self._hold_against_fp32(predictor.plan, _probabilities(predictor, self._heard))
+            if trial.refused:
+                return trial
+            return msgspec.structs.replace(trial, rows_per_second=self._rows_per_second(predictor))
+        except Exception as error:  # of the engines' own kinds; no memory left on a GPU must not cost the run
+            return Trial(predictor.plan, refused="fails: " + " ".join(str(error).split()))
 
     def _hear(self, predictor: Predictor) -> list[tuple[HeardRun, Float32]]:
         """What each listener hears of the first minute of the first file that can be read."""
@@ -235,30 +243,43 @@ def _probabilities(predictor: Predictor, heard: Sequence[tuple[HeardRun, Float32
 
 
 def _windows_per_second(run: Callable[[Float32], object], inputs: Float32, plan: EnginePlan) -> float:
-    """Throughput of all lanes, each taking batch after batch for a moment, after one batch to warm up."""
+    """Throughput of all lanes, each taking batch after batch for a moment, after one batch to warm up.
+
+    Raises:
+        Exception: what the first lane failed with.
+    """
     batch = np.ascontiguousarray(np.resize(inputs, (plan.batch_size, *inputs.shape[1:])))
     begin = threading.Barrier(plan.lanes + 1)
     stop = threading.Event()
     calls = [0] * plan.lanes
     ended = [0.0] * plan.lanes
+    failures: list[Exception] = []
 
     def work(lane: int) -> None:
-        run(batch)
-        begin.wait()
-        while not stop.is_set() or calls[lane] < 2:
+        try:
             run(batch)
-            calls[lane] += 1
-        ended[lane] = time.perf_counter()
+            begin.wait()
+            while not stop.is_set() or calls[lane] < 2:
+                run(batch)
+                calls[lane] += 1
+            ended[lane] = time.perf_counter()
+        except Exception as error:
+            failures.append(error)
+            begin.abort()  # nobody waits for a lane that is gone
 
     threads = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in range(plan.lanes)]
     for thread in threads:
         thread.start()
-    begin.wait()
+    with contextlib.suppress(threading.BrokenBarrierError):
+        begin.wait()
     began = time.perf_counter()
-    stop.wait(MEASURE_SECONDS)
+    if not failures:
+        stop.wait(MEASURE_SECONDS)
     stop.set()
     for thread in threads:
         thread.join()
+    if failures:
+        raise failures[0]
     # Each lane over its own time: a lane that ends its last batch late would else be counted as idle.
     return sum(n * plan.batch_size / (end - began) for n, end in zip(calls, ended, strict=True))
 

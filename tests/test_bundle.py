@@ -190,7 +190,7 @@ def test_overlap_changes_the_stride_and_nothing_else(bundle):
         (5.0, "--overlap: 5 s, but windows of member 'fold0' last 5 s - half a window is usual"),
         (-1.0, "--overlap: -1 s, but windows"),
         (float("nan"), "--overlap: nan s, but windows"),
-        (4.99, "--overlap: stride_seconds is .* - half a window is usual"),
+        (4.99, "--overlap: stride_seconds is 0.01, allowed are 0.1 to 60 - half a window is usual"),
     ],
 )
 def test_an_overlap_that_is_not_possible_is_refused_in_one_line(bundle, overlap_seconds, complaint):

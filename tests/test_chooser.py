@@ -224,3 +224,31 @@ def test_throughput_counts_every_lane():
     three = room._windows_per_second(run, inputs, EnginePlan(lanes=3, batch_size=4))
     assert one < 4 / 0.005
     assert three > 2 * one
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("n_good", [0, 1, 4])
+def test_a_lane_that_fails_leaves_no_other_waiting(n_good):
+    calls = []
+
+    def run(batch):
+        calls.append(1)
+        if len(calls) > n_good:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        room._windows_per_second(run, np.zeros((2, 1), np.float32), EnginePlan(lanes=3, batch_size=4))
+
+
+def test_an_engine_that_fails_at_work_costs_its_trial_and_not_the_run(loaded, paths, monkeypatch):
+    pytest.importorskip("openvino")
+    from birdinfer.engines.openvino import OpenVinoEngine
+
+    def failing(self, batch):
+        raise RuntimeError("CUDA failure 2:\nout of memory")
+
+    only(monkeypatch, "openvino:fp32", "onnxruntime:fp32")
+    monkeypatch.setattr(OpenVinoEngine, "run", failing)
+    choice = choose(loaded, paths)
+    assert str(choice.plan.spec) == "onnxruntime:fp32"
+    assert choice.trials[0].refused == "fails: CUDA failure 2: out of memory"

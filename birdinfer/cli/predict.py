@@ -57,7 +57,13 @@ def predict(
         int | None, typer.Option("--workers", "--jobs", "-j", min=1, help="Lanes; one per core if left out.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", "-b", min=1, help="Windows in one call of a graph.")
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            min=1,
+            help="Windows in one call of a graph. OpenVINO fills up a file's last call: take 1 for files of a window.",
+        ),
     ] = None,
     overlap: Annotated[
         float | None,
