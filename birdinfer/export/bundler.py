@@ -23,9 +23,8 @@ from birdinfer.export.parity import check_parity, real_windows
 from birdinfer.files import atomic_folder
 from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Outputs, Provenance
 from birdinfer.training.checkpoint import Checkpoint, load_checkpoint
+from birdinfer.training.fold_job import BEST
 from birdinfer.training.recipe_learning import LossConfig
-
-CHECKPOINT_NAME = "best.safetensors"
 
 
 def export_run(
@@ -84,10 +83,10 @@ def _checkpoints(run: Path) -> dict[Path, Checkpoint]:
     """Each trained fold's folder and best checkpoint, in order of folds."""
     if not run.is_dir():
         raise InputNotFoundError(run, "no such run", "birdinfer train makes one")
-    folders = sorted(path.parent for path in run.glob(f"fold*/{CHECKPOINT_NAME}"))
+    folders = sorted(path.parent for path in run.glob(f"fold*/{BEST}"))
     if not folders:
-        raise InputNotFoundError(run, f"holds no trained fold (fold*/{CHECKPOINT_NAME})", "birdinfer train makes one")
-    checkpoints = {folder: load_checkpoint(folder / CHECKPOINT_NAME) for folder in folders}
+        raise InputNotFoundError(run, f"holds no trained fold (fold*/{BEST})", "birdinfer train makes one")
+    checkpoints = {folder: load_checkpoint(folder / BEST) for folder in folders}
     checkpoints = dict(sorted(checkpoints.items(), key=lambda item: item[1].fold))
     first_folder, first = next(iter(checkpoints.items()))
     for folder, checkpoint in checkpoints.items():

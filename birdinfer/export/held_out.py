@@ -12,12 +12,12 @@ import numpy as np
 
 from birdinfer.errors import InputNotFoundError
 from birdinfer.training.checkpoint import Checkpoint
+from birdinfer.training.clip_files import audio_folder, clip_file
+from birdinfer.training.fold_job import OUT_OF_FOLD
+from birdinfer.training.fold_laws import TEST
+from birdinfer.training.folds_file import FOLDS_FILE, LEFT_OUT
 
-OUT_OF_FOLD_NAME, FOLDS_NAME = "oof.csv", "folds.csv"
-
-_AUDIO_FOLDERS = ("train_audio", "train_short_audio")
-_NOT_TRAINED_ON = ("-2", "-3")
-"""Folds of folds.csv: the test, and what the run left out."""
+_NOT_TRAINED_ON = (str(TEST), str(LEFT_OUT))
 
 
 def clips_to_check(folder: Path, checkpoint: Checkpoint, data_dir: Path | None) -> list[Path]:
@@ -35,15 +35,10 @@ def clips_to_check(folder: Path, checkpoint: Checkpoint, data_dir: Path | None) 
     if not len(table):
         table = _trained_on(folder.parent)
     root = data_dir or Path(checkpoint.data_dir)
-    return [find_clip(root, name, label) for name, label in zip(table["filename"], table["primary_label"], strict=True)]
-
-
-def find_clip(data_dir: Path, filename: str, primary_label: str) -> Path:
-    """Where a clip of train.csv lies, by the rule of :mod:`birdinfer.training.metadata`; it may not be there."""
-    audio = next((data_dir / name for name in _AUDIO_FOLDERS if (data_dir / name).is_dir()), data_dir)
-    # The first years list the bare file name and keep it in a folder named like the label.
-    in_label_folder = audio / primary_label / filename
-    return in_label_folder if in_label_folder.exists() and not (audio / filename).exists() else audio / filename
+    audio = audio_folder(root) or root
+    return [
+        clip_file(audio, name, label) for name, label in zip(table["filename"], table["primary_label"], strict=True)
+    ]
 
 
 def fallback_probabilities(folds: dict[Path, Checkpoint], labels: Sequence[str]) -> tuple[float, ...]:
@@ -71,7 +66,7 @@ def _out_of_fold(folder: Path, checkpoint: Checkpoint) -> Any:
     """The fold's out-of-fold table: filename, primary_label, a column per label; no rows if nothing was held out."""
     import pandas as pd
 
-    path = folder / OUT_OF_FOLD_NAME
+    path = folder / OUT_OF_FOLD
     if checkpoint.recipe.data.all_data:
         return pd.DataFrame()
     if not path.is_file():
@@ -83,7 +78,7 @@ def _trained_on(run: Path) -> Any:
     """The clips that a run without validation learnt from: filename, primary_label."""
     import pandas as pd
 
-    path = run / FOLDS_NAME
+    path = run / FOLDS_FILE
     if not path.is_file():
         raise InputNotFoundError(path, "is missing", "it names the clips of a run without validation")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -13,6 +13,9 @@ from birdinfer.errors import InputNotFoundError, MetadataError
 from birdinfer.files import atomic_text
 from birdinfer.training.metadata import Clip
 
+FOLDS_FILE = "folds.csv"
+"""In a run's folder."""
+
 LEFT_OUT = -3
 """The clip is in the data and not in the run: it repeats another one, or only some were chosen."""
 

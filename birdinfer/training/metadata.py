@@ -13,6 +13,7 @@ from typing import NamedTuple
 from birdinfer.audio import probe
 from birdinfer.errors import AudioError, ConfigError, InputNotFoundError, LabelError
 from birdinfer.labels import Species, check_labels
+from birdinfer.training.clip_files import AUDIO_FOLDERS, audio_folder, clip_file
 from birdinfer.training.metadata_table import (
     Row,
     find_table,
@@ -23,7 +24,6 @@ from birdinfer.training.metadata_table import (
     without_repeats,
 )
 
-_AUDIO_FOLDERS = ("train_audio", "train_short_audio")
 _NEEDED = ("primary_label", "filename")
 _NOBODY = frozenset({"", "unknown", "anonymous", "none", "nan"})
 """Author names that name nobody: recordings that share them have nothing in common."""
@@ -123,10 +123,10 @@ def without_rare(metadata: Metadata, min_clips: int) -> Metadata:
 
 
 def _audio_folder(data_dir: Path) -> Path:
-    folders = [data_dir / name for name in _AUDIO_FOLDERS if (data_dir / name).is_dir()]
-    if not folders:
-        raise InputNotFoundError(data_dir, f"holds no folder {_AUDIO_FOLDERS[0]}/", "the clips are expected there")
-    return folders[0]
+    folder = audio_folder(data_dir)
+    if folder is None:
+        raise InputNotFoundError(data_dir, f"holds no folder {AUDIO_FOLDERS[0]}/", "the clips are expected there")
+    return folder
 
 
 def _read_species(taxonomy: Path, rows: Iterable[Row]) -> tuple[Species, ...]:
@@ -148,16 +148,12 @@ def _check_known(path: Path, rows: Iterable[Row], labels: frozenset[str]) -> Non
 
 def _clip(row: Row, folder: Path, fold_column: str) -> Clip:
     label = row["primary_label"]
-    path = folder / row["filename"]
-    # The first years list the bare file name and keep it in a folder named like the label.
-    if not path.exists() and (folder / label / row["filename"]).exists():
-        path = folder / label / row["filename"]
     author = row.get("author", "").strip()
     group, url = row.get("group", "").strip(), row.get("url", "").strip()
     secondary = tuple(other for other in parse_secondary(row.get("secondary_labels", "")) if other != label)
     return Clip(
         filename=row["filename"],
-        path=path,
+        path=clip_file(folder, row["filename"], label),
         primary_label=label,
         secondary_labels=secondary,
         author="" if author.lower() in _NOBODY else author,

@@ -17,9 +17,10 @@ from birdinfer.training.checkpoint import Progress, load_header, versions
 from birdinfer.training.devices import choose_device
 from birdinfer.training.fold_job import LAST, FoldJob
 from birdinfer.training.folds import TEST
+from birdinfer.training.folds_file import FOLDS_FILE
 from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.loop import train_fold
-from birdinfer.training.preparation import FOLDS_FILE, Laid, lay, open_source
+from birdinfer.training.preparation import Laid, lay, open_source
 from birdinfer.training.processes import Processes, from_environment, joined
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe_file import write_recipe

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from birdinfer.errors import InputNotFoundError
-from birdinfer.export.held_out import clips_to_check, fallback_probabilities, find_clip
+from birdinfer.export.held_out import clips_to_check, fallback_probabilities
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe_data import DataConfig
 
@@ -35,22 +35,6 @@ def write_folds(run, folds):
         for index, (label, fold) in enumerate(folds)
     ]
     write_table(run / "folds.csv", rows)
-
-
-class TestFindClip:
-    @pytest.mark.parametrize("audio", ["train_audio", "train_short_audio"])
-    @pytest.mark.parametrize("listed", ["0012/XC1.ogg", "XC1.ogg"])
-    def test_in_the_layouts_of_all_years(self, tmp_path, audio, listed):
-        path = tmp_path / audio / "0012" / "XC1.ogg"
-        path.parent.mkdir(parents=True)
-        path.touch()
-        assert find_clip(tmp_path, listed, "0012") == path
-
-    def test_what_is_listed_goes_before_what_can_be_guessed(self, tmp_path):
-        for path in (tmp_path / "train_audio" / "XC1.ogg", tmp_path / "train_audio" / "0012" / "XC1.ogg"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        assert find_clip(tmp_path, "XC1.ogg", "0012") == tmp_path / "train_audio" / "XC1.ogg"
 
 
 class TestClipsToCheck:
