@@ -20,7 +20,7 @@ demo: $(VENV)/.installed-cpu  ## Predict synthetic soundscapes with the demo bun
 	$(BIN)/birdinfer demo
 
 test: lint  ## Linters, types and all tests with their coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev  ## Linters and types only
 	$(BIN)/ruff check

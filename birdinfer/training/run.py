@@ -13,13 +13,16 @@ import torch
 
 from birdinfer.errors import BirdinferError, CheckpointError, ConfigError
 from birdinfer.files import write_atomic
+from birdinfer.training.augment import find_background
 from birdinfer.training.checkpoint import Progress, load_header, versions
-from birdinfer.training.devices import choose_device
+from birdinfer.training.devices import choose_device, precision_for
 from birdinfer.training.fold_job import LAST, FoldJob
 from birdinfer.training.folds import TEST
 from birdinfer.training.folds_file import FOLDS_FILE
 from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.loop import train_fold
+from birdinfer.training.losses import build_loss
+from birdinfer.training.models import check_model
 from birdinfer.training.preparation import Laid, lay, open_source
 from birdinfer.training.processes import Processes, from_environment, joined
 from birdinfer.training.recipe import Recipe
@@ -68,6 +71,7 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
     reporter = reporter if processes.is_first else Silent()
     wanted = _wanted(run)
     device = choose_device(run.device, reporter.message, processes.local_rank)
+    _check_recipe(run.recipe, run.data_dir, device)
     _check_untouched(run, wanted)
     with joined(processes, device), StopRequest() as stop:
         if not processes.is_first:
@@ -107,6 +111,19 @@ def _wanted(run: Run) -> tuple[int, ...]:
         known = f"folds 0 to {there - 1}" if there > 1 else "one split, fold 0"
         raise ConfigError("--fold", f"is {outside[0]}, the recipe has {known}")
     return wanted
+
+
+def _check_recipe(recipe: Recipe, data_dir: Path, device: torch.device) -> None:
+    """What the structs of a recipe cannot know; asked before clips are searched and decoded for minutes.
+
+    Raises:
+        ConfigError: loss or family are unknown, a key is of no use, the device has no such precision, or there is no
+            such background.
+    """
+    check_model(recipe.model)
+    build_loss(recipe.loss, [1])
+    precision_for(device, recipe.loop.amp)
+    find_background(recipe.augment.background_dir, data_dir)
 
 
 def _check_untouched(run: Run, wanted: Sequence[int]) -> None:

@@ -21,7 +21,7 @@ from birdinfer.training.models.vit import build_vit
 from birdinfer.training.models.weights import load_weights
 from birdinfer.training.recipe_learning import ModelConfig
 
-__all__ = ["FAMILIES", "Activation", "Family", "build_model"]
+__all__ = ["FAMILIES", "Activation", "Family", "build_model", "check_model"]
 
 Note = Callable[[str], None]
 
@@ -69,10 +69,7 @@ def build_model(
         ConfigError: family, backbone or another key cannot be used, or timm's weights cannot be fetched.
         InputNotFoundError, CheckpointError: the local weights are missing or damaged.
     """
-    if config.family not in FAMILIES:
-        raise ConfigError("model.family", f"{config.family!r} is unknown", f"known are {', '.join(FAMILIES)}")
-    family = FAMILIES[config.family]
-    _refuse_unused(config, family)
+    family = check_model(config)
     fetch = start and config.pretrained and not config.weights
     model = family.build(Blueprint(config, n_labels, hearing, activation, fetch))
     if start and config.weights:
@@ -80,10 +77,19 @@ def build_model(
     return model
 
 
-def _refuse_unused(config: ModelConfig, family: Family) -> None:
+def check_model(config: ModelConfig) -> Family:
+    """The family of a recipe's network, if its keys make sense for it; nothing is built.
+
+    Raises:
+        ConfigError: there is no such family, or it has no use for a key that is set.
+    """
+    if config.family not in FAMILIES:
+        raise ConfigError("model.family", f"{config.family!r} is unknown", f"known are {', '.join(FAMILIES)}")
+    family = FAMILIES[config.family]
     for key in family.unused:
         value, default = getattr(config, key), getattr(ModelConfig(), key)
         if value != default:
             raise ConfigError(
                 f"model.{key}", f"is {value!r}, {config.family} has no use for it", f"set it to {default}"
             )
+    return family
