@@ -49,6 +49,8 @@ def lay(recipe: Recipe, data_dir: Path, run_dir: Path, reporter: Reporter) -> La
     Raises:
         BirdinferError: data or folds cannot be used.
     """
+    # The headers of 50,000 clips take half a minute.
+    reporter.message(f"reading {data_dir}")
     metadata = without_rare(read_metadata(data_dir, recipe.data.fold_column), recipe.data.min_clips_per_species)
     path = run_dir / FOLDS_FILE
     notes = list(metadata.notes)
