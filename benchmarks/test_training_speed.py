@@ -15,19 +15,19 @@ import torch
 from birdinfer import mel
 from birdinfer.config import FrontEndConfig
 from birdinfer.cores import available_cores
-from birdinfer.training.cache import CacheSettings, build_cache
+from birdinfer.training.clips.cache import CacheSettings, build_cache
+from birdinfer.training.clips.metadata import Metadata, read_metadata
+from birdinfer.training.clips.sources import ClipSource
 from birdinfer.training.dataset import Batch
 from birdinfer.training.fold_data import FoldData, clips_per_label
 from birdinfer.training.fold_job import FoldJob
 from birdinfer.training.forward import Forward
 from birdinfer.training.frontend import LogMel
-from birdinfer.training.metadata import Metadata, read_metadata
 from birdinfer.training.models import build_model
 from birdinfer.training.processes import Processes
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_augment import AugmentConfig
-from birdinfer.training.recipe_learning import LoopConfig, ModelConfig
-from birdinfer.training.sources import ClipSource
+from birdinfer.training.recipe.augment import AugmentConfig
+from birdinfer.training.recipe.learning import LoopConfig, ModelConfig
 from birdinfer.training.state import TrainingState
 
 HAS_GPU = torch.cuda.is_available()

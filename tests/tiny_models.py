@@ -4,7 +4,7 @@ import torch
 from tiny_clips import TINY_FRONTEND
 
 from birdinfer.config import WaveformConfig
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 
 WAVEFORM = WaveformConfig(TINY_FRONTEND.audio, TINY_FRONTEND.window)
 TINY = {

@@ -113,7 +113,7 @@ def _default() -> list[Path | None]:
 
 
 def _chosen(path: Path | None, overrides: list[str], debug: bool) -> "Recipe":
-    from birdinfer.training.recipe_file import load_recipe
+    from birdinfer.training.recipe.file import load_recipe
     from birdinfer.training.run import debug as made_small
 
     recipe = load_recipe(path, overrides)

@@ -24,7 +24,7 @@ from birdinfer.files import atomic_folder
 from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Outputs, Provenance
 from birdinfer.training.checkpoint import Checkpoint, load_checkpoint
 from birdinfer.training.fold_job import BEST
-from birdinfer.training.recipe_learning import LossConfig
+from birdinfer.training.recipe.learning import LossConfig
 
 
 def export_run(

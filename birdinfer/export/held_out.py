@@ -12,10 +12,10 @@ import numpy as np
 
 from birdinfer.errors import InputNotFoundError
 from birdinfer.training.checkpoint import Checkpoint
-from birdinfer.training.clip_files import audio_folder, clip_file
+from birdinfer.training.clips.clip_files import audio_folder, clip_file
 from birdinfer.training.fold_job import OUT_OF_FOLD
-from birdinfer.training.fold_laws import TEST
-from birdinfer.training.folds_file import FOLDS_FILE, LEFT_OUT
+from birdinfer.training.folds.file import FOLDS_FILE, LEFT_OUT
+from birdinfer.training.folds.laws import TEST
 
 _NOT_TRAINED_ON = (str(TEST), str(LEFT_OUT))
 

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from birdinfer.cores import one_thread_per_lane
 from birdinfer.errors import AudioError, InputNotFoundError
-from birdinfer.training.metadata import Clip
+from birdinfer.training.clips.metadata import Clip
+from birdinfer.training.clips.sources import ClipSource
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.sources import ClipSource
 from birdinfer.training.targets import Targets
 from birdinfer.windows import count_windows
 

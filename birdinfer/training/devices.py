@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.recipe_learning import LoopConfig
+from birdinfer.training.recipe.learning import LoopConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.recipe.data import DataConfig
 
 Indices = npt.NDArray[np.intp]
 

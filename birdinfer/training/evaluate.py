@@ -17,9 +17,9 @@ import torch
 from birdinfer.errors import ConfigError
 from birdinfer.labels import Species
 from birdinfer.metrics import macro_roc_auc, padded_cmap
+from birdinfer.training.clips.metadata import Clip
 from birdinfer.training.dataset import ClipWindows
 from birdinfer.training.logits import Logits
-from birdinfer.training.metadata import Clip
 from birdinfer.training.targets import truth
 
 Float32 = npt.NDArray[np.float32]

@@ -7,6 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from birdinfer.training.augment import WaveformAugment, find_background
+from birdinfer.training.clips.metadata import Clip
 from birdinfer.training.dataset import (
     EpochBatches,
     TrainingWindows,
@@ -16,7 +17,6 @@ from birdinfer.training.dataset import (
 )
 from birdinfer.training.draw import Draw
 from birdinfer.training.fold_job import FoldJob
-from birdinfer.training.metadata import Clip
 from birdinfer.training.processes import Processes
 from birdinfer.training.targets import TargetMaker
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from birdinfer.labels import Species
-from birdinfer.training.metadata import Clip
+from birdinfer.training.clips.metadata import Clip
+from birdinfer.training.clips.sources import ClipSource
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.sources import ClipSource
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 OUT_OF_FOLD, TEST_SCORES = "oof.csv", "test.csv"

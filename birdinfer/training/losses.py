@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.logits import Logits
-from birdinfer.training.recipe_learning import LossConfig
+from birdinfer.training.recipe.learning import LossConfig
 from birdinfer.training.targets import Targets
 
 LossOfLogits = Callable[[torch.Tensor, Targets, torch.Tensor, LossConfig], torch.Tensor]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.recipe_learning import OptimConfig
+from birdinfer.training.recipe.learning import OptimConfig
 from birdinfer.training.torchvision_shim import import_timm
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

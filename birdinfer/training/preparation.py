@@ -12,15 +12,15 @@ import numpy as np
 
 from birdinfer.errors import CheckpointError
 from birdinfer.labels import Species
-from birdinfer.training.cache import CacheSettings, build_cache
-from birdinfer.training.duplicates import Decision, decide, find_duplicates
-from birdinfer.training.folds import TEST, lay_folds, leaks
-from birdinfer.training.folds_file import FOLDS_FILE, LEFT_OUT, gone_clips, read_folds, write_folds
-from birdinfer.training.metadata import Clip, Metadata, read_metadata, without_rare
+from birdinfer.training.clips.cache import CacheSettings, build_cache
+from birdinfer.training.clips.duplicates import Decision, decide, find_duplicates
+from birdinfer.training.clips.metadata import Clip, Metadata, read_metadata, without_rare
+from birdinfer.training.clips.sources import ClipSource, DecodedSource
+from birdinfer.training.folds.file import FOLDS_FILE, LEFT_OUT, gone_clips, read_folds, write_folds
+from birdinfer.training.folds.laying import TEST, lay_folds, leaks
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.recipe.data import DataConfig
 from birdinfer.training.report import Reporter
-from birdinfer.training.sources import ClipSource, DecodedSource
 
 _CHOICE = 20
 """First element of the seed that chooses ``data.max_clips`` of the clips."""

@@ -14,7 +14,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.recipe_learning import LoopConfig
+from birdinfer.training.recipe.learning import LoopConfig
 
 T = TypeVar("T")
 

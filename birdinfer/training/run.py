@@ -15,10 +15,11 @@ from birdinfer.errors import BirdinferError, CheckpointError, ConfigError
 from birdinfer.files import write_atomic
 from birdinfer.training.augment import find_background
 from birdinfer.training.checkpoint import Progress, load_header, versions
+from birdinfer.training.clips.sources import ClipSource
 from birdinfer.training.devices import choose_device, precision_for
 from birdinfer.training.fold_job import LAST, FoldJob
-from birdinfer.training.folds import TEST
-from birdinfer.training.folds_file import FOLDS_FILE
+from birdinfer.training.folds.file import FOLDS_FILE
+from birdinfer.training.folds.laying import TEST
 from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.loop import train_fold
 from birdinfer.training.losses import build_loss
@@ -26,10 +27,9 @@ from birdinfer.training.models import check_model
 from birdinfer.training.preparation import Laid, lay, open_source
 from birdinfer.training.processes import Processes, from_environment, joined
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_file import write_recipe
+from birdinfer.training.recipe.file import write_recipe
 from birdinfer.training.report import FoldResult, Reporter, Silent
 from birdinfer.training.resume import check_same_recipe
-from birdinfer.training.sources import ClipSource
 from birdinfer.training.summary import METRICS, SUMMARY, as_json, fold_result, plain, summarise
 
 DEBUG_CLIPS, DEBUG_EPOCHS = 1_000, 2

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from birdinfer.training.recipe_learning import OptimConfig
+from birdinfer.training.recipe.learning import OptimConfig
 
 Scores = Sequence[float | None]
 """Macro AUC of each epoch so far; None where it could not be computed."""

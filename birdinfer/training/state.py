@@ -14,7 +14,7 @@ from birdinfer.errors import CheckpointError
 from birdinfer.training.checkpoint import EMA, MODEL, Checkpoint, Tensors
 from birdinfer.training.optimiser import build_optimiser
 from birdinfer.training.processes import Processes
-from birdinfer.training.recipe_learning import OptimConfig
+from birdinfer.training.recipe.learning import OptimConfig
 
 _OPTIM, _GROUP = "optim.", "group."
 _NOT_KEPT = frozenset({"params", "lr"})

@@ -8,7 +8,7 @@ from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.export.onnx import export_graph
 from birdinfer.export.parity import TOLERANCE, check_parity
 from birdinfer.training.models import build_model
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 
 PICTURE = FrontEndConfig(mel=MelConfig(resize=(64, 64)))
 NETWORKS = {

@@ -20,8 +20,8 @@ from birdinfer.manifest import Outputs
 from birdinfer.training.checkpoint import MODEL, EpochRow, Header, Progress, save_checkpoint
 from birdinfer.training.models import build_model
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_data import DataConfig
-from birdinfer.training.recipe_learning import LossConfig, ModelConfig
+from birdinfer.training.recipe.data import DataConfig
+from birdinfer.training.recipe.learning import LossConfig, ModelConfig
 
 FRONTEND = FrontEndConfig(window=WindowConfig(1.0, 0.1), mel=MelConfig(n_fft=1024, n_mels=32))
 RECIPE = Recipe(

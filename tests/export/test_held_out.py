@@ -7,7 +7,7 @@ import pytest
 from birdinfer.errors import InputNotFoundError
 from birdinfer.export.held_out import clips_to_check, fallback_probabilities
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.recipe.data import DataConfig
 
 LABELS = ("0012", "comcuc", "nan")
 

@@ -10,9 +10,9 @@ from making import write_sound
 from tiny_clips import RATE, TINY_FRONTEND, write_clips
 
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_augment import AugmentConfig
-from birdinfer.training.recipe_data import DataConfig
-from birdinfer.training.recipe_learning import LoopConfig, ModelConfig, OptimConfig
+from birdinfer.training.recipe.augment import AugmentConfig
+from birdinfer.training.recipe.data import DataConfig
+from birdinfer.training.recipe.learning import LoopConfig, ModelConfig, OptimConfig
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,7 +20,7 @@ from birdinfer.training.checkpoint import (
 )
 from birdinfer.training.models import build_model
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 
 SPECIES = (Species("0012", "Corvus corax", "Raven", "Aves"), Species("1161364"))
 RECIPE = Recipe(model=ModelConfig(backbone="test_efficientnet"))

@@ -11,7 +11,9 @@ from making import write_sound
 from stand_ins import AsTheyAre, CountsThreads, OneHot, RandomGain, Shuffled
 from tiny_clips import LABELS, RATE, TINY_FRONTEND
 
-from birdinfer.training.cache import CacheSettings, build_cache
+from birdinfer.training.clips.cache import CacheSettings, build_cache
+from birdinfer.training.clips.metadata import Clip, read_metadata
+from birdinfer.training.clips.sources import DecodedSource
 from birdinfer.training.dataset import (
     EpochBatches,
     Key,
@@ -21,11 +23,9 @@ from birdinfer.training.dataset import (
     validation_loader,
     window_starts,
 )
-from birdinfer.training.metadata import Clip, read_metadata
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_data import DataConfig
-from birdinfer.training.recipe_learning import LoopConfig
-from birdinfer.training.sources import DecodedSource
+from birdinfer.training.recipe.data import DataConfig
+from birdinfer.training.recipe.learning import LoopConfig
 
 MARGIN = TINY_FRONTEND.margin_samples
 SAMPLES = TINY_FRONTEND.window_samples + 2 * MARGIN

@@ -3,7 +3,7 @@ import torch
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.devices import autocast, choose_device, memory_advice, peak_gpu_mb, precision_for
-from birdinfer.training.recipe_learning import LoopConfig
+from birdinfer.training.recipe.learning import LoopConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

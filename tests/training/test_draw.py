@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from birdinfer.training.draw import Draw
-from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.recipe.data import DataConfig
 
 LABELS = ["b"] * 9 + ["a"] * 3 + ["0012"]
 

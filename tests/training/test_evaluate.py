@@ -10,10 +10,10 @@ from torch import nn
 from birdinfer.errors import ConfigError
 from birdinfer.labels import Species
 from birdinfer.metrics import padded_cmap
+from birdinfer.training.clips.metadata import Clip
 from birdinfer.training.dataset import ClipWindows
 from birdinfer.training.evaluate import Heard, evaluating, oof_table, predict_clips, score
 from birdinfer.training.logits import Logits
-from birdinfer.training.metadata import Clip
 
 CLIPS = [Clip(f"{index}.ogg", None, label) for index, label in enumerate(LABELS)]
 SPECIES = [Species(label) for label in LABELS]

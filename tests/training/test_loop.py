@@ -16,15 +16,15 @@ from birdinfer.training import fold_results as results_module
 from birdinfer.training import forward as forward_module
 from birdinfer.training import loop as loop_module
 from birdinfer.training.checkpoint import load_checkpoint
+from birdinfer.training.clips.metadata import read_metadata
+from birdinfer.training.clips.sources import DecodedSource
 from birdinfer.training.fold_job import BEST, LAST, FoldJob
 from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.loop import train_fold
-from birdinfer.training.metadata import read_metadata
 from birdinfer.training.processes import Processes
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.report import Silent
 from birdinfer.training.resume import check_same_recipe
-from birdinfer.training.sources import DecodedSource
 from birdinfer.training.state import TrainingState
 
 CPU = torch.device("cpu")
@@ -251,7 +251,7 @@ class TestExactResume:
 
     def test_sigkill_of_the_process(self, finished, tiny_recipe, clips_dir, tmp_path):
         """No stand-in: a process of its own, killed within an epoch."""
-        from birdinfer.training.recipe_file import write_recipe
+        from birdinfer.training.recipe.file import write_recipe
 
         (tmp_path / "tiny.toml").write_text(write_recipe(tiny_recipe))
         program = f"""
@@ -259,7 +259,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from birdinfer.training.recipe_file import load_recipe
+from birdinfer.training.recipe.file import load_recipe
 from birdinfer.training.state import TrainingState
 import importlib.util
 spec = importlib.util.spec_from_file_location("loop_tests", {__file__!r})

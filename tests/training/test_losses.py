@@ -10,7 +10,7 @@ from torch.nn import functional
 from birdinfer.errors import ConfigError
 from birdinfer.training.logits import Logits
 from birdinfer.training.losses import LOSSES, build_loss, class_weights
-from birdinfer.training.recipe_learning import LossConfig
+from birdinfer.training.recipe.learning import LossConfig
 from birdinfer.training.targets import Targets
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0], [-0.3, 0.1, 1.0]])

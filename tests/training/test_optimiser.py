@@ -3,7 +3,7 @@ import torch
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.optimiser import build_optimiser
-from birdinfer.training.recipe_learning import OptimConfig
+from birdinfer.training.recipe.learning import OptimConfig
 
 
 def model():

@@ -8,10 +8,10 @@ from making import write_sound
 from tiny_clips import LABELS, RATE, call, write_clips
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.folds import TEST
+from birdinfer.training.clips.sources import CachedSource, DecodedSource
+from birdinfer.training.folds.laying import TEST
 from birdinfer.training.preparation import lay, open_source
 from birdinfer.training.report import Silent
-from birdinfer.training.sources import CachedSource, DecodedSource
 
 
 class Recorder(Silent):

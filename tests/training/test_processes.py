@@ -12,9 +12,9 @@ from birdinfer.errors import ConfigError
 from birdinfer.training.checkpoint import load_checkpoint
 from birdinfer.training.fold_job import BEST
 from birdinfer.training.processes import Processes, from_environment, joined
-from birdinfer.training.recipe_augment import AugmentConfig
-from birdinfer.training.recipe_file import write_recipe
-from birdinfer.training.recipe_learning import LoopConfig, ModelConfig, OptimConfig
+from birdinfer.training.recipe.augment import AugmentConfig
+from birdinfer.training.recipe.file import write_recipe
+from birdinfer.training.recipe.learning import LoopConfig, ModelConfig, OptimConfig
 
 CPU = torch.device("cpu")
 

@@ -13,8 +13,8 @@ from birdinfer.cli.training_progress import TrainingProgress, score_text
 from birdinfer.errors import CheckpointError, ConfigError, MissingExtraError
 from birdinfer.training import run as run_module
 from birdinfer.training.checkpoint import EpochRow, load_checkpoint
-from birdinfer.training.recipe_data import DataConfig
-from birdinfer.training.recipe_file import load_recipe, write_recipe
+from birdinfer.training.recipe.data import DataConfig
+from birdinfer.training.recipe.file import load_recipe, write_recipe
 from birdinfer.training.report import FoldResult, FoldStart, Silent
 from birdinfer.training.run import Run, debug, train
 from birdinfer.training.summary import summarise

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.training.recipe_learning import OptimConfig
+from birdinfer.training.recipe.learning import OptimConfig
 from birdinfer.training.schedule import SCHEDULES, learning_rate, stale_epochs
 
 CONFIG = OptimConfig(lr=1e-3, warmup_epochs=1, final_lr_share=0.01)

@@ -7,8 +7,8 @@ from tiny_clips import LABELS
 
 from birdinfer.labels import Species
 from birdinfer.metrics import macro_roc_auc, padded_cmap
+from birdinfer.training.clips.metadata import Clip
 from birdinfer.training.evaluate import Heard, score
-from birdinfer.training.metadata import Clip
 from birdinfer.training.score_tables import CLASS_COLUMNS, TAXON_COLUMNS, classes_table, taxa_table
 
 SPECIES = [

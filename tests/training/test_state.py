@@ -11,7 +11,7 @@ from birdinfer.errors import CheckpointError
 from birdinfer.training.checkpoint import Checkpoint, Header, Progress, load_checkpoint, save_checkpoint
 from birdinfer.training.processes import Processes
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_learning import OptimConfig
+from birdinfer.training.recipe.learning import OptimConfig
 from birdinfer.training.state import TrainingState, update_average
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tiny_clips import LABELS
 
 from birdinfer.errors import LabelError
-from birdinfer.training.metadata import Clip
-from birdinfer.training.recipe_data import LabelConfig
+from birdinfer.training.clips.metadata import Clip
+from birdinfer.training.recipe.data import LabelConfig
 from birdinfer.training.targets import TargetMaker, truth
 
 ALONE = Clip("a.ogg", None, LABELS[1])

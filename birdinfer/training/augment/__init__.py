@@ -3,7 +3,7 @@
 Three stations, in the order of the sound's way: :class:`WaveformAugment` for one window float32 [samples] where it is
 decoded, :func:`mix_waveforms` for a batch [windows, samples] on the device, :func:`augment_spectrograms` for its
 pictures [windows, 1, rows, frames]. Shapes stay as they are; the last two change what is asked for along with what is
-heard. What may be set stands in :mod:`birdinfer.training.recipe_augment`.
+heard. What may be set stands in :mod:`birdinfer.training.recipe.augment`.
 
 All chance comes from numpy generators that are handed in: a window is augmented alike whichever process decodes it,
 whichever device computes it, and alike after a resume.

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from birdinfer.training.augment.chance import beside, chosen
-from birdinfer.training.recipe_augment import AugmentConfig
+from birdinfer.training.recipe.augment import AugmentConfig
 
 Rng = np.random.Generator
 

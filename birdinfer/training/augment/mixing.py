@@ -11,7 +11,7 @@ import torch
 from birdinfer.training.augment.chance import beside, chosen
 from birdinfer.training.augment.level import are_sounds, batch_rms
 from birdinfer.training.augment.pairs import draw_pairs, mixed_targets, overlaid_targets
-from birdinfer.training.recipe_augment import AugmentConfig
+from birdinfer.training.recipe.augment import AugmentConfig
 from birdinfer.training.targets import Targets
 
 Rng = np.random.Generator

@@ -14,7 +14,7 @@ import torch
 from birdinfer.training.augment.chance import beside, chosen
 from birdinfer.training.augment.masks import mask
 from birdinfer.training.augment.mixing import cutmix, mixup
-from birdinfer.training.recipe_augment import AugmentConfig
+from birdinfer.training.recipe.augment import AugmentConfig
 from birdinfer.training.targets import Targets
 
 Rng = np.random.Generator

@@ -16,7 +16,7 @@ from birdinfer.training.augment.level import LOUDEST_RMS, rms
 from birdinfer.training.augment.noise import mix_at_snr, pink_noise, white_noise
 from birdinfer.training.augment.reverb import impulse_response, reverberate
 from birdinfer.training.augment.vocoder import shift_pitch, stretch
-from birdinfer.training.recipe_augment import AugmentConfig
+from birdinfer.training.recipe.augment import AugmentConfig
 
 Float32 = npt.NDArray[np.float32]
 Rng = np.random.Generator

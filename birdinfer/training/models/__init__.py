@@ -19,7 +19,7 @@ from birdinfer.training.models.rnn import build_rnn
 from birdinfer.training.models.sed import build_sed
 from birdinfer.training.models.vit import build_vit
 from birdinfer.training.models.weights import load_weights
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 
 __all__ = ["FAMILIES", "Activation", "Family", "build_model", "check_model"]
 

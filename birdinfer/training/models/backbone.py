@@ -12,7 +12,7 @@ import torch
 from birdinfer.errors import ConfigError
 from birdinfer.training.models.blueprint import Blueprint
 from birdinfer.training.models.weights import tensors_only
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 from birdinfer.training.torchvision_shim import import_timm
 
 _PROBE_SIZE = 64

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from birdinfer.config import FrontEndConfig, Hearing, WaveformConfig
 from birdinfer.errors import ConfigError
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 
 Activation = Literal["sigmoid", "softmax"]
 

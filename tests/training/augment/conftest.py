@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_clips import TINY_FRONTEND, call
 
-from birdinfer.training.recipe_augment import AugmentConfig
+from birdinfer.training.recipe.augment import AugmentConfig
 from birdinfer.training.targets import Targets
 
 

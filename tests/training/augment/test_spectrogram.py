@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from birdinfer.training.augment import augment_spectrograms
 from birdinfer.training.augment import spectrogram as room
 from birdinfer.training.augment.spectrogram import SPREAD_DB, change_brightness, filter_bands, raise_power
-from birdinfer.training.recipe_augment import AugmentConfig
+from birdinfer.training.recipe.augment import AugmentConfig
 from birdinfer.training.targets import Targets
 
 STEPS = ["filter", "power", "brightness", "mixup", "cutmix", "mask"]

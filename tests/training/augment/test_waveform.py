@@ -8,7 +8,7 @@ from birdinfer.config import WaveformConfig
 from birdinfer.training.augment import WaveformAugment, find_background
 from birdinfer.training.augment import waveform as room
 from birdinfer.training.augment.level import LOUDEST_RMS, rms
-from birdinfer.training.recipe_augment import AugmentConfig
+from birdinfer.training.recipe.augment import AugmentConfig
 
 STEPS = ["stretch", "pitch", "roll", "reverb", "white_noise", "pink_noise", "background", "gain"]
 ALL = {f"{step}_probability": 1.0 for step in STEPS}

@@ -7,7 +7,7 @@ from tiny_models import TINY, WAVEFORM, windows
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.models import FAMILIES, build_model
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 
 
 @pytest.mark.parametrize("config", TINY.values(), ids=TINY)

@@ -9,7 +9,7 @@ from birdinfer.config import AudioConfig, WaveformConfig, WindowConfig
 from birdinfer.errors import ConfigError
 from birdinfer.training.models import build_model
 from birdinfer.training.models.raw import Convolutions, normalised
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 
 HEARING = WaveformConfig(TINY_FRONTEND.audio, TINY_FRONTEND.window)
 SMALL = ModelConfig("raw", "small")

@@ -4,7 +4,7 @@ from tiny_clips import TINY_FRONTEND
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.models import build_model
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 
 
 @pytest.mark.parametrize(("backbone", "kind"), [("gru", torch.nn.GRU), ("lstm", torch.nn.LSTM)])

@@ -8,7 +8,7 @@ from tiny_clips import TINY_FRONTEND
 from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.training.models import build_model
 from birdinfer.training.models.sed import pool_logits, pool_probabilities
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 
 CONFIG = ModelConfig("sed", "test_efficientnet", hidden=16)
 

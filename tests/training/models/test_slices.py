@@ -15,7 +15,7 @@ from birdinfer.labels import Species
 from birdinfer.training.checkpoint import MODEL, Header, Progress, save_checkpoint
 from birdinfer.training.models import build_model
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.recipe.data import DataConfig
 
 SECONDS = 4.6
 """Five rows of 1 s, the last of them not full."""

@@ -6,7 +6,7 @@ from tiny_clips import TINY_FRONTEND
 from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.errors import ConfigError
 from birdinfer.training.models import build_model
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 from birdinfer.training.torchvision_shim import import_timm
 
 TEST_VIT = ModelConfig("vit", "test_vit")

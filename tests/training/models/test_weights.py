@@ -12,7 +12,7 @@ from tiny_clips import TINY_FRONTEND
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
 from birdinfer.training.models import build_model
 from birdinfer.training.models.weights import tensors_only
-from birdinfer.training.recipe_learning import ModelConfig
+from birdinfer.training.recipe.learning import ModelConfig
 from birdinfer.training.torchvision_shim import import_timm
 
 TINY = ModelConfig(backbone="test_efficientnet")

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from birdinfer.errors import InputNotFoundError, OutputError
-from birdinfer.training.bucket import Bucket, Decoded, is_whole, to_counts, write_bucket
+from birdinfer.training.clips.bucket import Bucket, Decoded, is_whole, to_counts, write_bucket
 
 
 def decoded(name, seed, n_samples):

@@ -3,8 +3,8 @@ import pytest
 from making import write_sound
 
 from birdinfer.errors import AudioError, InputNotFoundError
-from birdinfer.training import fingerprints
-from birdinfer.training.fingerprints import SAMPLE_RATE, band_energies, fingerprint, of_energies
+from birdinfer.training.clips import fingerprints
+from birdinfer.training.clips.fingerprints import SAMPLE_RATE, band_energies, fingerprint, of_energies
 
 
 def noise(seconds, seed=0, rate=SAMPLE_RATE):

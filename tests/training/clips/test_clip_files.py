@@ -1,6 +1,6 @@
 import pytest
 
-from birdinfer.training.clip_files import audio_folder, clip_file
+from birdinfer.training.clips.clip_files import audio_folder, clip_file
 
 
 def found(data_dir, filename, label):

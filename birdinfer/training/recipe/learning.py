@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from birdinfer.training.recipe_data import Count, Share
+from birdinfer.training.recipe.data import Count, Share
 
 Some = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Rate = Annotated[float, msgspec.Meta(ge=0, lt=1)]

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from birdinfer.config import Hearing
 from birdinfer.errors import AudioError
-from birdinfer.training.bucket import Bucket, Entry
-from birdinfer.training.metadata import Clip
+from birdinfer.training.clips.bucket import Bucket, Entry
+from birdinfer.training.clips.metadata import Clip
 from birdinfer.windows import read_window, window_of
 
 Float32 = npt.NDArray[np.float32]
@@ -61,7 +61,7 @@ class DecodedSource:
 
 
 class CachedSource:
-    """Reads windows out of the cache that :func:`~birdinfer.training.cache.build_cache` has built."""
+    """Reads windows out of the cache that :func:`~birdinfer.training.clips.cache.build_cache` has built."""
 
     def __init__(self, hearing: Hearing, folder: Path, buckets: Sequence[str]) -> None:
         """Hear what lies in a cache.

@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from birdinfer.training.fold_laws import ALWAYS_TRAINING, TEST, connected, leaks
-from birdinfer.training.metadata import Clip
-from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.clips.metadata import Clip
+from birdinfer.training.folds.laws import ALWAYS_TRAINING, TEST, connected, leaks
+from birdinfer.training.recipe.data import DataConfig
 
 
 def clip(label, author="", recording="", site=""):

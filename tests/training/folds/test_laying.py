@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.folds import ALWAYS_TRAINING, TEST, given_folds, lay_folds, leaks, validated_folds
-from birdinfer.training.folds_file import LEFT_OUT, write_folds
-from birdinfer.training.metadata import Clip, read_metadata
-from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.clips.metadata import Clip, read_metadata
+from birdinfer.training.folds.file import LEFT_OUT, write_folds
+from birdinfer.training.folds.laying import ALWAYS_TRAINING, TEST, given_folds, lay_folds, leaks, validated_folds
+from birdinfer.training.recipe.data import DataConfig
 
 KINDS = ("author", "recording", "site")
 

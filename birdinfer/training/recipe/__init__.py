@@ -1,8 +1,8 @@
 """A recipe: all that decides a training run, as one frozen value; read from TOML, travelling inside each checkpoint.
 
-Its sections stand in ``recipe_data.py`` (data, labels), ``recipe_augment.py`` and ``recipe_learning.py`` (model, loss,
-optim, loop); front end and post-processing are those of :mod:`birdinfer.config`. :mod:`recipe_file` reads and writes
-it, and refuses what is wrong with the file, the key, the value and what is allowed.
+Its sections stand in ``data.py`` (data, labels), ``augment.py`` and ``learning.py`` (model, loss, optim, loop);
+front end and post-processing are those of :mod:`birdinfer.config`. ``file.py`` reads and writes it, and refuses what is
+wrong with the file, the key, the value and what is allowed.
 """
 
 from typing import Annotated
@@ -10,9 +10,9 @@ from typing import Annotated
 import msgspec
 
 from birdinfer.config import FrontEndConfig, Hearing, PostConfig, WaveformConfig
-from birdinfer.training.recipe_augment import AugmentConfig
-from birdinfer.training.recipe_data import DataConfig, LabelConfig
-from birdinfer.training.recipe_learning import LoopConfig, LossConfig, ModelConfig, OptimConfig
+from birdinfer.training.recipe.augment import AugmentConfig
+from birdinfer.training.recipe.data import DataConfig, LabelConfig
+from birdinfer.training.recipe.learning import LoopConfig, LossConfig, ModelConfig, OptimConfig
 
 HEARS_WAVEFORMS = frozenset({"raw"})
 """Model families that take the waveform itself."""

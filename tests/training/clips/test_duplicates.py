@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import write_sound
 
-from birdinfer.training.duplicates import Duplicates, alike, decide, find_duplicates, is_alike
-from birdinfer.training.fingerprints import Fingerprint
-from birdinfer.training.metadata import Clip, read_metadata
+from birdinfer.training.clips.duplicates import Duplicates, alike, decide, find_duplicates, is_alike
+from birdinfer.training.clips.fingerprints import Fingerprint
+from birdinfer.training.clips.metadata import Clip, read_metadata
 
 RATE = 32_000
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.training.components import components
+from birdinfer.training.clips.components import components
 
 
 def test_numbers_are_given_in_order_of_appearance():

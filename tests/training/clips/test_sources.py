@@ -9,9 +9,9 @@ from tiny_clips import RATE, TINY_FRONTEND, call
 
 from birdinfer.config import WaveformConfig
 from birdinfer.errors import AudioError, InputNotFoundError
-from birdinfer.training.cache import CacheSettings, build_cache
-from birdinfer.training.metadata import Clip, read_metadata
-from birdinfer.training.sources import DecodedSource, bucket_of
+from birdinfer.training.clips.cache import CacheSettings, build_cache
+from birdinfer.training.clips.metadata import Clip, read_metadata
+from birdinfer.training.clips.sources import DecodedSource, bucket_of
 from birdinfer.windows import read_window
 
 HEARINGS = [TINY_FRONTEND, WaveformConfig(TINY_FRONTEND.audio, TINY_FRONTEND.window)]

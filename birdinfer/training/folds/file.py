@@ -11,7 +11,7 @@ from pathlib import Path
 
 from birdinfer.errors import InputNotFoundError, MetadataError
 from birdinfer.files import atomic_text
-from birdinfer.training.metadata import Clip
+from birdinfer.training.clips.metadata import Clip
 
 FOLDS_FILE = "folds.csv"
 """In a run's folder."""

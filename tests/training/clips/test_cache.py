@@ -11,11 +11,11 @@ from making import write_sound
 from tiny_clips import RATE, TINY_FRONTEND, call
 
 from birdinfer.errors import OutputError
-from birdinfer.training import cache
-from birdinfer.training.bucket import Decoded
-from birdinfer.training.cache import CacheSettings, build_cache, default_folder
-from birdinfer.training.clip_decoder import ClipDecoder
-from birdinfer.training.metadata import read_metadata
+from birdinfer.training.clips import cache
+from birdinfer.training.clips.bucket import Decoded
+from birdinfer.training.clips.cache import CacheSettings, build_cache, default_folder
+from birdinfer.training.clips.clip_decoder import ClipDecoder
+from birdinfer.training.clips.metadata import read_metadata
 
 SETTINGS = CacheSettings(TINY_FRONTEND)
 N_BUCKETS = 13
@@ -26,8 +26,8 @@ BUILDER = """
 import sys, time
 from pathlib import Path
 from tiny_clips import TINY_FRONTEND
-from birdinfer.training import cache
-from birdinfer.training.metadata import read_metadata
+from birdinfer.training.clips import cache
+from birdinfer.training.clips.metadata import read_metadata
 
 data, folder, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 cache._CLIPS_PER_BUCKET = 2

@@ -5,7 +5,7 @@ import pytest
 
 from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.training.recipe import Recipe, flatten
-from birdinfer.training.recipe_file import load_recipe, write_recipe
+from birdinfer.training.recipe.file import load_recipe, write_recipe
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ class TestWriteRecipe:
         assert "[frontend]" not in text
 
 
-SHIPPED = sorted((Path(__file__).parents[2] / "train").glob("*.toml"))
+SHIPPED = sorted((Path(__file__).parents[3] / "train").glob("*.toml"))
 
 
 class TestShippedRecipes:

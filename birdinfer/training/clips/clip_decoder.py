@@ -1,6 +1,6 @@
 """A clip -> all of its sound as it goes into the cache: at one rate, cut to a length, without people's voices.
 
-In: a clip. Out: :class:`~birdinfer.training.bucket.Decoded`, 16-bit. A clip that cannot be decoded is a value, too.
+In: a clip. Out: :class:`~birdinfer.training.clips.bucket.Decoded`, 16-bit. One that cannot be decoded is a value, too.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from birdinfer.audio import AudioStream
 from birdinfer.config import Hearing
 from birdinfer.errors import AudioError, InputNotFoundError
-from birdinfer.training.bucket import FORMAT, Decoded, to_counts
-from birdinfer.training.metadata import Clip
-from birdinfer.training.voice import VOICE_RATE, VoiceDetector, detector_version, remove_spans
+from birdinfer.training.clips.bucket import FORMAT, Decoded, to_counts
+from birdinfer.training.clips.metadata import Clip
+from birdinfer.training.clips.voice import VOICE_RATE, VoiceDetector, detector_version, remove_spans
 
 Float32 = npt.NDArray[np.float32]
 

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from birdinfer.cores import available_cores, one_thread_per_lane
 from birdinfer.errors import BirdinferError
-from birdinfer.training.components import components
-from birdinfer.training.fingerprints import Fingerprint, Flags, Words, fingerprint
-from birdinfer.training.metadata import Clip
+from birdinfer.training.clips.components import components
+from birdinfer.training.clips.fingerprints import Fingerprint, Flags, Words, fingerprint
+from birdinfer.training.clips.metadata import Clip
 
 Int64 = npt.NDArray[np.int64]
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from birdinfer.audio import probe
 from birdinfer.errors import AudioError, ConfigError, InputNotFoundError, LabelError
 from birdinfer.labels import Species, check_labels
-from birdinfer.training.clip_files import AUDIO_FOLDERS, audio_folder, clip_file
-from birdinfer.training.metadata_table import (
+from birdinfer.training.clips.clip_files import AUDIO_FOLDERS, audio_folder, clip_file
+from birdinfer.training.clips.metadata_table import (
     Row,
     find_table,
     parse_rating,

@@ -6,7 +6,7 @@ from making import write_sound
 from tiny_clips import LABELS, RATE, write_clips, write_table
 
 from birdinfer.errors import ConfigError, InputNotFoundError, LabelError, MetadataError
-from birdinfer.training.metadata import read_metadata, without_rare
+from birdinfer.training.clips.metadata import read_metadata, without_rare
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from birdinfer.training.recipe_data import Share
+from birdinfer.training.recipe.data import Share
 
 Masks = Annotated[int, msgspec.Meta(ge=0, le=10)]
 Alpha = Annotated[float, msgspec.Meta(gt=0, le=20)]

@@ -1,7 +1,7 @@
 """Clips -> a folder of decoded sound, built by however many processes at once.
 
-In: clips. Out: :class:`~birdinfer.training.sources.CachedSource` over buckets, about 128 clips each, at most 128 of
-them (a process keeps each open, and some systems let it open 256 files). A bucket is called by the hash of the settings
+In: clips. Out: :class:`~birdinfer.training.clips.sources.CachedSource` over buckets, about 128 clips each, at most 128
+of them (a process keeps each open, and some systems let it open 256 files). A bucket is called by the hash of the settings
 and of its files' names, sizes and times, so that what is found under a name is what would be made.
 
 A process takes a bucket by locking a file beside it; locks end with their process, however it ends. Whoever finds all
@@ -28,10 +28,10 @@ from birdinfer.choices import cache_path
 from birdinfer.cores import available_cores
 from birdinfer.errors import OutputError
 from birdinfer.files import check_writable
-from birdinfer.training.bucket import Decoded, is_whole, write_bucket
-from birdinfer.training.clip_decoder import CacheSettings, ClipDecoder
-from birdinfer.training.metadata import Clip
-from birdinfer.training.sources import CachedSource, bucket_of
+from birdinfer.training.clips.bucket import Decoded, is_whole, write_bucket
+from birdinfer.training.clips.clip_decoder import CacheSettings, ClipDecoder
+from birdinfer.training.clips.metadata import Clip
+from birdinfer.training.clips.sources import CachedSource, bucket_of
 
 __all__ = ["CacheSettings", "build_cache", "default_folder"]
 

@@ -7,9 +7,9 @@ given. A model must not be scored on an author's microphone, a recording or a pl
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from birdinfer.training.components import components
-from birdinfer.training.metadata import Clip
-from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.clips.components import components
+from birdinfer.training.clips.metadata import Clip
+from birdinfer.training.recipe.data import DataConfig
 
 ALWAYS_TRAINING = -1
 """The clip is in the training of every fold."""

@@ -11,10 +11,10 @@ from tiny_clips import TINY_FRONTEND
 from birdinfer.audio import AudioStream
 from birdinfer.config import AudioConfig, FrontEndConfig
 from birdinfer.errors import ConfigError
-from birdinfer.training import voice
-from birdinfer.training.cache import CacheSettings, build_cache
-from birdinfer.training.metadata import Clip
-from birdinfer.training.voice import VOICE_RATE, VoiceDetector, remove_spans, spans_of
+from birdinfer.training.clips import voice
+from birdinfer.training.clips.cache import CacheSettings, build_cache
+from birdinfer.training.clips.metadata import Clip
+from birdinfer.training.clips.voice import VOICE_RATE, VoiceDetector, remove_spans, spans_of
 
 IS_INSTALLED = importlib.util.find_spec("silero_vad") is not None
 needs_silero = pytest.mark.skipif(not IS_INSTALLED, reason="needs silero-vad: pip install --no-deps silero-vad")

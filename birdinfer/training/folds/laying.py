@@ -1,9 +1,9 @@
 """Clips and the recipe's section ``data`` -> a fold per clip: which clips validate which model.
 
 Out: 0 to n_folds - 1, ``ALWAYS_TRAINING`` or ``TEST``. Four laws hold for folds that are laid here: what belongs
-together (see ``fold_laws``) is never on both sides; each species that is not in the test alone is in the training of
+together (see ``laws``) is never on both sides; each species that is not in the test alone is in the training of
 every fold; the same clips and seed give the same folds, in whatever order the table lists them; and where every clip
-stands for itself, folds differ by at most one clip, of each species and in all (see ``fold_allocation``).
+stands for itself, folds differ by at most one clip, of each species and in all (see ``allocation``).
 """
 
 from collections import Counter, defaultdict
@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.fold_allocation import OUTSIDE, Content, allocate
-from birdinfer.training.fold_laws import ALWAYS_TRAINING, TEST, DuplicateSets, connected, leaks
-from birdinfer.training.folds_file import LEFT_OUT, read_folds
-from birdinfer.training.metadata import Clip
-from birdinfer.training.recipe_data import DataConfig
+from birdinfer.training.clips.metadata import Clip
+from birdinfer.training.folds.allocation import OUTSIDE, Content, allocate
+from birdinfer.training.folds.file import LEFT_OUT, read_folds
+from birdinfer.training.folds.laws import ALWAYS_TRAINING, TEST, DuplicateSets, connected, leaks
+from birdinfer.training.recipe.data import DataConfig
 
 __all__ = ["ALWAYS_TRAINING", "TEST", "given_folds", "lay_folds", "leaks", "validated_folds"]
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.training.metadata_table import parse_rating, parse_secondary, parse_site
+from birdinfer.training.clips.metadata_table import parse_rating, parse_secondary, parse_site
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Which clips validate which model."""
