@@ -1,7 +1,7 @@
 """What a batch asks of the model, and what a clip does: labels -> targets, and how much each of them counts.
 
-In: a :class:`~birdinfer.training.clips.metadata.Clip` and the recipe's section ``labels``. Out: a row [labels] at a time,
-made when it is needed (50,000 clips of 11,560 labels at once would take gigabytes); :class:`Targets` is a batch of them.
+In: a clip and the recipe's section ``labels``. Out: a row [labels] at a time, made when it is needed (50,000 clips of
+11,560 labels at once would take gigabytes); :class:`Targets` is a batch of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

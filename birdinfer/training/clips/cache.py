@@ -1,8 +1,8 @@
 """Clips -> a folder of decoded sound, built by however many processes at once.
 
 In: clips. Out: :class:`~birdinfer.training.clips.sources.CachedSource` over buckets, about 128 clips each, at most 128
-of them (a process keeps each open, and some systems let it open 256 files). A bucket is called by the hash of the settings
-and of its files' names, sizes and times, so that what is found under a name is what would be made.
+of them (a process keeps each open, and some systems let it open 256 files). A bucket is called by the hash of the
+settings and of its files' names, sizes and times, so that what is found under a name is what would be made.
 
 A process takes a bucket by locking a file beside it; locks end with their process, however it ends. Whoever finds all
 buckets taken waits for the others. A kill at any moment leaves whole buckets and, of the one that was being made, a
