@@ -9,7 +9,7 @@ from birdinfer.config import FrontEndConfig
 from birdinfer.training.augment import augment_spectrograms, mix_waveforms
 from birdinfer.training.dataset import Batch
 from birdinfer.training.devices import autocast, precision_for
-from birdinfer.training.frontend import LogMel
+from birdinfer.training.frontend import front_end_on
 from birdinfer.training.logits import Logits
 from birdinfer.training.losses import build_loss
 from birdinfer.training.recipe import Recipe
@@ -26,7 +26,7 @@ class Forward:
             ConfigError: loss or precision are unknown, or the device has none such.
         """
         hearing = recipe.hearing
-        self._frontend = LogMel(hearing).to(device) if isinstance(hearing, FrontEndConfig) else None
+        self._frontend = front_end_on(device, hearing) if isinstance(hearing, FrontEndConfig) else None
         self._augment, self._device = recipe.augment, device
         self._loss_of = build_loss(recipe.loss, clips_per_label)
         self.precision = precision_for(device, recipe.loop.amp)

@@ -3,13 +3,33 @@
 It defines nothing: window, filterbank, floor, smoother, epsilons and resizing matrices are those of
 :mod:`birdinfer.mel`, :mod:`birdinfer.pcen` and :mod:`birdinfer.mel_input`, and a test proves the two equal on real
 sound: to 1e-3 dB before and 1e-4 after normalisation (3e-4 band by band, where rounding weighs more). It exists because
-a GPU computes a batch of spectrograms in the time a CPU needs for one.
+a GPU computes a batch of spectrograms in the time a CPU needs for one. On a CPU the compiled front end of prediction
+computes them, ten times as fast as torch.
 """
+
+from collections.abc import Callable
 
 import torch
 
 from birdinfer import mel, mel_input, pcen
 from birdinfer.config import FrontEndConfig
+
+FrontEnd = Callable[[torch.Tensor], torch.Tensor]
+"""Waveforms with margins [windows, samples] -> model input [windows, 1, rows, columns], float32 on the same device."""
+
+
+def front_end_on(device: torch.device, config: FrontEndConfig) -> FrontEnd:
+    """What computes model inputs fastest on a device."""
+    if device.type != "cpu":
+        return LogMel(config).to(device)
+    return lambda waveforms: as_in_prediction(waveforms, config)
+
+
+def as_in_prediction(waveforms: torch.Tensor, config: FrontEndConfig) -> torch.Tensor:
+    """Model input of waveforms on the CPU, as :class:`LogMel` gives it, with the bits of prediction."""
+    rows = waveforms.detach().float().contiguous()
+    # The rows are one stretch of sound to it, in which windows lie a row apart and hear none of their neighbours.
+    return torch.from_numpy(mel.windows_to_input(rows.numpy().reshape(-1), len(rows), config, rows.shape[1]))
 
 
 class LogMel(torch.nn.Module):

@@ -7,7 +7,7 @@ from making import write_sound
 
 from birdinfer import mel
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WindowConfig
-from birdinfer.training.frontend import LogMel
+from birdinfer.training.frontend import LogMel, front_end_on
 from birdinfer.windows import read_window
 
 MELS = [
@@ -123,3 +123,13 @@ def test_training_window_equals_prediction_window(tmp_path):
     whole = mel.windows_to_input(padded, 4, config)
     alone = LogMel(config)(torch.from_numpy(read_window(tmp_path / "x.wav", 2.0, config))[None])
     np.testing.assert_allclose(alone.numpy(), whole[2:3], atol=1e-3)
+
+
+def test_on_a_cpu_training_hears_the_bits_of_prediction():
+    """The compiled front end takes a batch as one stretch of windows that do not hear one another."""
+    config = FrontEndConfig()
+    waveforms = torch.randn(3, config.window_samples + 2 * config.margin_samples) * 0.1
+    heard = front_end_on(torch.device("cpu"), config)(waveforms)
+    alone = [mel.windows_to_input(one.numpy(), 1, config) for one in waveforms]
+    assert torch.equal(heard, torch.from_numpy(np.concatenate(alone)))
+    torch.testing.assert_close(heard, LogMel(config)(waveforms), rtol=0, atol=1e-4)
