@@ -96,7 +96,7 @@ def load_listeners(bundle: Bundle, plan: EnginePlan) -> tuple[Listener, ...]:
 
 
 def graph_for(member: Member, plan: EnginePlan) -> Graph:
-    """The member's graph that a plan runs: of the plan's precision where there is one, else fp32."""
+    """The member's graph that a plan runs: of the plan's precision, or fp32 for what is run from that."""
     return member.graphs.get(plan.spec.precision, member.graphs["fp32"])
 
 

@@ -25,7 +25,7 @@ EXTRAS = {
     "cpu": ("onnxruntime",),
     "gpu": ("onnxruntime-gpu",),
     "openvino": ("openvino",),
-    "train": ("torch", "timm", "safetensors", "pandas", "scikit-learn"),
+    "train": ("torch", "timm", "safetensors", "pandas"),
     "export": ("onnx", "onnxscript", "onnxslim"),
     "kaggle": ("kaggle",),
     "report": ("matplotlib",),

@@ -37,7 +37,7 @@ class FoldData:
         """
         recipe = job.recipe
         background = find_background(recipe.augment.background_dir, job.data_dir)
-        augment = WaveformAugment(recipe.augment, recipe.hearing, background)
+        augment = WaveformAugment(recipe.augment, recipe.hearing, background.files)
         targets = TargetMaker(job.labels, recipe.labels, job.training)
         windows = TrainingWindows(job.training, recipe, job.source, targets, augment)
         draw = Draw(windows.item_labels, recipe.data, recipe.seed)

@@ -27,12 +27,13 @@ from birdinfer.training.models import check_model
 from birdinfer.training.preparation import Laid, lay, open_source
 from birdinfer.training.processes import Processes, from_environment, joined
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.file import write_recipe
+from birdinfer.training.recipe.file import load_recipe, write_recipe
 from birdinfer.training.report import FoldResult, Reporter, Silent
 from birdinfer.training.resume import check_same_recipe
 from birdinfer.training.summary import METRICS, SUMMARY, as_json, fold_result, plain, summarise
 
 DEBUG_CLIPS, DEBUG_EPOCHS = 1_000, 2
+RECIPE_FILE = "recipe.toml"
 
 
 class Run(NamedTuple):
@@ -71,11 +72,15 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
     reporter = reporter if processes.is_first else Silent()
     wanted = _wanted(run)
     device = choose_device(run.device, reporter.message, processes.local_rank)
-    _check_recipe(run.recipe, run.data_dir, device)
-    _check_untouched(run, wanted)
+    for line in _check_recipe(run.recipe, run.data_dir, device):
+        reporter.message(line)
+    if processes.is_first:
+        _check_untouched(run, wanted)
     with joined(processes, device), StopRequest() as stop:
         if not processes.is_first:
             processes.wait()
+        if processes.is_first:
+            write_atomic(run.run_dir / RECIPE_FILE, write_recipe(run.recipe))
         laid = lay(run.recipe, run.data_dir, run.run_dir, reporter)
         if processes.is_first:
             processes.wait()
@@ -113,8 +118,11 @@ def _wanted(run: Run) -> tuple[int, ...]:
     return wanted
 
 
-def _check_recipe(recipe: Recipe, data_dir: Path, device: torch.device) -> None:
+def _check_recipe(recipe: Recipe, data_dir: Path, device: torch.device) -> list[str]:
     """What the structs of a recipe cannot know; asked before clips are searched and decoded for minutes.
+
+    Returns:
+        Background that cannot be decoded, a line each.
 
     Raises:
         ConfigError: loss or family are unknown, a key is of no use, the device has no such precision, or there is no
@@ -123,7 +131,8 @@ def _check_recipe(recipe: Recipe, data_dir: Path, device: torch.device) -> None:
     check_model(recipe.model)
     build_loss(recipe.loss, [1])
     precision_for(device, recipe.loop.amp)
-    find_background(recipe.augment.background_dir, data_dir)
+    background = find_background(recipe.augment.background_dir, data_dir)
+    return [f"background left out, cannot be decoded: {line}" for line in background.failed]
 
 
 def _check_untouched(run: Run, wanted: Sequence[int]) -> None:
@@ -138,9 +147,19 @@ def _check_untouched(run: Run, wanted: Sequence[int]) -> None:
     over = [path for path in started if path.parent in {_folder(run.run_dir, fold) for fold in wanted}]
     if over and not run.resume:
         raise CheckpointError(over[0], "is already there", "go on with --resume, or name another run with --run")
-    if not started:
-        # Folds of a run that never came to train may be another recipe's.
+    if not started and not _is_recipe_of(run):
+        # Folds of a run that never came to train, of another recipe.
         (run.run_dir / FOLDS_FILE).unlink(missing_ok=True)
+
+
+def _is_recipe_of(run: Run) -> bool:
+    """Whether the run's folder was begun with the same recipe; another process may be beginning it just now."""
+    path = run.run_dir / RECIPE_FILE
+    try:
+        check_same_recipe(load_recipe(path), run.recipe, path)
+    except BirdinferError:
+        return False
+    return True
 
 
 class _Trainer:
@@ -173,7 +192,7 @@ class _Trainer:
         progress = self._finished(job.folder / LAST)
         if progress is None:
             if self._processes.is_first:
-                write_atomic(job.folder / "recipe.toml", write_recipe(job.recipe))
+                write_atomic(job.folder / RECIPE_FILE, write_recipe(job.recipe))
             progress = train_fold(job, self._device, self._reporter, self._stop, self._processes)
         result = fold_result(fold, progress)
         if self._processes.is_first:

@@ -54,8 +54,8 @@ class TargetMaker:
         """What is asked of a window of the clip.
 
         Returns:
-            Values [labels], 0 to 1; weights of these cells [labels], 0 to 1, where a masked label has value 1 and
-            weight 0; and the weight of the window, >= 0.
+            Values [labels], 0 to 1; weights of these cells [labels], 0 to 1, where a masked label has the value
+            of the primary one and weight 0; and the weight of the window, >= 0.
         """
         primary, others = self._column[clip.primary_label], self._others(clip)
         values, weights = np.zeros(len(self._column), np.float32), np.ones(len(self._column), np.float32)
@@ -64,7 +64,8 @@ class TargetMaker:
         values[primary] = 1.0
         values = self._smoothed(values / values.sum() if self._config.kind == "soft" else values)
         if self._config.secondary == "masked":
-            values[others], weights[others] = 1.0, 0.0
+            # As certain as a primary label, so that mixed with a window that has it for one, that one is heard.
+            values[others], weights[others] = values[primary], 0.0
         else:
             weights[others] = self._config.secondary_loss_weight
         return values, weights, self._window_weight(clip)

@@ -253,3 +253,30 @@ def test_default_recipe_is_used_where_it_is(monkeypatch, tmp_path, clips_dir):
         (tmp_path / "train").mkdir(exist_ok=True)
         (tmp_path / "train" / "efficientnet_b0.toml").write_text("seed = 1")
     assert seen == ["default", "efficientnet_b0"]
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+class TestFoldsOfARunThatNeverCameToTrain:
+    def begun(self, recipe, clips_dir, run_dir, monkeypatch):
+        """A run whose folds are laid and that was killed before its first checkpoint."""
+        with monkeypatch.context() as patch:
+            patch.setattr(run_module, "open_source", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train(Run(recipe, clips_dir, run_dir, (0,), "cpu"), Silent())
+        return (run_dir / "folds.csv").stat().st_mtime_ns
+
+    def test_the_same_recipe_goes_on_with_them(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
+        """Two folds that are started at once must not pull folds.csv from under each other."""
+        written = self.begun(plain_recipe, clips_dir, tmp_path / "r", monkeypatch)
+        train(Run(plain_recipe, clips_dir, tmp_path / "r", (1,), "cpu"), Silent())
+        assert (tmp_path / "r" / "folds.csv").stat().st_mtime_ns == written
+
+    def test_another_recipe_lays_its_own(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
+        self.begun(plain_recipe, clips_dir, tmp_path / "r", monkeypatch)
+        before = (tmp_path / "r" / "folds.csv").read_text()
+        other = msgspec.structs.replace(plain_recipe, seed=7)
+        train(Run(other, clips_dir, tmp_path / "r", (0,), "cpu"), Silent())
+        assert (tmp_path / "r" / "folds.csv").read_text() != before

@@ -24,7 +24,7 @@ def decibels(ratio):
 
 @pytest.fixture(scope="module")
 def background(background_dir):
-    return find_background(str(background_dir), background_dir)
+    return find_background(str(background_dir), background_dir).files
 
 
 @pytest.mark.parametrize("step", STEPS)
