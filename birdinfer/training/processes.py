@@ -7,6 +7,7 @@ everything here does nothing. Every process goes the same way through the loop: 
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -79,7 +80,9 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
     if processes.n == 1:
         yield
         return
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    # The others wait while the first one searches 50,000 clips for duplicates; who dies is noticed by torchrun.
+    distributed.init_process_group(backend, timeout=timedelta(hours=6))
     try:
         yield
     finally:

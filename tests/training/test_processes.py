@@ -61,8 +61,8 @@ def test_two_processes_end_where_one_does(exact_recipe, clips_dir, tmp_path):
     """torchrun as a user starts it: shares of each batch, gradients averaged, each validates its share."""
     (tmp_path / "exact.toml").write_text(write_recipe(exact_recipe))
     arguments = ["-m", "birdinfer", "train", "--recipe", "exact.toml", "--data", str(clips_dir), "--device", "cpu"]
-    several = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name, start in (("one", []), ("two", several)):
         done = subprocess.run(
             [sys.executable, *start, *arguments, "--name", name],
