@@ -23,7 +23,8 @@ from birdinfer.training.folds.laying import TEST
 from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.loop import train_fold
 from birdinfer.training.losses import build_loss
-from birdinfer.training.models import check_model
+from birdinfer.training.models import build_model
+from birdinfer.training.models.weights import check_weights
 from birdinfer.training.preparation import Laid, lay, open_source
 from birdinfer.training.processes import Processes, from_environment, joined
 from birdinfer.training.recipe import Recipe
@@ -125,10 +126,13 @@ def _check_recipe(recipe: Recipe, data_dir: Path, device: torch.device) -> list[
         Background that cannot be decoded, a line each.
 
     Raises:
-        ConfigError: loss or family are unknown, a key is of no use, the device has no such precision, or there is no
+        ConfigError: network or loss are unknown, a key is of no use, the device has no such precision, or there is no
             such background.
+        InputNotFoundError: there are no such weights.
     """
-    check_model(recipe.model)
+    build_model(recipe.model, 1, recipe.hearing, start=False)
+    if recipe.model.weights:
+        check_weights(Path(recipe.model.weights))
     build_loss(recipe.loss, [1])
     precision_for(device, recipe.loop.amp)
     background = find_background(recipe.augment.background_dir, data_dir)

@@ -10,7 +10,7 @@ from tiny_clips import LABELS, write_clips
 from birdinfer.cli import train as command
 from birdinfer.cli.app import main
 from birdinfer.cli.training_progress import TrainingProgress, score_text
-from birdinfer.errors import CheckpointError, ConfigError, MissingExtraError
+from birdinfer.errors import BirdinferError, CheckpointError, ConfigError, MissingExtraError
 from birdinfer.training import run as run_module
 from birdinfer.training.checkpoint import EpochRow, load_checkpoint
 from birdinfer.training.recipe.data import DataConfig
@@ -280,3 +280,23 @@ class TestFoldsOfARunThatNeverCameToTrain:
         other = msgspec.structs.replace(plain_recipe, seed=7)
         train(Run(other, clips_dir, tmp_path / "r", (0,), "cpu"), Silent())
         assert (tmp_path / "r" / "folds.csv").read_text() != before
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "words"),
+    [
+        ("model", {"backbone": "efficientnet_b00"}, "timm knows no 'efficientnet_b00'"),
+        ("model", {"family": "crnn"}, "'crnn' is unknown"),
+        ("model", {"weights": "none.safetensors"}, "no such weights"),
+        ("loss", {"name": "bbce"}, "'bbce' is unknown"),
+        ("loop", {"amp": "fp16"}, "a CPU has none"),
+        ("augment", {"background_dir": "none"}, "'none' is no folder"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_clips_are_read(section, keys, words, plain_recipe, tmp_path):
+    """A night's search for duplicates must not end at a typing error."""
+    wrong = msgspec.structs.replace(getattr(plain_recipe, section), **keys)
+    recipe = msgspec.structs.replace(plain_recipe, **{section: wrong})
+    with pytest.raises(BirdinferError, match=words):
+        train(Run(recipe, tmp_path / "no data at all", tmp_path / "run", (0,), "cpu"), Silent())
+    assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ from birdinfer.training.models.vit import build_vit
 from birdinfer.training.models.weights import load_weights
 from birdinfer.training.recipe.learning import ModelConfig
 
-__all__ = ["FAMILIES", "Activation", "Family", "build_model", "check_model"]
+__all__ = ["FAMILIES", "Activation", "Family", "build_model"]
 
 Note = Callable[[str], None]
 
@@ -69,7 +69,7 @@ def build_model(
         ConfigError: family, backbone or another key cannot be used, or timm's weights cannot be fetched.
         InputNotFoundError, CheckpointError: the local weights are missing or damaged.
     """
-    family = check_model(config)
+    family = _family(config)
     fetch = start and config.pretrained and not config.weights
     model = family.build(Blueprint(config, n_labels, hearing, activation, fetch))
     if start and config.weights:
@@ -77,12 +77,7 @@ def build_model(
     return model
 
 
-def check_model(config: ModelConfig) -> Family:
-    """The family of a recipe's network, if its keys make sense for it; nothing is built.
-
-    Raises:
-        ConfigError: there is no such family, or it has no use for a key that is set.
-    """
+def _family(config: ModelConfig) -> Family:
     if config.family not in FAMILIES:
         raise ConfigError("model.family", f"{config.family!r} is unknown", f"known are {', '.join(FAMILIES)}")
     family = FAMILIES[config.family]

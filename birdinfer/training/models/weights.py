@@ -78,9 +78,18 @@ def load_weights(model: torch.nn.Module, path: Path) -> str:
     )
 
 
-def _read(path: Path) -> Tensors:
+def check_weights(path: Path) -> None:
+    """Whether there is a file to start from.
+
+    Raises:
+        InputNotFoundError: there is none.
+    """
     if not path.is_file():
         raise InputNotFoundError(path, "no such weights", "set model.weights to a .safetensors file")
+
+
+def _read(path: Path) -> Tensors:
+    check_weights(path)
     try:
         tensors: Tensors = load_file(path)
     except (SafetensorError, OSError) as error:
