@@ -72,7 +72,7 @@ def naive(data_dir: Path) -> Naive:
 
 def last_epochs(run_dir: Path) -> float:
     """The mean macro AUC of the folds' last epochs: nothing was chosen on the clips that it is measured on."""
-    tables = [list(csv.DictReader(path.open(newline=""))) for path in sorted(run_dir.glob("fold*/history.csv"))]
+    tables = [list(csv.DictReader(path.read_text().splitlines())) for path in sorted(run_dir.glob("fold*/history.csv"))]
     return float(np.mean([float(rows[-1]["val_macro_auc"]) for rows in tables]))
 
 
