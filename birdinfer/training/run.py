@@ -88,9 +88,20 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
         source = open_source(run.recipe, laid.clips, run.cache_dir, reporter, stop.check)
         trainer = _Trainer(run, laid, source, device, reporter, stop, processes)
         results = [trainer.train_or_fail(fold, is_only=len(wanted) == 1) for fold in wanted]
-    if processes.is_first and len(results) > 1:
-        write_atomic(run.run_dir / SUMMARY, as_json(summarise(results, run.run_dir)))
+    together = _with_finished(results, run.run_dir)
+    if processes.is_first and len(together) > 1:
+        write_atomic(run.run_dir / SUMMARY, as_json(summarise(together, run.run_dir)))
     return results
+
+
+def _with_finished(results: Sequence[FoldResult], run_dir: Path) -> list[FoldResult]:
+    """These folds and the run's others that are finished: folds may be trained one by one, or side by side."""
+    own = {result.fold for result in results}
+    headers = [load_header(path) for path in run_dir.glob(f"fold*/{LAST}")]
+    others = [
+        fold_result(one.fold, one.progress) for one in headers if one.fold not in own and one.progress.is_complete
+    ]
+    return sorted([*results, *others], key=lambda result: result.fold)
 
 
 def debug(recipe: Recipe) -> Recipe:

@@ -300,3 +300,11 @@ def test_what_cannot_be_trained_is_refused_before_clips_are_read(section, keys, 
     with pytest.raises(BirdinferError, match=words):
         train(Run(recipe, tmp_path / "no data at all", tmp_path / "run", (0,), "cpu"), Silent())
     assert not (tmp_path / "run").exists()
+
+
+def test_folds_that_are_trained_one_by_one_are_summed_up_together(plain_recipe, clips_dir, tmp_path):
+    for fold in (1, 0):
+        (result,) = train(Run(plain_recipe, clips_dir, tmp_path, (fold,), "cpu"), Silent())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [fold["fold"] for fold in summary["folds"]] == [0, 1]
+    assert summary["folds"][0]["macro_auc"] == result.macro_auc
