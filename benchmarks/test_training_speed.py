@@ -72,7 +72,7 @@ class Trainer:
         """Build everything, and warm it up."""
         data_dir, metadata = clips
         wanted = recipe(amp)
-        job = FoldJob(wanted, metadata.species, 0, metadata.clips * 8, (), (), source, data_dir, data_dir)
+        job = FoldJob(wanted, metadata.species, 0, metadata.clips * 8, (), (), source, (), data_dir, data_dir)
         self._forward = Forward(wanted, clips_per_label(job), DEVICE)
         torch.manual_seed(0)
         model = build_model(wanted.model, len(job.species), wanted.hearing, start=False).to(DEVICE)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from birdinfer.training.augment import WaveformAugment, find_background
+from birdinfer.training.augment import WaveformAugment
 from birdinfer.training.clips.metadata import Clip
 from birdinfer.training.dataset import (
     EpochBatches,
@@ -31,13 +31,9 @@ class FoldData:
             job: the fold.
             processes: who trains along.
             pin: whether to lay batches where a GPU fetches them fastest.
-
-        Raises:
-            ConfigError: the recipe names background that is not there.
         """
         recipe = job.recipe
-        background = find_background(recipe.augment.background_dir, job.data_dir)
-        augment = WaveformAugment(recipe.augment, recipe.hearing, background.files)
+        augment = WaveformAugment(recipe.augment, recipe.hearing, job.background)
         targets = TargetMaker(job.labels, recipe.labels, job.training)
         windows = TrainingWindows(job.training, recipe, job.source, targets, augment)
         draw = Draw(windows.item_labels, recipe.data, recipe.seed)

@@ -27,6 +27,8 @@ class FoldJob(NamedTuple):
     """Clips that no fold sees; empty unless ``data.test_share`` is set."""
     source: ClipSource
     """Where their sound comes from."""
+    background: tuple[Path, ...]
+    """Files to mix in (``augment.background_dir``)."""
     data_dir: Path
     folder: Path
     """Where everything of the fold is written."""

@@ -14,6 +14,7 @@ import torch
 from birdinfer.errors import BirdinferError, CheckpointError, ConfigError
 from birdinfer.files import write_atomic
 from birdinfer.training.augment import find_background
+from birdinfer.training.augment.background import Background
 from birdinfer.training.checkpoint import Progress, load_header, versions
 from birdinfer.training.clips.sources import ClipSource
 from birdinfer.training.devices import choose_device, precision_for
@@ -73,20 +74,20 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
     reporter = reporter if processes.is_first else Silent()
     wanted = _wanted(run)
     device = choose_device(run.device, reporter.message, processes.local_rank)
-    for line in _check_recipe(run.recipe, run.data_dir, device):
-        reporter.message(line)
+    background = _check_recipe(run.recipe, run.data_dir, device)
+    for line in background.failed:
+        reporter.message(f"background left out, cannot be decoded: {line}")
     if processes.is_first:
         _check_untouched(run, wanted)
     with joined(processes, device), StopRequest() as stop:
         if not processes.is_first:
             processes.wait()
-        if processes.is_first:
-            write_atomic(run.run_dir / RECIPE_FILE, write_recipe(run.recipe))
         laid = lay(run.recipe, run.data_dir, run.run_dir, reporter)
         if processes.is_first:
+            write_atomic(run.run_dir / RECIPE_FILE, write_recipe(run.recipe))
             processes.wait()
         source = open_source(run.recipe, laid.clips, run.cache_dir, reporter, stop.check)
-        trainer = _Trainer(run, laid, source, device, reporter, stop, processes)
+        trainer = _Trainer(run, laid, source, background.files, device, reporter, stop, processes)
         results = [trainer.train_or_fail(fold, is_only=len(wanted) == 1) for fold in wanted]
     together = _with_finished(results, run.run_dir)
     if processes.is_first and len(together) > 1:
@@ -130,11 +131,11 @@ def _wanted(run: Run) -> tuple[int, ...]:
     return wanted
 
 
-def _check_recipe(recipe: Recipe, data_dir: Path, device: torch.device) -> list[str]:
+def _check_recipe(recipe: Recipe, data_dir: Path, device: torch.device) -> Background:
     """What the structs of a recipe cannot know; asked before clips are searched and decoded for minutes.
 
     Returns:
-        Background that cannot be decoded, a line each.
+        The background to mix in, if any.
 
     Raises:
         ConfigError: network or loss are unknown, a key is of no use, the device has no such precision, or there is no
@@ -146,8 +147,7 @@ def _check_recipe(recipe: Recipe, data_dir: Path, device: torch.device) -> list[
         check_weights(Path(recipe.model.weights))
     build_loss(recipe.loss, [1])
     precision_for(device, recipe.loop.amp)
-    background = find_background(recipe.augment.background_dir, data_dir)
-    return [f"background left out, cannot be decoded: {line}" for line in background.failed]
+    return find_background(recipe.augment.background_dir, data_dir)
 
 
 def _check_untouched(run: Run, wanted: Sequence[int]) -> None:
@@ -181,10 +181,10 @@ class _Trainer:
     """Trains the folds of one run."""
 
     def __init__(
-        self, run: Run, laid: Laid, source: ClipSource, device: torch.device, reporter: Reporter, stop: StopRequest,
-        processes: Processes,
+        self, run: Run, laid: Laid, source: ClipSource, background: tuple[Path, ...], device: torch.device,
+        reporter: Reporter, stop: StopRequest, processes: Processes,
     ) -> None:  # fmt: skip
-        self._run, self._laid, self._source = run, laid, source
+        self._run, self._laid, self._source, self._background = run, laid, source, background
         self._device, self._reporter, self._stop, self._processes = device, reporter, stop, processes
 
     def train_or_fail(self, fold: int, is_only: bool) -> FoldResult:
@@ -240,6 +240,7 @@ class _Trainer:
             validation=self._laid.held_out(fold),
             test=self._laid.held_out(TEST),
             source=self._source,
+            background=self._background,
             data_dir=self._run.data_dir,
             folder=_folder(self._run.run_dir, fold),
         )

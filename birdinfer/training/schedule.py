@@ -42,11 +42,15 @@ def learning_rate(step: int, n_steps: int, steps_per_epoch: int, config: OptimCo
 
 def stale_epochs(scores: Scores) -> int:
     """Epochs since the best score; where there is none, all of them are the best one so far, and none is stale."""
-    best, stale = -math.inf, 0
+    return [0, *_stale_after_each(scores)][-1]
+
+
+def _stale_after_each(scores: Scores) -> list[int]:
+    best, stale = -math.inf, [0]
     for score in scores:
-        stale = 0 if score is None or score > best else stale + 1
+        stale.append(0 if score is None or score > best else stale[-1] + 1)
         best = max(best, -math.inf if score is None else score)
-    return stale
+    return stale[1:]
 
 
 def _cosine(way: Way, config: OptimConfig) -> float:
@@ -70,12 +74,7 @@ def _polynomial(way: Way, config: OptimConfig) -> float:
 
 def _plateau(way: Way, config: OptimConfig) -> float:
     """Lowered once for each ``plateau_epochs`` in a row without a better score."""
-    best, stale, drops = -math.inf, 0, 0
-    for score in way.scores:
-        stale = 0 if score is None or score > best else stale + 1
-        best = max(best, -math.inf if score is None else score)
-        if stale == config.plateau_epochs:
-            stale, drops = 0, drops + 1
+    drops = sum(stale > 0 and stale % config.plateau_epochs == 0 for stale in _stale_after_each(way.scores))
     return float(max(config.final_lr_share, config.plateau_factor**drops))
 
 

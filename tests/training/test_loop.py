@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
 import msgspec
 import numpy as np
@@ -15,6 +14,7 @@ from birdinfer.training import finish as finish_module
 from birdinfer.training import fold_results as results_module
 from birdinfer.training import forward as forward_module
 from birdinfer.training import loop as loop_module
+from birdinfer.training.augment import find_background
 from birdinfer.training.checkpoint import load_checkpoint
 from birdinfer.training.clips.metadata import read_metadata
 from birdinfer.training.clips.sources import DecodedSource
@@ -60,6 +60,7 @@ def job(recipe, clips_dir, folder):
         tuple(clip for clip in clips if clip.filename in held_out),
         (),
         DecodedSource(recipe.hearing, recipe.data.max_seconds),
+        find_background(recipe.augment.background_dir, clips_dir).files,
         clips_dir,
         folder,
     )
@@ -406,34 +407,3 @@ def test_what_was_waited_for_data_is_logged(finished):
         rows = list(csv.DictReader(file))
     assert all(0 < float(row["wait_share"]) < 1 for row in rows)
     assert all(row["peak_gpu_mb"] == "" for row in rows)
-
-
-class TestStopRequest:
-    def test_a_second_signal_does_not_wait(self):
-        with StopRequest() as stop:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert stop.requested
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-
-    def test_puts_the_handlers_back(self):
-        before = signal.getsignal(signal.SIGTERM)
-        with StopRequest() as stop:
-            assert signal.getsignal(signal.SIGTERM) != before
-            stop.check()
-        assert signal.getsignal(signal.SIGTERM) == before
-
-    def test_outside_the_main_thread_it_does_nothing(self):
-        problems = []
-
-        def enter():
-            try:
-                with StopRequest():
-                    pass
-            except ValueError as error:
-                problems.append(error)
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        assert problems == []
