@@ -27,6 +27,45 @@ class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest |p - p_reference| on real windows: of fp32 from the torch model, of any other precision from fp32."""
 
 
+class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A graph beside its member's fp32 graph, both measured in one run when they were exported."""
+
+    size_mb: float
+    """Of the file."""
+    windows_per_second: float
+    """All lanes together, on the machine that exported it."""
+    times_fp32: float
+    """Its windows per second over those of fp32 in ONNX Runtime."""
+    max_probability_difference: float
+    """Largest |p - p_fp32| of all held-out windows and labels."""
+    mean_probability_difference: float
+    n_windows: int
+    """Held-out windows that it was compared on."""
+    n_recordings: int
+    """What they were cut from."""
+    macro_auc: float | None = None
+    """Of its probabilities on the labelled windows; this and what follows: None where labels are too few to tell."""
+    auc_fall: float | None = None
+    """Macro AUC of fp32 less its own: above 0 it is worse."""
+    auc_fall_interval: tuple[float, float] | None = None
+    """Of 95 %, by bootstrap over recordings."""
+    least_spearman: float | None = None
+    """Rank correlation of its logits with those of fp32 over the windows: of the species where it is least."""
+    mean_spearman: float | None = None
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A graph that was tried for a member: taken, or refused and why."""
+
+    name: str
+    """``int8 static``, ``int8 dynamic``, ``fp16`` ..."""
+    made_by: str
+    """What was done, in a few words: ``percentile 99.999; 3 nodes left in fp32``."""
+    figures: Figures
+    refused: str = ""
+    """The limit that failed and by how much; "" where it was taken."""
+
+
 class Outputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a graph's outputs mean."""
 
@@ -63,6 +102,8 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backbone: str = ""
     fold: int | None = None
     out_of_fold_macro_auc: float | None = None
+    variants: tuple[Variant, ...] = ()
+    """All that was tried when it was exported, taken or not; the first is fp32."""
 
     def __post_init__(self) -> None:
         if (self.frontend is None) == (self.waveform is None):
