@@ -5,9 +5,6 @@ One whose probabilities leave the bundle's tolerance from fp32 is thrown out, ho
 for this machine, this bundle and these versions, so that the next run begins at once.
 """
 
-import contextlib
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from birdinfer.errors import BirdinferError, BundleError, ConfigError, MissingEx
 from birdinfer.listener import members_alike
 from birdinfer.predictor import Predictor, make_plan, members_lacking
 from birdinfer.reader import HeardRun
+from birdinfer.throughput import windows_per_second
 
 Float32 = npt.NDArray[np.float32]
 
@@ -179,7 +177,7 @@ class _Measurement:
             engines = {id(loaded.graph.engine): loaded.graph.engine for loaded in listener.members}
             for key, engine in engines.items():
                 counts = [self._counts[one.index] for one in listener.members if id(one.graph.engine) == key]
-                speed = _windows_per_second(engine.run, inputs, predictor.plan)
+                speed = windows_per_second(engine.run, inputs, predictor.plan, MEASURE_SECONDS)
                 seconds_per_row += sum(counts) / len(counts) * windows_per_row / speed
         return 1 / seconds_per_row
 
@@ -240,48 +238,6 @@ def _probabilities(predictor: Predictor, heard: Sequence[tuple[HeardRun, Float32
         if scores is not None
     ]
     return np.concatenate(opinions)
-
-
-def _windows_per_second(run: Callable[[Float32], object], inputs: Float32, plan: EnginePlan) -> float:
-    """Throughput of all lanes, each taking batch after batch for a moment, after one batch to warm up.
-
-    Raises:
-        Exception: what the first lane failed with.
-    """
-    batch = np.ascontiguousarray(np.resize(inputs, (plan.batch_size, *inputs.shape[1:])))
-    begin = threading.Barrier(plan.lanes + 1)
-    stop = threading.Event()
-    calls = [0] * plan.lanes
-    ended = [0.0] * plan.lanes
-    failures: list[Exception] = []
-
-    def work(lane: int) -> None:
-        try:
-            run(batch)
-            begin.wait()
-            while not stop.is_set() or calls[lane] < 2:
-                run(batch)
-                calls[lane] += 1
-            ended[lane] = time.perf_counter()
-        except Exception as error:
-            failures.append(error)
-            begin.abort()  # nobody waits for a lane that is gone
-
-    threads = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in range(plan.lanes)]
-    for thread in threads:
-        thread.start()
-    with contextlib.suppress(threading.BrokenBarrierError):
-        begin.wait()
-    began = time.perf_counter()
-    if not failures:
-        stop.wait(MEASURE_SECONDS)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    # Each lane over its own time: a lane that ends its last batch late would else be counted as idle.
-    return sum(n * plan.batch_size / (end - began) for n, end in zip(calls, ended, strict=True))
 
 
 def _is_installed(engine: str) -> bool:

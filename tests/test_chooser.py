@@ -10,7 +10,7 @@ from making import tone, write_sound
 from birdinfer import Bundle, Predictor, choices, predictor
 from birdinfer import chooser as room
 from birdinfer.chooser import candidate_specs, choose
-from birdinfer.engines import EnginePlan, EngineSpec
+from birdinfer.engines import EngineSpec
 from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
 from birdinfer.errors import BundleError, ConfigError, MissingExtraError
 
@@ -38,10 +38,10 @@ def only(monkeypatch, *specs):
 def speeds(monkeypatch, table):
     """Say how fast each spec and batch is, instead of measuring."""
 
-    def windows_per_second(run, inputs, plan):
+    def windows_per_second(run, inputs, plan, seconds):
         return table.get((str(plan.spec), plan.batch_size), table.get(str(plan.spec), 1.0))
 
-    monkeypatch.setattr(room, "_windows_per_second", windows_per_second)
+    monkeypatch.setattr(room, "windows_per_second", windows_per_second)
 
 
 def with_int8(bundle, n_members=2):
@@ -211,33 +211,6 @@ def test_candidates_are_what_is_there(loaded, monkeypatch):
 def test_a_precision_that_one_member_lacks_is_no_candidate(loaded, monkeypatch):
     monkeypatch.setattr(room, "_is_installed", lambda engine: engine == "onnxruntime")
     assert [str(spec) for spec in candidate_specs(with_int8(loaded, 1))] == ["onnxruntime:fp32"]
-
-
-def test_throughput_counts_every_lane():
-    def run(batch):
-        import time
-
-        time.sleep(0.005)
-
-    inputs = np.zeros((2, 1), np.float32)
-    one = room._windows_per_second(run, inputs, EnginePlan(lanes=1, batch_size=4))
-    three = room._windows_per_second(run, inputs, EnginePlan(lanes=3, batch_size=4))
-    assert one < 4 / 0.005
-    assert three > 2 * one
-
-
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize("n_good", [0, 1, 4])
-def test_a_lane_that_fails_leaves_no_other_waiting(n_good):
-    calls = []
-
-    def run(batch):
-        calls.append(1)
-        if len(calls) > n_good:
-            raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        room._windows_per_second(run, np.zeros((2, 1), np.float32), EnginePlan(lanes=3, batch_size=4))
 
 
 def test_an_engine_that_fails_at_work_costs_its_trial_and_not_the_run(loaded, paths, monkeypatch):
