@@ -12,6 +12,7 @@ import torch
 
 from birdinfer.config import Hearing
 from birdinfer.errors import ConfigError
+from birdinfer.training.models.activation import swap_for_relu
 from birdinfer.training.models.blueprint import Activation, Blueprint
 from birdinfer.training.models.cnn import build_cnn
 from birdinfer.training.models.raw import build_raw
@@ -37,9 +38,9 @@ class Family(NamedTuple):
 FAMILIES = {
     "cnn": Family(build_cnn, ()),
     "sed": Family(build_sed, ("pooling",)),
-    "rnn": Family(build_rnn, ("pretrained", "in_channels", "pooling", "drop_path_rate")),
-    "vit": Family(build_vit, ("pooling",)),
-    "raw": Family(build_raw, ("pretrained", "in_channels", "pooling")),
+    "rnn": Family(build_rnn, ("pretrained", "in_channels", "pooling", "activation", "drop_path_rate")),
+    "vit": Family(build_vit, ("pooling", "activation")),
+    "raw": Family(build_raw, ("pretrained", "in_channels", "pooling", "activation")),
 }
 
 
@@ -60,7 +61,7 @@ def build_model(
         hearing: what it takes: windows of ``input_shape``, or waveforms of ``window_samples``.
         start: whether to load the weights that the recipe starts from; a checkpoint brings its own.
         activation: what will make its logits into probabilities; a detector pools its frames accordingly.
-        note: takes a line about weights that did not fit.
+        note: takes a line about activations that were swapped, and one about weights that did not fit.
 
     Returns:
         A module whose answer is :class:`~birdinfer.training.logits.Logits`.
@@ -72,6 +73,8 @@ def build_model(
     family = _family(config)
     fetch = start and config.pretrained and not config.weights
     model = family.build(Blueprint(config, n_labels, hearing, activation, fetch))
+    if config.activation == "relu":
+        note(swap_for_relu(model))
     if start and config.weights:
         note(load_weights(model, Path(config.weights)))
     return model
