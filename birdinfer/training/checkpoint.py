@@ -1,13 +1,17 @@
 """Checkpoints: weights and all that is known about them, in one safetensors file; nothing is pickled.
 
 The JSON state lies in the safetensors header, so that one rename replaces tensors and state together: killed at any
-moment, a run leaves the old checkpoint or the new one.
+moment, a run leaves the old checkpoint or the new one. A file may come from anyone: what is read is checked
+(``untrusted.py``) before memory is taken for it, and whatever is wrong with it is one line.
 """
 
+import contextlib
 import math
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -21,7 +25,9 @@ from birdinfer.files import write_atomic
 from birdinfer.labels import Species
 from birdinfer.training.models import build_model
 from birdinfer.training.recipe import Recipe
+from birdinfer.training.recipe.data import Share
 from birdinfer.training.torchvision_shim import import_timm
+from birdinfer.training.untrusted import check_fits, check_species, check_values, printable
 
 FORMAT_VERSION = 2
 _KEY = "birdinfer"
@@ -39,7 +45,7 @@ class EpochRow(msgspec.Struct, frozen=True):
     train_loss: float
     val_loss: float | None
     """Binary cross-entropy of the clips' probabilities; None if no clip could be decoded."""
-    val_macro_auc: float | None
+    val_macro_auc: Share | None
     """None if no species of the fold can be scored."""
     val_padded_cmap: float | None
     """The metric of BirdCLEF 2023."""
@@ -69,7 +75,7 @@ class Progress(msgspec.Struct):
     """Of these, waiting for data."""
     best_epoch: int = 0
     """From 1; 0 before the first validation."""
-    best_auc: float | None = None
+    best_auc: Share | None = None
     history: list[EpochRow] = msgspec.field(default_factory=list)
     soup: list[int] = msgspec.field(default_factory=list)
     """The epochs whose weights were averaged into these; empty where they are of one epoch."""
@@ -106,7 +112,7 @@ class Header(msgspec.Struct, frozen=True):
 
     recipe: Recipe
     species: tuple[Species, ...]
-    fold: int
+    fold: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
     progress: Progress
     data_dir: str
     """Where the clips were, as an absolute path."""
@@ -163,18 +169,30 @@ class Checkpoint:
         """The network with the weights that were validated (averaged ones if there are), in eval mode, on the CPU.
 
         Raises:
-            CheckpointError: the tensors do not fit the recipe's model.
+            CheckpointError: no network can be built of the recipe, the tensors are not exactly its tensors, or they
+                hold something else than finite numbers; or a label has control characters in it.
+            LabelError: there is no label, one is empty, or one stands twice.
         """
-        recipe = self.recipe
-        model = build_model(
-            recipe.model, len(self.species), recipe.hearing, start=False, activation=recipe.loss.activation
-        )
+        check_species(self.path, self.species)
         weights = self.weights(EMA) or self.weights(MODEL)
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise CheckpointError(self.path, f"does not fit its own recipe ({str(error)[:120]})") from error
+        # A sketch first, which takes no memory: a recipe can name a network that is larger than the machine.
+        with torch.device("meta"):
+            own = self._network().state_dict()
+        check_fits(self.path, weights, own)
+        check_values(self.path, weights, own)
+        model = self._network()
+        model.load_state_dict(weights)
         return model.eval()
+
+    def _network(self) -> torch.nn.Module:
+        recipe = self.recipe
+        try:
+            return build_model(
+                recipe.model, len(self.species), recipe.hearing, start=False, activation=recipe.loss.activation
+            )
+        except Exception as error:  # what a recipe from elsewhere makes timm and torch raise has no common type
+            what = f"holds a recipe that no network can be built of ({printable(error)})"
+            raise CheckpointError(self.path, what, "train it again") from error
 
     def weights(self, prefix: str) -> Tensors:
         """The tensors under a prefix, by their names in the model; empty if there are none."""
@@ -198,13 +216,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         InputNotFoundError: there is no such file.
         CheckpointError: it is damaged, or not birdinfer's.
     """
-    header = load_header(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(path, f"is damaged or no checkpoint ({error})", "train it again") from error
-    return Checkpoint(path, header, tensors)
+    # State and tensors by one handle: a training that goes on may replace the file at any moment.
+    with _opened(path) as file:
+        header = _read_header(path, file)
+        return Checkpoint(path, header, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
 
 def load_header(path: Path) -> Header:
@@ -214,16 +229,8 @@ def load_header(path: Path) -> Header:
         InputNotFoundError: there is no such file.
         CheckpointError: it is damaged, or not birdinfer's.
     """
-    if not path.is_file():
-        raise InputNotFoundError(path, "no such checkpoint")
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = (file.metadata() or {}).get(_KEY)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(path, f"is damaged or no checkpoint ({error})", "train it again") from error
-    if state is None:
-        raise CheckpointError(path, "holds tensors but no birdinfer state", "name a best.safetensors of a run")
-    return _read_header(path, state)
+    with _opened(path) as file:
+        return _read_header(path, file)
 
 
 def versions() -> dict[str, str]:
@@ -237,13 +244,33 @@ def versions() -> dict[str, str]:
     }
 
 
-def _read_header(path: Path, state: str) -> Header:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file's handle; what fails while it is read is told of the file."""
+    if not path.is_file():
+        raise InputNotFoundError(path, "no such checkpoint")
     try:
-        version = msgspec.json.decode(state).get("format_version")
-        if version != FORMAT_VERSION:
-            is_newer = isinstance(version, int) and version > FORMAT_VERSION
-            remedy = "update birdinfer" if is_newer else "train it again"
-            raise CheckpointError(path, f"has format {version}, this birdinfer reads {FORMAT_VERSION}", remedy)
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(path, f"is damaged or no checkpoint ({printable(error)})", "train it again") from error
+
+
+def _read_header(path: Path, file: Any) -> Header:
+    state = (file.metadata() or {}).get(_KEY)
+    if state is None:
+        raise CheckpointError(path, "holds tensors but no birdinfer state", "name a best.safetensors of a run")
+    try:
+        _check_version(path, msgspec.json.decode(state).get("format_version"))
         return msgspec.json.decode(state, type=Header)
-    except (msgspec.DecodeError, AttributeError) as error:
-        raise CheckpointError(path, f"holds a state that cannot be read ({error})", "train it again") from error
+    except (msgspec.DecodeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            path, f"holds a state that cannot be read ({printable(error)})", "train it again"
+        ) from error
+
+
+def _check_version(path: Path, version: object) -> None:
+    if version != FORMAT_VERSION:
+        is_newer = isinstance(version, int) and version > FORMAT_VERSION
+        remedy = "update birdinfer" if is_newer else "train it again"
+        raise CheckpointError(path, f"has format {printable(version)}, this birdinfer reads {FORMAT_VERSION}", remedy)

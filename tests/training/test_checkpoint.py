@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import birdinfer.training.checkpoint as checkpoint_room
 from birdinfer.errors import CheckpointError, InputNotFoundError
 from birdinfer.labels import Species
 from birdinfer.training.checkpoint import (
@@ -15,6 +16,7 @@ from birdinfer.training.checkpoint import (
     Header,
     Progress,
     load_checkpoint,
+    load_header,
     save_checkpoint,
     versions,
 )
@@ -101,9 +103,11 @@ class TestRefused:
         [
             ("{", "cannot be read"),
             ("[]", "cannot be read"),
+            pytest.param('{"a":' * 100_000, r"cannot be read \(maximum recursion depth", id="deep"),
             ('{"format_version": 2}', "cannot be read"),
             ('{"format_version": 99}', "has format 99, this birdinfer reads 2 - update birdinfer"),
             ('{"format_version": 1}', "has format 1, this birdinfer reads 2 - train it again"),
+            ('{"format_version": "2\\n\\u001b[31m"}', "has format 2 \\[31m, this birdinfer reads 2 - train it again"),
         ],
     )
     def test_state_that_cannot_be_read(self, path, state, words):
@@ -118,7 +122,41 @@ class TestRefused:
         with pytest.raises(CheckpointError, match="nesterov"):
             load_checkpoint(path)
 
+    @pytest.mark.parametrize(
+        ("key", "value"), [("fold", -1), ("fold", 10**30), ("data_dir", None), ("species", [{"label": 7}])]
+    )
+    def test_a_state_that_no_training_writes(self, path, key, value):
+        state = json.loads(msgspec.json.encode(header())) | {key: value}
+        save_file({"x": torch.zeros(1)}, path, {"birdinfer": json.dumps(state)})
+        with pytest.raises(CheckpointError, match=rf"cannot be read .*\$\.{key}"):
+            load_header(path)
+
     def test_tensors_of_another_model(self, path):
         save_checkpoint(path, header(), {f"{MODEL}x": torch.zeros(1)})
+        with pytest.raises(CheckpointError, match=r"does not fit its own recipe \(\d+ missing: .*; 1 unknown: x\)"):
+            load_checkpoint(path).build_model()
+
+    def test_state_and_tensors_are_read_of_one_file(self, path, monkeypatch):
+        """A training that goes on puts another file in the place of this one at any moment."""
+        decode = msgspec.json.decode
+
+        def meanwhile(*arguments, **options):
+            save_checkpoint(path, header(epoch=9), {"other": torch.zeros(1)})
+            return decode(*arguments, **options)
+
+        monkeypatch.setattr(msgspec.json, "decode", meanwhile)
+        checkpoint = load_checkpoint(path)
+        assert checkpoint.epoch == 2
+        assert set(checkpoint.tensors) == set(model_tensors())
+
+    def test_a_network_larger_than_the_machine_takes_no_memory(self, path, monkeypatch):
+        """The recipe names a network of a billion weights; the file holds none of them."""
+        built = []
+        monkeypatch.setattr(
+            checkpoint_room, "build_model", lambda *a, **k: built.append(build_model(*a, **k)) or built[-1]
+        )
+        giant = msgspec.structs.replace(RECIPE, model=ModelConfig(backbone="eva_giant_patch14_224"))
+        save_checkpoint(path, header(recipe=giant), model_tensors())
         with pytest.raises(CheckpointError, match="does not fit its own recipe"):
             load_checkpoint(path).build_model()
+        assert [weight.device.type for network in built for weight in network.parameters()] == ["meta"] * 524

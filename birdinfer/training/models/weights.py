@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from birdinfer.errors import CheckpointError, InputNotFoundError
 from birdinfer.training.torchvision_shim import import_timm
+from birdinfer.training.untrusted import check_values, printable
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -60,7 +61,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> str:
 
     Raises:
         InputNotFoundError: there is no such file.
-        CheckpointError: it is not safetensors, or nothing in it fits.
+        CheckpointError: it is not safetensors, nothing in it fits, or what fits is no finite numbers.
     """
     given, own = _read(path), model.state_dict()
     names = _own_names(given, own)
@@ -71,6 +72,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> str:
             fitting[name] = tensor
     if not fitting:
         raise CheckpointError(path, "holds no tensor that fits the model", "is it of the same backbone?")
+    check_values(path, fitting, own)
     model.load_state_dict(fitting, strict=False)
     unused = set(given) - {names[name] for name in fitting}
     return f"{path}: {len(fitting)} of {len(own)} tensors taken{_left_out(set(own) - set(fitting), 'kept random')}" + (
@@ -93,7 +95,7 @@ def _read(path: Path) -> Tensors:
     try:
         tensors: Tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(path, f"is not a safetensors file ({error})") from error
+        raise CheckpointError(path, f"is not a safetensors file ({printable(error)})") from error
     return tensors
 
 
@@ -123,8 +125,9 @@ def _resampled(tensor: torch.Tensor, own: torch.Tensor, model: torch.nn.Module) 
     """Position embeddings [1, tokens, width] of a square picture, for the picture that the model takes."""
     grid: tuple[int, int] = model.get_submodule("backbone.patch_embed").grid_size  # type: ignore[assignment]
     n_prefix = own.shape[1] - grid[0] * grid[1]  # class and register tokens, which have no place in the picture
-    n_places = tensor.shape[1] - n_prefix
-    if tensor.shape == own.shape or tensor.shape[2] != own.shape[2] or n_places != math.isqrt(max(0, n_places)) ** 2:
+    n_places = tensor.shape[1] - n_prefix if tensor.ndim == 3 else 0
+    is_square = n_places > 0 and n_places == math.isqrt(n_places) ** 2
+    if tensor.shape == own.shape or not is_square or (tensor.shape[0], tensor.shape[2]) != (1, own.shape[2]):
         return tensor
     import_timm()
     resample = importlib.import_module("timm.layers").resample_abs_pos_embed

@@ -1,6 +1,7 @@
 """Weights to start from: timm's hub, timm's files, our own checkpoints."""
 
 import contextlib
+import math
 import os
 import pickle
 
@@ -138,6 +139,35 @@ class TestTimmsFiles:
         save_file({"x": torch.zeros(3)}, tmp_path / "w.safetensors")
         with pytest.raises(CheckpointError, match="holds no tensor that fits"):
             build(weights=str(tmp_path / "w.safetensors"))
+
+    @pytest.mark.parametrize(
+        ("spoil", "words"),
+        [
+            (lambda x: x.to(torch.int8), r"holds backbone\.conv_stem\.weight as torch\.int8, needed is torch\.float32"),
+            (lambda x: x * math.nan, r"holds numbers in backbone\.conv_stem\.weight that are not finite"),
+            (lambda x: x / 0, "not finite"),
+        ],
+    )
+    def test_values_that_are_no_weights(self, tmp_path, spoil, words):
+        tensors = build().state_dict()
+        tensors["backbone.conv_stem.weight"] = spoil(tensors["backbone.conv_stem.weight"])
+        save_file(tensors, tmp_path / "w.safetensors")
+        with pytest.raises(CheckpointError, match=words):
+            build(weights=str(tmp_path / "w.safetensors"))
+
+    def test_half_precision_is_taken(self, tmp_path):
+        source = build()
+        save_file({name: x.half() if x.is_floating_point() else x for name, x in source.state_dict().items()},
+                  tmp_path / "w.safetensors")  # fmt: skip
+        model = build(weights=str(tmp_path / "w.safetensors"))
+        torch.testing.assert_close(model.state_dict(), source.state_dict(), rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize("shape", [(), (7,), (0, 0, 64), (1, 5), (2, 26, 64), (1, 1, 64), (1, 4, 4, 64)])
+    def test_position_embeddings_of_no_picture_are_left_out(self, tmp_path, shape):
+        vit, notes = ModelConfig("vit", "test_vit"), []
+        save_file({**build(vit).state_dict(), "backbone.pos_embed": torch.ones(shape)}, tmp_path / "w.safetensors")
+        build(vit, weights=str(tmp_path / "w.safetensors"), note=notes.append)
+        assert "1 kept random: backbone.pos_embed" in notes[0]
 
 
 class TestOurCheckpoints:
