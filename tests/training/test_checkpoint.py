@@ -152,11 +152,15 @@ class TestRefused:
     def test_a_network_larger_than_the_machine_takes_no_memory(self, path, monkeypatch):
         """The recipe names a network of a billion weights; the file holds none of them."""
         built = []
-        monkeypatch.setattr(
-            checkpoint_room, "build_model", lambda *a, **k: built.append(build_model(*a, **k)) or built[-1]
-        )
+
+        def build(*arguments, **options):
+            built.append(build_model(*arguments, **options))
+            return built[-1]
+
+        monkeypatch.setattr(checkpoint_room, "build_model", build)
         giant = msgspec.structs.replace(RECIPE, model=ModelConfig(backbone="eva_giant_patch14_224"))
         save_checkpoint(path, header(recipe=giant), model_tensors())
         with pytest.raises(CheckpointError, match="does not fit its own recipe"):
             load_checkpoint(path).build_model()
-        assert [weight.device.type for network in built for weight in network.parameters()] == ["meta"] * 524
+        assert len(built) == 1
+        assert {weight.device.type for weight in built[0].parameters()} == {"meta"}
