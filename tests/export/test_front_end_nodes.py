@@ -80,18 +80,18 @@ class TestEveryKind:
         waveforms = sounds(config.window_samples)
         found, wanted = run(write_front_end(tmp_path / "a.onnx", config), waveforms), as_predicted(waveforms, config)
         assert found.shape == wanted.shape == (5, 1, *config.input_shape)
-        np.testing.assert_allclose(found, wanted, atol=1e-3)
-        assert np.ptp(found[0]) > 100 * 1e-3  # the sounds make pictures in which a fault would show
+        np.testing.assert_allclose(found, wanted, atol=2e-4)
+        assert np.ptp(found[0]) > 1_000 * 2e-4  # the sounds make pictures in which a fault would show
 
     def test_hears_the_same_in_openvino(self, tmp_path, kind):
         pytest.importorskip("openvino")
         config = hearing(**kind)
         waveforms = sounds(config.window_samples)
         found = run(write_front_end(tmp_path / "a.onnx", config), waveforms, engine="openvino")
-        np.testing.assert_allclose(found, as_predicted(waveforms, config), atol=1e-3)
+        np.testing.assert_allclose(found, as_predicted(waveforms, config), atol=2e-4)
 
     def test_the_loudest_and_the_quietest_sound_give_numbers(self, tmp_path, kind):
-        config = hearing(**kind)
+        config = hearing(**kind, floor_db=-77.7)  # whose mean over a window is not exact
         loud, silence = square_waves(config.window_samples), np.zeros((1, config.window_samples), np.float32)
         found = run(write_front_end(tmp_path / "a.onnx", config), np.concatenate([loud, silence, 1e-20 + silence]), 4)
         assert np.isfinite(found).all()
@@ -116,7 +116,7 @@ def test_frames_of_any_length_and_step(tmp_path, made):
     config = hearing(**made)
     waveforms = sounds(config.window_samples)
     found = run(write_front_end(tmp_path / "a.onnx", config), waveforms)
-    np.testing.assert_allclose(found, as_predicted(waveforms, config), atol=1e-3)
+    np.testing.assert_allclose(found, as_predicted(waveforms, config), atol=2e-4)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
