@@ -60,7 +60,9 @@ class TestClipsToCheck:
             clips_to_check(tmp_path / "fold0", checkpoint(), None)
 
     def test_a_run_without_its_folds_is_refused(self, tmp_path):
-        with pytest.raises(InputNotFoundError, match=r"folds.csv: is missing - it names the clips of a run"):
+        with pytest.raises(
+            InputNotFoundError, match=r"folds.csv: is missing - it names the clips that a run learnt from"
+        ):
             clips_to_check(tmp_path / "fold0", checkpoint(all_data=True), None)
 
 
