@@ -4,16 +4,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from birdinfer.errors import InputNotFoundError
-from birdinfer.export.held_out import clips_to_check, fallback_probabilities
+from birdinfer.errors import InputNotFoundError, MetadataError
+from birdinfer.export.held_out import clips_to_check, fallback_probabilities, trained_clips, validated_clips
+from birdinfer.labels import Species
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.data import DataConfig
 
 LABELS = ("0012", "comcuc", "nan")
 
 
-def checkpoint(data_dir="/data", *, all_data=False):
-    return types.SimpleNamespace(recipe=Recipe(data=DataConfig(all_data=all_data)), data_dir=str(data_dir))
+def checkpoint(data_dir="/data", *, all_data=False, fold=0):
+    recipe, species = Recipe(data=DataConfig(all_data=all_data)), tuple(Species(label) for label in LABELS)
+    return types.SimpleNamespace(recipe=recipe, species=species, fold=fold, data_dir=str(data_dir))
 
 
 def write_table(path, rows):
@@ -85,3 +87,70 @@ class TestFallback:
         write_folds(tmp_path, [("0012", 0), ("nan", 1)])
         found = fallback_probabilities({tmp_path / "fold0": checkpoint()}, LABELS)
         assert found == pytest.approx((0.5, 0.0, 0.5))
+
+
+class TestTrainedClips:
+    def test_all_but_its_own_fold_the_test_and_those_left_out(self, tmp_path):
+        write_folds(tmp_path, [("0012", 0), ("comcuc", 1), ("nan", -1), ("nan", -2), ("comcuc", -3), ("0012", 2)])
+        found = trained_clips(tmp_path / "fold1", checkpoint(fold=1), Path("/x"))
+        assert [clip.filename for clip in found] == ["0012/0.ogg", "nan/2.ogg", "0012/5.ogg"]
+        assert found[1].primary_label == "nan"
+        assert found[1].path == Path("/x/nan/2.ogg")
+
+    def test_of_a_run_that_held_out_nothing_every_fold(self, tmp_path):
+        write_folds(tmp_path, [("0012", 0), ("comcuc", -1), ("nan", -2)])
+        found = trained_clips(tmp_path / "fold0", checkpoint(all_data=True), Path("/x"))
+        assert [clip.filename for clip in found] == ["0012/0.ogg", "comcuc/1.ogg"]
+
+    def test_a_table_of_something_else_is_refused(self, tmp_path):
+        (tmp_path / "folds.csv").write_text("filename,fold\na.ogg,0\n")
+        with pytest.raises(MetadataError, match=r"folds.csv: lacks the column primary_label"):
+            trained_clips(tmp_path / "fold0", checkpoint(), Path("/x"))
+
+
+class TestValidatedClips:
+    ROWS = (
+        {"filename": "0012/a.ogg", "primary_label": "0012", "secondary_labels": "['comcuc', '0012', 'foreign']"},
+        {"filename": "nan/b.ogg", "primary_label": "nan", "secondary_labels": "[]", "group": "g7", "url": "u"},
+    )
+
+    def found(self, tmp_path, rows=ROWS):
+        write_oof(tmp_path / "fold0", (0.1, 0.2, 0.3))
+        write_table(tmp_path / "data" / "train.csv", rows)
+        return validated_clips(tmp_path / "fold0", checkpoint(tmp_path / "data"), None)
+
+    def test_with_those_secondary_labels_that_have_a_column(self, tmp_path):
+        assert [clip.secondary_labels for clip in self.found(tmp_path)] == [("comcuc",), ()]
+
+    def test_with_the_recording_that_each_was_cut_from(self, tmp_path):
+        assert [clip.recording for clip in self.found(tmp_path)] == ["0012/a.ogg", "g7"]
+
+    def test_of_a_clip_that_is_listed_twice_the_first_row_counts(self, tmp_path):
+        again = {**self.ROWS[0], "secondary_labels": "['nan']"}
+        assert self.found(tmp_path, (*self.ROWS, again))[0].secondary_labels == ("comcuc",)
+
+    def test_none_where_nothing_was_held_out(self, tmp_path):
+        assert validated_clips(tmp_path / "fold0", checkpoint(all_data=True), tmp_path) == []
+
+    @pytest.mark.parametrize("other", [{"primary_label": "0012"}, {"filename": "nan/c.ogg"}])
+    def test_other_data_are_refused(self, tmp_path, other):
+        with pytest.raises(MetadataError, match=r"no row for 1 of 2 held-out clips with their label, first nan/b.ogg"):
+            self.found(tmp_path, (self.ROWS[0], {**self.ROWS[1], **other}))
+
+    def test_without_the_clips_table_truth_is_not_guessed(self, tmp_path):
+        write_oof(tmp_path / "fold0", (0.1, 0.2, 0.3))
+        with pytest.raises(InputNotFoundError, match=r"holds neither train.csv"):
+            validated_clips(tmp_path / "fold0", checkpoint(tmp_path), None)
+
+    @pytest.mark.parametrize("text", ["", "a\n\x00\xff", 'filename,primary_label\n"a,b\n'])
+    def test_a_damaged_table_is_refused(self, tmp_path, text):
+        (tmp_path / "fold0").mkdir()
+        (tmp_path / "fold0" / "oof.csv").write_bytes(text.encode("latin-1"))
+        with pytest.raises(MetadataError, match=r"oof.csv: (is not a table|lacks the column)"):
+            validated_clips(tmp_path / "fold0", checkpoint(tmp_path), None)
+
+
+def test_a_fallback_needs_a_column_for_every_label(tmp_path):
+    write_oof(tmp_path / "fold0", (0.1, 0.2, 0.3))
+    with pytest.raises(MetadataError, match=r"oof.csv: lacks the column other"):
+        fallback_probabilities({tmp_path / "fold0": checkpoint()}, (*LABELS, "other"))
