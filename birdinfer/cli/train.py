@@ -7,12 +7,13 @@ import typer
 
 if TYPE_CHECKING:
     from birdinfer.cli.training_progress import TrainingProgress
+    from birdinfer.training.finetune import Finetune
     from birdinfer.training.recipe import Recipe
     from birdinfer.training.report import FoldResult
     from birdinfer.training.run import Run
 
 EXIT_WITH_FAILURES = 3
-DEFAULT_RECIPE = Path("train/efficientnet_b0.toml")
+DEFAULT_RECIPE, DEFAULT_DATA = Path("train/efficientnet_b0.toml"), Path("data")
 
 
 def train(
@@ -24,9 +25,22 @@ def train(
             "built-in defaults."
         ),
     ] = None,
+    finetune: Annotated[
+        Path | None,
+        typer.Option(
+            "--finetune-for-int8",
+            help="Instead of a recipe: a finished run, runs/NAME, whose folds are trained on into NAME-int8 for a "
+            "network that is faster in INT8, ReLU for SiLU.",
+        ),
+    ] = None,
     data: Annotated[
-        Path, typer.Option(help="Folder with train.csv, taxonomy.csv and train_audio/, as BirdCLEF lays it out.")
-    ] = Path("data"),
+        Path | None,
+        typer.Option(
+            help="Folder with train.csv, taxonomy.csv and train_audio/, as BirdCLEF lays it out. [default: data; of a "
+            "fine-tune, where its run had it]",
+            show_default=False,
+        ),
+    ] = None,
     run: Annotated[
         str | None,
         # torchrun takes --run for a beginning of options of its own.
@@ -49,7 +63,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only complaints and the result.")] = False,
 ) -> None:
-    """Train a fold, or all of them, of one recipe or of several.
+    """Train a fold, or all of them, of one recipe or of several; or train a run on, for INT8.
 
     The run's folder gets folds.csv and, per fold, best.safetensors, oof.csv, history.csv, classes.csv and
     metrics.json. An interrupted run goes on with --resume and ends as if it had not been. Several GPUs: start it
@@ -57,13 +71,19 @@ def train(
     """
     _need_the_extra()
     from birdinfer.cli.training_progress import TrainingProgress
-    from birdinfer.cli.training_result import draw, say
+    from birdinfer.cli.training_result import compare, draw, say
     from birdinfer.training.processes import from_environment
     from birdinfer.training.run import Run
 
     folds = parse_folds("0" if debug else fold)
-    asked = [*(overrides or []), *_start_from(weights)]
-    recipes = [_chosen(path, asked, debug) for path in recipe or _default()]
+    if finetune is None:
+        asked = [*(overrides or []), *_start_from(weights)]
+        recipes, data = [_chosen(path, asked) for path in recipe or _default()], data or DEFAULT_DATA
+    else:
+        _check_alone(recipe, weights)
+        plan = _planned(finetune, folds, overrides or [])
+        recipes, data, folds = [plan.recipe], data or plan.data_dir, plan.folds
+    recipes = [_made_small(one) if debug else one for one in recipes]
     names = _names([one.name for one in recipes], run)
 
     runs = [
@@ -75,6 +95,8 @@ def train(
     if from_environment().is_first:
         draw([each.run_dir for each in runs])
         say(outcomes)
+        if finetune is not None:
+            compare(finetune, outcomes[runs[0].run_dir])
     if any(result.problem for results in outcomes.values() for result in results):
         raise typer.Exit(EXIT_WITH_FAILURES)
 
@@ -112,12 +134,36 @@ def _default() -> list[Path | None]:
     return [DEFAULT_RECIPE if DEFAULT_RECIPE.is_file() else None]
 
 
-def _chosen(path: Path | None, overrides: list[str], debug: bool) -> "Recipe":
+def _chosen(path: Path | None, overrides: list[str]) -> "Recipe":
     from birdinfer.training.recipe.file import load_recipe
-    from birdinfer.training.run import debug as made_small
 
-    recipe = load_recipe(path, overrides)
-    return made_small(recipe) if debug else recipe
+    return load_recipe(path, overrides)
+
+
+def _made_small(recipe: "Recipe") -> "Recipe":
+    from birdinfer.training.run import debug
+
+    return debug(recipe)
+
+
+def _planned(run_dir: Path, folds: tuple[int, ...] | None, overrides: list[str]) -> "Finetune":
+    from birdinfer.training.finetune import plan_int8
+
+    return plan_int8(run_dir, folds, overrides)
+
+
+def _check_alone(recipes: list[Path] | None, weights: Path | None) -> None:
+    """A fine-tune has its recipe and its weights from its run.
+
+    Raises:
+        ConfigError: it was given others.
+    """
+    from birdinfer.errors import ConfigError
+
+    for option, value in (("--recipe", recipes), ("--weights", weights)):
+        if value:
+            what = f"takes recipe and weights from its run, {option} was given, too"
+            raise ConfigError("--finetune-for-int8", what, "leave it out, and change keys with --set")
 
 
 def _start_from(weights: Path | None) -> list[str]:

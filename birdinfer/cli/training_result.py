@@ -46,6 +46,30 @@ def say(outcomes: "Mapping[Path, Sequence[FoldResult]]") -> None:
             console.print(f"next: birdinfer export --onnx --run {escape(str(run_dir))}")
 
 
+def compare(run_dir: Path, results: "Sequence[FoldResult]") -> None:
+    """A table of each fold's macro AUC before a fine-tune and after it, on the same held-out clips.
+
+    Args:
+        run_dir: the run that was trained on.
+        results: of the fine-tune.
+    """
+    from rich.table import Table
+
+    from birdinfer.cli.console import stdout
+    from birdinfer.training.checkpoint import load_header
+    from birdinfer.training.fold_job import LAST
+    from birdinfer.training.summary import fold_result
+
+    table = Table("fold", f"macro AUC of {run_dir.name}", "after", "difference")
+    for after in results:
+        before = fold_result(after.fold, load_header(run_dir / f"fold{after.fold}" / LAST).progress).macro_auc
+        gain = after.macro_auc - before
+        table.add_row(
+            str(after.fold), _text(before), _text(after.macro_auc), "-" if math.isnan(gain) else f"{gain:+.4f}"
+        )
+    stdout().print(table)
+
+
 def _worth(result: "FoldResult") -> str:
     kept = f"a soup of epochs {', '.join(map(str, result.soup))}" if result.soup else f"best epoch {result.best_epoch}"
     test = "" if math.isnan(result.test_macro_auc) else f", on test clips macro AUC {result.test_macro_auc:.4f}"

@@ -14,13 +14,22 @@ from birdinfer.training.logits import Logits
 from birdinfer.training.losses import build_loss
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.targets import Targets
+from birdinfer.training.teacher import Teacher
 
 
 class Forward:
     """The way of a batch; the network is handed in, for it is another one in training and in validation."""
 
-    def __init__(self, recipe: Recipe, clips_per_label: list[int], device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, clips_per_label: list[int], device: torch.device, teacher: Teacher | None = None
+    ) -> None:
         """Put the front end on the device.
+
+        Args:
+            recipe: decides all of it.
+            clips_per_label: training clips of each label, [labels]; weighs the classes.
+            device: where it happens.
+            teacher: who is listened to for ``loss.teacher_share`` of the loss.
 
         Raises:
             ConfigError: loss or precision are unknown, or the device has none such.
@@ -29,6 +38,7 @@ class Forward:
         self._frontend = front_end_on(device, hearing) if isinstance(hearing, FrontEndConfig) else None
         self._augment, self._device = recipe.augment, device
         self._loss_of = build_loss(recipe.loss, clips_per_label)
+        self._teacher, self._teacher_share = teacher, recipe.loss.teacher_share
         self.precision = precision_for(device, recipe.loop.amp)
 
     def loss(self, model: torch.nn.Module, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
@@ -36,10 +46,15 @@ class Forward:
         waveforms, targets = self._to_device(batch)
         waveforms, targets = mix_waveforms(waveforms, targets, self._augment, rng)
         with autocast(self._device, self.precision):
-            if self._frontend is None:
-                return self._loss_of(model(waveforms), targets)
-            spectrograms, targets = augment_spectrograms(self._frontend(waveforms), targets, self._augment, rng)
-            return self._loss_of(model(spectrograms), targets)
+            inputs = waveforms
+            if self._frontend is not None:
+                inputs, targets = augment_spectrograms(self._frontend(waveforms), targets, self._augment, rng)
+            answer: Logits = model(inputs)
+            loss = self._loss_of(answer, targets)
+            if self._teacher is None:
+                return loss
+            distance = self._teacher.loss(inputs, answer, targets.window_weights)
+            return (1 - self._teacher_share) * loss + self._teacher_share * distance
 
     def logits(self, model: torch.nn.Module, waveforms: torch.Tensor) -> Logits:
         """What a network says of windows [windows, samples], nothing augmented."""

@@ -24,6 +24,7 @@ from birdinfer.training.processes import Processes
 from birdinfer.training.report import Complaints, FoldStart, Reporter
 from birdinfer.training.resume import begin
 from birdinfer.training.schedule import learning_rate, stale_epochs
+from birdinfer.training.teacher import teacher_of
 from birdinfer.training.waiting import Waiting
 
 _STEP = 11
@@ -48,7 +49,7 @@ def train_fold(
 
 def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopRequest, processes: Processes) -> Progress:
     recipe, config = job.recipe, job.recipe.loop
-    forward = Forward(recipe, clips_per_label(job), device)
+    forward = Forward(recipe, clips_per_label(job), device, teacher_of(recipe, job.fold, device))
     data = FoldData(job, processes, pin=device.type == "cuda")
     state, progress = begin(job, device, forward.precision, processes, reporter)
     files, complain = FoldResults(job, state, processes), Complaints(reporter)

@@ -13,6 +13,7 @@ from birdinfer.training.models import build_model
 from birdinfer.training.processes import Processes
 from birdinfer.training.recipe import NOT_DECISIVE, Recipe, flatten
 from birdinfer.training.report import Reporter
+from birdinfer.training.start import check_species, of_fold
 from birdinfer.training.state import TrainingState
 
 _INIT = 10
@@ -34,10 +35,12 @@ def begin(
         check_same_recipe(saved.recipe, recipe, path)
         if saved.species != job.species:
             raise CheckpointError(path, "was trained for other species", "train into another run with --run")
+    else:
+        check_species(recipe, job.fold, job.species)
     processes.check_batch(recipe.loop)
     torch.manual_seed(int(np.random.default_rng((_INIT, recipe.seed, job.fold)).integers(2**62)))
     model = build_model(
-        recipe.model,
+        of_fold(recipe.model, job.fold),
         len(job.species),
         recipe.hearing,
         start=saved is None,

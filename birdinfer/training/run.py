@@ -25,13 +25,13 @@ from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.loop import train_fold
 from birdinfer.training.losses import build_loss
 from birdinfer.training.models import build_model
-from birdinfer.training.models.weights import check_weights
 from birdinfer.training.preparation import Laid, lay, open_source
 from birdinfer.training.processes import Processes, from_environment, joined
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.file import load_recipe, write_recipe
 from birdinfer.training.report import FoldResult, Reporter, Silent
 from birdinfer.training.resume import check_same_recipe
+from birdinfer.training.start import check_start
 from birdinfer.training.summary import METRICS, SUMMARY, as_json, fold_result, plain, summarise
 
 DEBUG_CLIPS, DEBUG_EPOCHS = 1_000, 2
@@ -74,7 +74,7 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
     reporter = reporter if processes.is_first else Silent()
     wanted = _wanted(run)
     device = choose_device(run.device, reporter.message, processes.local_rank)
-    background = _check_recipe(run.recipe, run.data_dir, device)
+    background = _check_recipe(run, wanted, device)
     for line in background.failed:
         reporter.message(f"background left out, cannot be decoded: {line}")
     if processes.is_first:
@@ -131,7 +131,7 @@ def _wanted(run: Run) -> tuple[int, ...]:
     return wanted
 
 
-def _check_recipe(recipe: Recipe, data_dir: Path, device: torch.device) -> Background:
+def _check_recipe(run: Run, wanted: Sequence[int], device: torch.device) -> Background:
     """What the structs of a recipe cannot know; asked before clips are searched and decoded for minutes.
 
     Returns:
@@ -140,14 +140,14 @@ def _check_recipe(recipe: Recipe, data_dir: Path, device: torch.device) -> Backg
     Raises:
         ConfigError: network or loss are unknown, a key is of no use, the device has no such precision, or there is no
             such background.
-        InputNotFoundError: there are no such weights.
+        InputNotFoundError, CheckpointError: there are no such weights, or not of these folds.
     """
+    recipe = run.recipe
     build_model(recipe.model, 1, recipe.hearing, start=False)
-    if recipe.model.weights:
-        check_weights(Path(recipe.model.weights))
+    check_start(recipe, wanted)
     build_loss(recipe.loss, [1])
     precision_for(device, recipe.loop.amp)
-    return find_background(recipe.augment.background_dir, data_dir)
+    return find_background(recipe.augment.background_dir, run.data_dir)
 
 
 def _check_untouched(run: Run, wanted: Sequence[int]) -> None:

@@ -38,6 +38,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.name or any(sign in self.name for sign in "/\\\0") or self.name in {".", ".."}:
             raise ValueError(f"name is {self.name!r}, needed is one that a folder can have")
+        if self.loss.teacher_share and not self.model.weights:
+            raise ValueError(f"loss.teacher_share is {self.loss.teacher_share:g}, it needs a teacher, model.weights")
 
     @property
     def hearing(self) -> Hearing:

@@ -43,6 +43,18 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     return _checked(table, "--set") if overrides else recipe
 
 
+def change(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """A recipe with some keys changed, each written as for :func:`load_recipe`.
+
+    Raises:
+        ConfigError: a key or value cannot be used.
+    """
+    table = msgspec.to_builtins(recipe)
+    for override in overrides:
+        _set(table, override)
+    return _checked(table, "--set")
+
+
 def write_recipe(recipe: Recipe) -> str:
     """The recipe as TOML, every value written out; :func:`load_recipe` reads it back equal."""
     return _toml(msgspec.to_builtins(recipe))

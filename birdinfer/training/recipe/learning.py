@@ -20,7 +20,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pretrained: bool = False
     """Start from timm's weights, fetched from its hub."""
     weights: str = ""
-    """Start from this local .safetensors file instead; "" for none."""
+    """Start from this local .safetensors file instead; "" for none. ``{fold}`` in it stands for the fold's number:
+    with runs/NAME/fold{fold}/best.safetensors each fold goes on from its own, and what it held out stays unheard."""
     in_channels: Literal[1, 3] = 1
     """3 gives a network the same spectrogram three times, as its pictures had three colours; 1 sums its first layer."""
     pooling: Literal["native", "avg", "max", "avgmax", "gem", "meanfreq"] = "native"
@@ -56,6 +57,9 @@ class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A species' cells weigh (its clips)^power, scaled to a mean of 1; 0 weighs all alike."""
     frame_share: Share = 0.5
     """Of sed: share of the loss on the loudest frame's logits; the rest is on the clip's."""
+    teacher_share: Share = 0.0
+    """Share of the loss that is the distance to what the network says that ``model.weights`` holds, a checkpoint of
+    this very fold: what a fine-tune would forget is kept; 0 for no teacher."""
 
     @property
     def activation(self) -> Literal["sigmoid", "softmax"]:
