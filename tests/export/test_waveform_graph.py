@@ -282,6 +282,15 @@ class TestRefusals:
         edited(linear, after_logits("Sqrt"))
         self.refused(ParityError, "differs by nan", linear, out, waveforms)
 
+    def test_no_answer_to_silence_is_refused_whatever_it_was_checked_on(self, linear, out, waveforms):
+        hearing = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32))
+
+        def relative(model):
+            model.graph.node[-1].output[0] = "before"
+            model.graph.node.append(helper.make_node("Div", ["before", "before"], ["logits"]))
+
+        self.refused(ParityError, "differs by nan", edited(linear, relative), out, waveforms[:2], hearing=hearing)
+
     def test_a_place_that_cannot_be_written_is_named(self, linear, tmp_path, waveforms):
         (tmp_path / "file").write_text("")
         with pytest.raises(OutputError, match="cannot be written"):
