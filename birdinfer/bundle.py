@@ -3,10 +3,14 @@
 The manifest holds all that inference needs (labels, front end, post-processing, members), so that training and
 prediction cannot disagree. Loading checks every file's sha256, refuses names that leave the folder, and recomputes the
 front end's fingerprint: a bundle whose spectrograms would be computed differently today is refused.
+
+Members may share a graph (:mod:`birdinfer.export.fuse`): they name one file, and each its own outputs in it. A member
+has one list of outputs for all its precisions, so those that share a file in one precision share one in every other; a
+graph has one input, so they hear the same windows. Such a file is read and run once for all of them.
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -129,6 +133,11 @@ class Bundle:
             raise BundleError(path, f"two members have one name ({', '.join(sorted(names))})")
         for member in manifest.members:
             self._check_member(path, member)
+        _check_sharing(path, manifest)
+        # A file that members share is read once.
+        stated = {(graph.file, graph.sha256): graph for member in manifest.members for graph in member.graphs.values()}
+        for graph in stated.values():
+            self._check_file(graph)
         # Folds share their front end: computed once for all of them.
         for member in {(one.frontend, one.frontend_fingerprint): one for one in manifest.members}.values():
             _check_front_end(path, member)
@@ -141,8 +150,6 @@ class Bundle:
             place(member.hearing, member.timeline, self.manifest.rows)
         except ValueError as error:
             raise BundleError(path, f"member {member.name!r}: {error}") from error
-        for graph in member.graphs.values():
-            self._check_file(graph)
 
     def _check_file(self, graph: Graph) -> None:
         path = self.graph_path(graph)
@@ -153,6 +160,29 @@ class Bundle:
             raise BundleError(
                 path, f"has changed (sha256 {found[:12]}, manifest says {graph.sha256[:12]})", "copy it again"
             )
+
+
+def _check_sharing(path: Path, manifest: Manifest) -> None:
+    """Refuse members that share a graph in one precision only, or that cannot be heard in one go."""
+    remedy = "export it again, with or without --fuse"
+    readers: dict[str, list[Member]] = {}
+    for member in manifest.members:
+        for file in dict.fromkeys(graph.file for graph in member.graphs.values()):
+            readers.setdefault(file, []).append(member)
+    for file, members in readers.items():
+        names = " and ".join(repr(member.name) for member in (members[0], members[-1]))
+        if any(readers[graph.file] != members for member in members for graph in member.graphs.values()):
+            raise BundleError(path, f"members {names} share {file}, but not their graphs of every precision", remedy)
+        if len({(member.hearing, place(member.hearing, member.timeline, manifest.rows)) for member in members}) > 1:
+            raise BundleError(path, f"members {names} share {file}, but hear different windows", remedy)
+
+
+def sharing(members: Sequence[Member]) -> list[list[Member]]:
+    """Members in groups that share their graphs; one that shares with nobody is a group of its own."""
+    groups: dict[str, list[Member]] = {}
+    for member in members:
+        groups.setdefault(member.graphs["fp32"].file, []).append(member)
+    return list(groups.values())
 
 
 def _check_front_end(path: Path, member: Member) -> None:

@@ -1,7 +1,7 @@
 """``--engine auto``: the fastest engine, precision, batch and lanes for this bundle on this machine, by measurement.
 
 Each candidate runs the bundle's own graphs for a moment on real windows of the input, on as many lanes as it would use.
-One whose probabilities leave the bundle's tolerance from fp32 is thrown out, however fast it is. What was found is kept
+One whose probabilities lie too far from fp32 (``limits.py``) is thrown out, however fast it is. What was found is kept
 for this machine, this bundle and these versions, so that the next run begins at once.
 """
 
@@ -17,8 +17,9 @@ from birdinfer.choices import Choice, Trial, cache_key, read_cache, write_cache
 from birdinfer.cores import one_thread_per_lane, physical_cores
 from birdinfer.engines import SUPPORTED, EnginePlan, EngineSpec
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, MissingExtraError
+from birdinfer.limits import Limit, hold, limit_of
 from birdinfer.listener import members_alike
-from birdinfer.predictor import Predictor, make_plan, members_lacking
+from birdinfer.predictor import Predictor, make_plan, members_in, share_in
 from birdinfer.reader import HeardRun
 from birdinfer.throughput import windows_per_second
 
@@ -63,13 +64,13 @@ def choose(
 
 
 def candidate_specs(bundle: Bundle) -> list[EngineSpec]:
-    """Engine and precision of all that could run here, fp32 first: installed, every member has a graph for it."""
+    """Engine and precision of all that could run here, fp32 first: installed, and a member has a graph for it."""
     specs = [
         EngineSpec(engine, precision)
         for engine, precisions in SUPPORTED.items()
         if _is_installed(engine)
         for precision in precisions
-        if not members_lacking(bundle, precision) and (precision != "bf16" or _has_bf16())
+        if members_in(bundle, precision) and (precision != "bf16" or _has_bf16())
     ]
     return sorted(specs, key=lambda spec: spec.precision != "fp32")
 
@@ -88,10 +89,10 @@ class _Measurement:
         self._bundle, self._paths, self._report = bundle, paths, report
         self._lanes, self._batch_size = lanes, batch_size
         kinds = members_alike(bundle.manifest.members)
-        self._counts = [len(kind) for kind in kinds]
-        self._small = bundle.with_members([kind[0].name for kind in kinds])
+        self._counts = {member.name: len(kind) for kind in kinds for member in kind[0]}
+        self._small = bundle.with_members(self._counts)
         self._heard: list[tuple[HeardRun, Float32]] = []
-        self._reference: Float32 | None = None
+        self._reference: dict[str, Float32] | None = None
         self._trials: list[Trial] = []
 
     def choose(self) -> Choice:
@@ -159,14 +160,20 @@ class _Measurement:
             "--engine auto", f"none of {len(self._paths)} files can be read", "there is nothing to measure"
         )
 
-    def _hold_against_fp32(self, plan: EnginePlan, found: Float32) -> Trial:
+    def _hold_against_fp32(self, plan: EnginePlan, found: dict[str, Float32]) -> Trial:
         """The trial, refused if it leaves the tolerance from the first that ran in fp32."""
         if self._reference is None:
             if plan.spec.precision != "fp32":
                 return Trial(plan, refused="no fp32 engine to hold it against")
             self._reference = found
-        most, mean, refused = _differences(self._reference, found, self._bundle)
-        return Trial(plan, 0.0, most, mean, refused)
+        return Trial(plan, 0.0, *hold(self._reference, found, self._limits(plan)))
+
+    def _limits(self, plan: EnginePlan) -> dict[str, Limit]:
+        """Member -> how far it may lie from fp32 under a plan."""
+        tolerance = self._bundle.manifest.tolerance
+        return {
+            member.name: limit_of(member, plan.spec.precision, tolerance) for member in self._bundle.manifest.members
+        }
 
     def _rows_per_second(self, predictor: Predictor) -> float:
         """All lanes at once, as in a run; members of one kind count as often as there are."""
@@ -176,7 +183,7 @@ class _Measurement:
             windows_per_row = listener.placement.row_samples / listener.placement.stride_samples
             engines = {id(loaded.graph.engine): loaded.graph.engine for loaded in listener.members}
             for key, engine in engines.items():
-                counts = [self._counts[one.index] for one in listener.members if id(one.graph.engine) == key]
+                counts = [self._counts[one.member.name] for one in listener.members if id(one.graph.engine) == key]
                 speed = windows_per_second(engine.run, inputs, predictor.plan, MEASURE_SECONDS)
                 seconds_per_row += sum(counts) / len(counts) * windows_per_row / speed
         return 1 / seconds_per_row
@@ -198,10 +205,9 @@ class _Measurement:
             if best.plan.spec == first.plan.spec:
                 return best
             found = _probabilities(Predictor(self._bundle, best.plan), self._heard)
-            most, mean, refused = _differences(reference, found, self._bundle)
-            checked = Trial(best.plan, best.rows_per_second, most, mean, refused)
+            checked = Trial(best.plan, best.rows_per_second, *hold(reference, found, self._limits(best.plan)))
             self._trials[self._trials.index(best)] = checked
-            if not refused:
+            if not checked.refused:
                 return checked
             self._report(checked)
 
@@ -209,35 +215,22 @@ class _Measurement:
         first = next(trial for trial in self._trials if not trial.refused)
         if best.plan == first.plan:
             return f"nothing that keeps the tolerance is faster than {first.plan.spec}"
-        times = best.rows_per_second / first.rows_per_second
+        share = share_in(self._bundle, best.plan.spec.precision)
         return (
-            f"{times:.2f} times as fast as {first.plan}; largest difference of a probability "
-            f"{best.max_probability_difference:.1e}"
+            f"{best.rows_per_second / first.rows_per_second:.2f} times as fast as {first.plan}; "
+            + (f"{share}; " if share else "")
+            + f"largest difference of a probability {best.max_probability_difference:.1e}"
         )
 
 
-def _differences(reference: Float32, found: Float32, bundle: Bundle) -> tuple[float, float, str]:
-    """Largest and mean difference, and the complaint if they leave the bundle's tolerance."""
-    tolerance = bundle.manifest.tolerance
-    difference = np.abs(found - reference)
-    most, mean = float(difference.max()), float(difference.mean())
-    if not most <= tolerance.max_probability_difference:  # also true for NaN
-        return most, mean, f"{most:.2g} is more than {tolerance.max_probability_difference:g}"
-    if not mean <= tolerance.mean_probability_difference:
-        return most, mean, f"{mean:.2g} on average is more than {tolerance.mean_probability_difference:g}"
-    return most, mean, ""
-
-
-def _probabilities(predictor: Predictor, heard: Sequence[tuple[HeardRun, Float32]]) -> Float32:
-    """Every member's opinions on what was heard, one below the other, weighted as in the ensemble."""
-    opinions = [
-        np.ravel(scores)
-        for run, batch in heard
-        for opinion in predictor.listeners[run.listener].opinions(run.run.first, batch)
-        for scores in (opinion.clip, opinion.frames)
-        if scores is not None
-    ]
-    return np.concatenate(opinions)
+def _probabilities(predictor: Predictor, heard: Sequence[tuple[HeardRun, Float32]]) -> dict[str, Float32]:
+    """What each member, by name, says of all that was heard, in one row."""
+    said: dict[str, list[Float32]] = {}
+    for run, batch in heard:
+        for opinion in predictor.listeners[run.listener].opinions(run.run.first, batch):
+            scores = [np.ravel(each) for each in (opinion.clip, opinion.frames) if each is not None]
+            said.setdefault(predictor.bundle.manifest.members[opinion.member].name, []).extend(scores)
+    return {member: np.concatenate(scores) for member, scores in said.items()}
 
 
 def _is_installed(engine: str) -> bool:

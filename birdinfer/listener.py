@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer import mel
-from birdinfer.bundle import Bundle, labels_sha256
+from birdinfer.bundle import Bundle, labels_sha256, sharing
 from birdinfer.config import FrontEndConfig, Hearing
 from birdinfer.engines import EnginePlan, GraphWanted, LoadedGraph, load_together
 from birdinfer.errors import BundleError
@@ -96,7 +96,7 @@ def load_listeners(bundle: Bundle, plan: EnginePlan) -> tuple[Listener, ...]:
 
 
 def graph_for(member: Member, plan: EnginePlan) -> Graph:
-    """The member's graph that a plan runs: of the plan's precision, or fp32 for what is run from that."""
+    """The member's graph that a plan runs: of the plan's precision, or fp32 where it has none or needs none."""
     return member.graphs.get(plan.spec.precision, member.graphs["fp32"])
 
 
@@ -173,10 +173,19 @@ def _opinion(loaded: LoadedMember, first: int, answers: dict[str, Float32]) -> O
     return Opinion(loaded.index, first, probabilities(outputs.clip), probabilities(outputs.frames))
 
 
-def members_alike(members: Sequence[Member]) -> list[list[Member]]:
-    """Members that cost the same: one network, one input. Measuring the first of each kind is enough."""
-    kinds: dict[tuple[object, ...], list[Member]] = {}
-    for member in members:
-        key = (member.backbone or member.name, member.hearing, member.timeline, tuple(sorted(member.graphs)))
-        kinds.setdefault(key, []).append(member)
+def members_alike(members: Sequence[Member]) -> list[list[list[Member]]]:
+    """Kinds of members that cost the same: one network, one input. Measuring the first of each kind is enough.
+
+    Returns:
+        Of each kind, what runs at once: one member, or all that share a graph, for an engine computes the whole graph
+        whichever of them is asked.
+    """
+    kinds: dict[tuple[object, ...], list[list[Member]]] = {}
+    for together in sharing(members):
+        kinds.setdefault(tuple(_cost(member) for member in together), []).append(together)
     return list(kinds.values())
+
+
+def _cost(member: Member) -> tuple[object, ...]:
+    """Equal for members that cost the same."""
+    return (member.backbone or member.name, member.hearing, member.timeline, tuple(sorted(member.graphs)))

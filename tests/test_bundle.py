@@ -3,10 +3,12 @@ import shutil
 
 import numpy as np
 import pytest
+from fused_bundles import share_one_graph
 from making import LABELS, write_linear_graph
 
 from birdinfer import Bundle, Predictor
-from birdinfer.bundle import demo_bundle_path, file_sha256, overlapping
+from birdinfer import bundle as bundle_room
+from birdinfer.bundle import demo_bundle_path, file_sha256, overlapping, sharing
 from birdinfer.config import TimelineConfig
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError, LabelError, MissingExtraError
 
@@ -197,3 +199,69 @@ def test_an_overlap_that_is_not_possible_is_refused_in_one_line(bundle, overlap_
     with pytest.raises(ConfigError, match=complaint) as caught:
         Bundle.load(bundle).with_overlap(overlap_seconds)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def fused(make_bundle):
+    """Three members in one graph."""
+    return share_one_graph(make_bundle(members=3))
+
+
+def test_a_graph_that_members_share_is_read_once(fused, monkeypatch):
+    read = []
+    real = bundle_room.file_sha256
+    monkeypatch.setattr(bundle_room, "file_sha256", lambda path: read.append(path.name) or real(path))
+    loaded = Bundle.load(fused)
+    assert read == ["fused.onnx"]
+    assert [[member.name for member in group] for group in sharing(loaded.manifest.members)] == [
+        ["fold0", "fold1", "fold2"]
+    ]
+
+
+def test_a_shared_graph_that_one_member_knows_otherwise_is_refused(fused):
+    edit(fused, put("members", 1, "graphs", "fp32", "sha256", value="0" * 64))
+    with pytest.raises(BundleError, match=r"fused.onnx: has changed \(sha256"):
+        Bundle.load(fused)
+
+
+def own_int8(*members):
+    """Give members an INT8 graph that no other member has: a copy of the shared one."""
+
+    def change(manifest):
+        for index in members:
+            graphs = manifest["members"][index]["graphs"]
+            graphs["int8"] = {**graphs["fp32"], "file": f"int8_{index}.onnx"}
+
+    return change
+
+
+def shared_int8(*members):
+    def change(manifest):
+        for index in members:
+            graphs = manifest["members"][index]["graphs"]
+            graphs["int8"] = {**graphs["fp32"], "file": "int8_0.onnx"}
+
+    return change
+
+
+@pytest.mark.parametrize("change", [own_int8(0, 1, 2), own_int8(1), shared_int8(0, 1)])
+def test_a_bundle_is_fused_in_all_its_precisions_or_in_none(fused, change):
+    """A member names its outputs once: in a file of its own they could not be called as in the shared one."""
+    for index in range(3):
+        shutil.copy(fused / "fused.onnx", fused / f"int8_{index}.onnx")
+    edit(fused, change)
+    with pytest.raises(BundleError, match=r"share fused.onnx, but not their graphs of every precision") as caught:
+        Bundle.load(fused)
+    assert "export it again, with or without --fuse" in str(caught.value)
+
+
+def test_a_bundle_that_is_fused_in_every_precision_loads(fused):
+    shutil.copy(fused / "fused.onnx", fused / "int8_0.onnx")
+    edit(fused, shared_int8(0, 1, 2))
+    assert len(Bundle.load(fused).manifest.members) == 3
+
+
+def test_members_that_share_a_graph_hear_the_same_windows(fused):
+    edit(fused, put("members", 2, "timeline", value={"stride_seconds": 2.5}))
+    with pytest.raises(BundleError, match=r"members 'fold0' and 'fold2' share fused.onnx, but hear different windows"):
+        Bundle.load(fused)

@@ -5,6 +5,7 @@ import json
 import msgspec
 import numpy as np
 import pytest
+from fused_bundles import share_one_graph
 from making import tone, write_sound
 
 from birdinfer import Bundle, Predictor, choices, predictor
@@ -13,6 +14,7 @@ from birdinfer.chooser import candidate_specs, choose
 from birdinfer.engines import EngineSpec
 from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
 from birdinfer.errors import BundleError, ConfigError, MissingExtraError
+from birdinfer.manifest import Figures, Variant
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +44,11 @@ def speeds(monkeypatch, table):
         return table.get((str(plan.spec), plan.batch_size), table.get(str(plan.spec), 1.0))
 
     monkeypatch.setattr(room, "windows_per_second", windows_per_second)
+
+
+def moved(said, by):
+    """Every probability of every member, moved."""
+    return {member: probabilities + np.float32(by) for member, probabilities in said.items()}
 
 
 def with_int8(bundle, n_members=2):
@@ -93,7 +100,7 @@ def test_a_fast_engine_that_answers_otherwise_is_thrown_out(loaded, paths, monke
 
     def wrong(predictor, heard):
         found = right(predictor, heard)
-        return found + np.float32(error) if predictor.plan.spec.precision == "int8" else found
+        return moved(found, error) if predictor.plan.spec.precision == "int8" else found
 
     monkeypatch.setattr(room, "_probabilities", wrong)
     choice = choose(with_int8(loaded), paths)
@@ -111,7 +118,7 @@ def test_the_whole_ensemble_is_checked_before_it_is_taken(loaded, paths, monkeyp
 
     def wrong(predictor, heard):
         whole = len(predictor.bundle.manifest.members) == 2
-        return right(predictor, heard) + np.float32(whole and predictor.plan.spec.engine == "openvino")
+        return moved(right(predictor, heard), whole and predictor.plan.spec.engine == "openvino")
 
     monkeypatch.setattr(room, "_probabilities", wrong)
     assert str(choose(loaded, paths).plan.spec) == "onnxruntime:fp32"
@@ -208,9 +215,66 @@ def test_candidates_are_what_is_there(loaded, monkeypatch):
     assert [str(spec) for spec in candidate_specs(with_int8(loaded))] == ["onnxruntime:fp32", "onnxruntime:int8"]
 
 
-def test_a_precision_that_one_member_lacks_is_no_candidate(loaded, monkeypatch):
+@pytest.mark.parametrize(("n_members", "candidates"), [(0, ["fp32"]), (1, ["fp32", "int8"]), (2, ["fp32", "int8"])])
+def test_a_precision_is_a_candidate_where_one_member_has_it(loaded, monkeypatch, n_members, candidates):
     monkeypatch.setattr(room, "_is_installed", lambda engine: engine == "onnxruntime")
-    assert [str(spec) for spec in candidate_specs(with_int8(loaded, 1))] == ["onnxruntime:fp32"]
+    assert [spec.precision for spec in candidate_specs(with_int8(loaded, n_members))] == candidates
+
+
+@pytest.mark.parametrize(("n_members", "said"), [(1, "1 of 2 members in int8, the others in fp32; largest"), (2, None)])
+def test_the_reason_says_how_many_members_run_in_the_precision_taken(loaded, paths, monkeypatch, n_members, said):
+    only(monkeypatch, "onnxruntime:fp32", "onnxruntime:int8")
+    speeds(monkeypatch, {"onnxruntime:fp32": 10.0, "onnxruntime:int8": 99.0})
+    choice = choose(with_int8(loaded, n_members), paths)
+    assert choice.plan.spec.precision == "int8"
+    assert said in choice.reason if said else "members" not in choice.reason
+
+
+def gated(bundle, most, mean, refused=""):
+    """All members have an INT8 graph, whose export measured these differences."""
+    figures = Figures(1.0, 10.0, 2.0, most, mean, n_windows=100, n_recordings=20)
+    variants = (Variant("fp32", "", figures), Variant("int8 static", "percentile", figures, refused))
+    manifest = with_int8(bundle).manifest
+    members = tuple(msgspec.structs.replace(member, variants=variants) for member in manifest.members)
+    return Bundle(bundle.folder, msgspec.structs.replace(manifest, members=members))
+
+
+@pytest.mark.parametrize(
+    ("most", "mean", "refused", "complaint"),
+    [
+        (0.15, 0.15, "", None),
+        (0.15, 0.01, "", "on average is more than 0.015 (1.5 times what its export measured)"),
+        (0.10, 0.10, "", "0.2 is more than 0.15 (1.5 times what its export measured)"),
+        (0.01, 0.15, "", "0.2 is more than 0.05 (the bundle's tolerance)"),
+        (0.15, 0.15, "AUC falls by 0.01", "0.2 is more than 0.05 (the bundle's tolerance)"),
+    ],
+)
+def test_a_graph_that_passed_the_gate_may_differ_as_far_as_it_did_there_and_half_more(
+    loaded, paths, monkeypatch, most, mean, refused, complaint
+):
+    only(monkeypatch, "onnxruntime:fp32", "onnxruntime:int8")
+    speeds(monkeypatch, {"onnxruntime:fp32": 10.0, "onnxruntime:int8": 99.0})
+    right = room._probabilities
+    monkeypatch.setattr(
+        room, "_probabilities", lambda predictor, heard: moved(
+            right(predictor, heard), 0.2 * (predictor.plan.spec.precision == "int8")
+        )
+    )  # fmt: skip
+    choice = choose(gated(loaded, most, mean, refused), paths)
+    assert choice.plan.spec.precision == ("fp32" if complaint else "int8")
+    said = [trial.refused for trial in choice.trials if trial.plan.spec.precision == "int8"]
+    assert complaint in said[0] if complaint else not any(said)
+
+
+def test_members_that_share_a_graph_are_measured_together_and_count_once(make_bundle, paths, monkeypatch):
+    """Measuring one of five and taking it five times would run the whole graph for it, and count it five times."""
+    folder = share_one_graph(make_bundle(members=3))
+    only(monkeypatch, "onnxruntime:fp32")
+    speeds(monkeypatch, {"onnxruntime:fp32": 10.0})
+    shared = choose(Bundle.load(folder), paths)
+    alone = choose(Bundle.load(make_bundle(members=3)), paths)
+    assert shared.trials[0].rows_per_second == pytest.approx(10.0)
+    assert alone.trials[0].rows_per_second == pytest.approx(10.0 / 3)
 
 
 def test_an_engine_that_fails_at_work_costs_its_trial_and_not_the_run(loaded, paths, monkeypatch):

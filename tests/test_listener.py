@@ -1,6 +1,7 @@
 import msgspec
 import numpy as np
 import pytest
+from fused_bundles import share_one_graph
 from making import FRONTEND, linear_member, write_bundle
 
 from birdinfer import listener as listener_module
@@ -9,7 +10,10 @@ from birdinfer.bundle import Bundle, save_manifest
 from birdinfer.cli.bundle import hears
 from birdinfer.config import FrontEndConfig, MelConfig, WaveformConfig
 from birdinfer.engines import EnginePlan
+from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
 from birdinfer.errors import BundleError
+from birdinfer.listener import members_alike
+from birdinfer.manifest import Graph
 from birdinfer.predictor import Predictor
 
 PICTURES = FrontEndConfig(
@@ -81,3 +85,56 @@ def test_no_table_with_nan_is_ever_written(birdinfer, bundle, soundscapes, tmp_p
     assert code == 2
     assert "no number" in err
     assert not out.exists()
+
+
+@pytest.fixture
+def fused_and_separate(make_bundle, tmp_path):
+    """The same three members in one graph and in three."""
+    return Bundle.load(share_one_graph(make_bundle(members=3))), Bundle.load(write_bundle(tmp_path / "separate", 3))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("names", [("fold0", "fold1", "fold2"), ("fold1",), ("fold2", "fold0")])
+def test_members_of_one_graph_say_what_they_say_in_their_own(fused_and_separate, soundscapes, engine, names):
+    pytest.importorskip(engine)
+    fused, separate = (Predictor(each.with_members(names), engine) for each in fused_and_separate)
+    path = soundscapes / "site_1.ogg"
+    np.testing.assert_allclose(fused.predict(path), separate.predict(path), atol=1e-6)
+    (listener,) = fused.listeners
+    assert len({id(loaded.graph.engine) for loaded in listener.members}) == 1
+
+
+def test_a_graph_that_members_share_is_loaded_and_run_once(fused_and_separate, soundscapes, monkeypatch):
+    opened, ran = [], []
+    start, run = OnnxRuntimeEngine.__init__, OnnxRuntimeEngine.run
+    monkeypatch.setattr(
+        OnnxRuntimeEngine, "__init__", lambda self, path, *rest: opened.append(path.name) or start(self, path, *rest)
+    )
+    monkeypatch.setattr(OnnxRuntimeEngine, "run", lambda self, batch: ran.append(1) or run(self, batch))
+    fused, separate = fused_and_separate
+    for each, n_files in ((fused, 1), (separate, 3)):
+        opened.clear()
+        ran.clear()
+        Predictor(each).predict(soundscapes / "site_1.ogg")
+        assert len(opened) == n_files
+        assert len(ran) == n_files
+
+
+def test_members_that_share_a_graph_are_alike_as_a_whole(fused_and_separate):
+    fused, separate = ([*each.manifest.members] for each in fused_and_separate)
+    assert members_alike(separate) == [[[member] for member in separate]]
+    assert members_alike(fused) == [[fused]]
+    another = msgspec.structs.replace(separate[0], name="another", backbone="resnet")
+    assert members_alike([*fused, another]) == [[fused], [[another]]]
+    # Two graphs of three members each are one kind.
+    second = [
+        msgspec.structs.replace(member, name=f"second{index}", graphs={"fp32": Graph("second.onnx", "")})
+        for index, member in enumerate(fused)
+    ]
+    assert members_alike([*fused, *second]) == [[fused, second]]
+
+
+def test_an_int8_member_is_of_another_kind_than_one_that_has_none(fused_and_separate):
+    first, second, third = fused_and_separate[1].manifest.members
+    int8 = msgspec.structs.replace(second, graphs={**second.graphs, "int8": Graph("int8.onnx", "")})
+    assert members_alike([first, int8, third]) == [[[first], [third]], [[int8]]]

@@ -24,7 +24,7 @@ from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, TimelineCon
 from birdinfer.errors import BundleError, ConfigError
 from birdinfer.manifest import Graph, Manifest, Member, Outputs
 from birdinfer.mel import windows_to_input
-from birdinfer.predictor import make_plan
+from birdinfer.predictor import make_plan, share_in
 
 LONG = FrontEndConfig(AudioConfig(), WindowConfig(10.0), MelConfig(n_fft=1024, n_mels=16, normalisation="none"))
 """Ten seconds of sixteen bands."""
@@ -209,20 +209,38 @@ def with_int8(folder, names):
 @pytest.mark.parametrize("engine", ["onnxruntime:int8", "openvino:int8", "cuda:fp16"])
 def test_a_precision_without_graphs_is_refused_and_never_replaced_by_fp32(bundle, engine):
     name, precision = engine.split(":")
-    complaint = rf"^--engine: {engine}, but members 'fold0', 'fold1' have no {precision} graph, only fp32"
+    complaint = rf"^--engine: {engine}, but no member has {precision} graphs, only fp32"
     for asked in (engine, make_plan(engine, 2, 3)):
         with pytest.raises(ConfigError, match=rf"{complaint} - choose {name}:fp32, or auto$"):
             Predictor(Bundle.load(bundle), asked)
 
 
-def test_the_one_member_that_lacks_a_graph_is_named(make_bundle):
-    with pytest.raises(ConfigError, match=r"but member 'fold1' has no int8 graph, only fp32 - choose"):
-        Predictor(with_int8(make_bundle(), ["fold0"]), "onnxruntime:int8")
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_member_that_lacks_a_graph_is_run_in_fp32_beside_the_others(make_bundle, soundscapes, engine):
+    pytest.importorskip(engine)
+    mixed, path = with_int8(make_bundle(), ["fold0"]), soundscapes / "site_2.ogg"
+
+    def scores(precision, *names):
+        predictor = Predictor(mixed.with_members(names), f"{engine}:{precision}", smoothing_kernel=(1.0,))
+        return predictor.predict(path)
+
+    wanted = (scores("int8", "fold0") + scores("fp32", "fold1")) / 2
+    np.testing.assert_allclose(scores("int8", "fold0", "fold1"), wanted, atol=1e-5)
+    assert np.abs(scores("fp32", "fold0") - scores("int8", "fold0")).max() > 0.01
 
 
-def test_many_members_that_lack_a_graph_stay_one_short_line(make_bundle):
-    with pytest.raises(ConfigError, match=r"but members 'fold0', 'fold1', 'fold2' and 2 more have no int8 graph"):
-        Predictor(Bundle.load(make_bundle(members=5)), "onnxruntime:int8")
+@pytest.mark.parametrize(
+    ("names", "precision", "said"),
+    [
+        (["fold0"], "int8", "1 of 3 members in int8, the others in fp32"),
+        (["fold0", "fold2"], "int8", "2 of 3 members in int8, the others in fp32"),
+        (["fold0", "fold1", "fold2"], "int8", ""),
+        (["fold0"], "fp32", ""),
+        (["fold0"], "bf16", ""),
+    ],
+)
+def test_how_much_of_an_ensemble_runs_in_a_precision_is_said(make_bundle, names, precision, said):
+    assert share_in(with_int8(make_bundle(members=3), names), precision) == said
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

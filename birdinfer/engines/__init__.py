@@ -81,20 +81,37 @@ def load_engine(plan: EnginePlan, path: Path, outputs: Sequence[str], sample_sha
 def load_together(plan: EnginePlan, wanted: Sequence[GraphWanted]) -> list[LoadedGraph]:
     """Load graphs that take the same input: OpenVINO runs them as one, the others one by one.
 
+    A file that is wanted several times (all folds of an ensemble in one graph) is loaded once and runs once.
+
     Raises:
         BirdinferError: as :func:`load_engine`.
     """
-    if plan.spec.engine == "openvino" and len(wanted) > 1:
+    files = _by_file(wanted)
+    if plan.spec.engine == "openvino" and len(files) > 1:
         from birdinfer.engines.openvino import OpenVinoEngine
 
-        engine = OpenVinoEngine([(path, outputs) for path, outputs, _ in wanted], wanted[0].sample_shape, plan)
+        engine = OpenVinoEngine(list(files.items()), wanted[0].sample_shape, plan)
         if len({facts.input_shape[0] for facts in engine.facts_of_each}) == 1:
+            index_of = {path: index for index, path in enumerate(files)}
             return [
-                LoadedGraph(engine, facts, {name: f"{index}/{name}" for name in graph.outputs})
-                for index, (facts, graph) in enumerate(zip(engine.facts_of_each, wanted, strict=True))
+                LoadedGraph(
+                    engine,
+                    engine.facts_of_each[index_of[graph.path]],
+                    {name: f"{index_of[graph.path]}/{name}" for name in graph.outputs},
+                )
+                for graph in wanted
             ]
-    engines = [load_engine(plan, *graph) for graph in wanted]
+    engines = {path: load_engine(plan, path, outputs, wanted[0].sample_shape) for path, outputs in files.items()}
     return [
-        LoadedGraph(engine, engine.facts, {name: name for name in graph.outputs})
-        for engine, graph in zip(engines, wanted, strict=True)
+        LoadedGraph(engines[graph.path], engines[graph.path].facts, {name: name for name in graph.outputs})
+        for graph in wanted
     ]
+
+
+def _by_file(wanted: Sequence[GraphWanted]) -> dict[Path, tuple[str, ...]]:
+    """Each file once, in the order in which they are wanted, and all that is wanted of it."""
+    files: dict[Path, tuple[str, ...]] = {}
+    for path, outputs, _ in wanted:
+        # dict.fromkeys: two members may read one output, each with its own columns.
+        files[path] = tuple(dict.fromkeys((*files.get(path, ()), *outputs)))
+    return files

@@ -4,9 +4,9 @@ import sys
 
 import numpy as np
 import pytest
-from making import LABELS, write_linear_graph
+from making import LABELS, write_framewise_graph, write_linear_graph
 
-from birdinfer.engines import EnginePlan, EngineSpec, load_engine, parse_spec
+from birdinfer.engines import EnginePlan, EngineSpec, GraphWanted, load_engine, load_together, parse_spec
 from birdinfer.engines import openvino as openvino_room
 from birdinfer.engines.cuda import CudaEngine, find_gpu, has_cuda
 from birdinfer.engines.protocol import run_in_batches
@@ -158,6 +158,34 @@ def test_what_runs_when_nobody_says(monkeypatch, capsys):
     assert "no GPU is used: the NVIDIA driver finds no device; going on with the CPU" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "openvino")
     assert usual_engine() == "openvino"
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("n_others", [0, 1])
+def test_a_file_that_is_wanted_twice_is_one_engine(graph, tmp_path, windows, engine, n_others):
+    pytest.importorskip(engine)
+    write_framewise_graph(tmp_path / "both.onnx", 4, n_frames=5)
+    shared = [GraphWanted(tmp_path / "both.onnx", (name,), SHAPE) for name in ("clip", "frames")]
+    others = [GraphWanted(graph, ("logits",), SHAPE)] * n_others
+    clip, *rest, frames = load_together(EnginePlan(parse_spec(engine)), [shared[0], *others, shared[1]])
+    assert clip.engine is frames.engine
+    wanted = load(engine, tmp_path / "both.onnx", outputs=("clip", "frames")).run(windows)
+    for found, name in ((clip, "clip"), (frames, "frames")):
+        answer = found.engine.run(windows)[found.output_names[name]]
+        np.testing.assert_allclose(answer, wanted[name], atol=1e-6)
+        assert set(found.facts.outputs) == {"clip", "frames"}
+    for other in rest:
+        answer = other.engine.run(windows)[other.output_names["logits"]]
+        np.testing.assert_allclose(answer, load(engine, graph).run(windows)["logits"], atol=1e-6)
+
+
+def test_the_cuda_engine_gives_every_output_of_a_shared_graph(tmp_path, windows):
+    """Binding goes by position: each name must get its own output, in whatever order they are asked for."""
+    write_framewise_graph(tmp_path / "both.onnx", 4, n_frames=5)
+    wanted = load("onnxruntime", tmp_path / "both.onnx", outputs=("clip", "frames")).run(windows)
+    found = CudaEngine(tmp_path / "both.onnx", ["frames", "clip"], SHAPE, 4, device="cpu").run(windows)
+    for name in ("clip", "frames"):
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-5)
 
 
 def test_no_onnxruntime_at_all(monkeypatch):
