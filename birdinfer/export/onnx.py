@@ -1,12 +1,16 @@
 """Model -> ONNX graph: log-mel [batch, 1, rows, columns] or waveforms [batch, samples] in, logits out, any batch size.
 
 A graph has the output ``logits`` [batch, labels] and, of a sound event detector, ``frame_logits`` [batch, frames,
-labels]. The dynamo exporter is taken: the older one gives graphs of equal speed and leaves PyTorch soon.
+labels]. PyTorch has two exporters. ``dynamo`` is the one that it keeps; ``torchscript``, the older one, exports in a
+tenth of the time. Which makes the faster graph is measured in :mod:`birdinfer.export.faster_export`.
 """
 
 import logging
+import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -22,16 +26,22 @@ INPUT_NAME = "log_mel"
 WAVEFORM_NAME = "waveform"
 OUTPUT_NAME = "logits"
 FRAMES_NAME = "frame_logits"
+BATCH_AXIS = "batch"
+
+Exporter = Literal["dynamo", "torchscript"]
 
 
-def export_graph(model: torch.nn.Module, hearing: Hearing, path: Path, metadata: dict[str, str]) -> tuple[str, ...]:
+def export_graph(
+    model: torch.nn.Module, hearing: Hearing, path: Path, metadata: dict[str, str], exporter: Exporter = "dynamo"
+) -> tuple[str, ...]:
     """Write a model's graph, simplified and checked.
 
     Args:
         model: answers with :class:`~birdinfer.training.logits.Logits`; in evaluation mode, on the CPU.
         hearing: what it takes.
         path: where to.
-        metadata: stored in the graph under ``metadata_props``.
+        metadata: stored in the graph under ``metadata_props``, beside ``opset`` and ``exporter``.
+        exporter: which of PyTorch's makes the graph.
 
     Returns:
         The names of the graph's outputs.
@@ -42,26 +52,62 @@ def export_graph(model: torch.nn.Module, hearing: Hearing, path: Path, metadata:
     # Two windows: a batch of one is taken for a constant by exporters.
     example = torch.zeros(2, *sample_shape(hearing))
     flat = _Flat(model).eval()
+    given = INPUT_NAME if isinstance(hearing, FrontEndConfig) else WAVEFORM_NAME
     # no_grad, not inference_mode: tensors born in inference mode cannot be traced by every exporter.
     with torch.no_grad(), _quiet_exporter():
         outputs = tuple(named_outputs(model(example)))
-        program = torch.onnx.export(
-            flat,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT_NAME if isinstance(hearing, FrontEndConfig) else WAVEFORM_NAME],
-            output_names=outputs,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            verbose=False,
-        )
-    assert program is not None
-    graph = _simplified(program.model_proto)
-    onnx.helper.set_model_props(graph, metadata)
+        traced = EXPORTERS[exporter](flat, example, given, outputs)
+    graph = _simplified(traced)
+    opset = max(imported.version for imported in graph.opset_import if imported.domain in ("", "ai.onnx"))
+    onnx.helper.set_model_props(graph, metadata | {"opset": str(opset), "exporter": exporter})
     onnx.checker.check_model(graph, full_check=True)
     refuse_training_mode(graph, path)
     onnx.save(graph, path)
     return outputs
+
+
+def _by_dynamo(model: torch.nn.Module, example: torch.Tensor, given: str, outputs: tuple[str, ...]) -> onnx.ModelProto:
+    """torch.export, then onnxscript's translation."""
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[given],
+        output_names=outputs,
+        dynamic_shapes=({0: torch.export.Dim(BATCH_AXIS, min=1)},),
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _by_torchscript(
+    model: torch.nn.Module, example: torch.Tensor, given: str, outputs: tuple[str, ...]
+) -> onnx.ModelProto:
+    """torch.jit.trace, then a translation in C++.
+
+    A weight that several nodes read is stored for each of them (NFNets twice); simplifying the graph ends that.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "traced.onnx"
+        torch.onnx.export(
+            model,
+            (example,),
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[given],
+            output_names=list(outputs),
+            dynamic_axes={name: {0: BATCH_AXIS} for name in (given, *outputs)},
+        )
+        return onnx.load(path)
+
+
+EXPORTERS: dict[Exporter, Callable[[torch.nn.Module, torch.Tensor, str, tuple[str, ...]], onnx.ModelProto]] = {
+    "dynamo": _by_dynamo,
+    "torchscript": _by_torchscript,
+}
 
 
 def sample_shape(hearing: Hearing) -> tuple[int, ...]:
