@@ -29,8 +29,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     (Radenovic 2018); or the mean over frequency, then mean plus maximum over time."""
     activation: Literal["native", "relu"] = "native"
     """``relu`` puts it in the place of every SiLU, GELU or hard-swish on a feature map of cnn and sed: what is exported
-    is faster, most of all in INT8 (see ``models/activation.py``), and fits the 256 steps better. Trained from scratch
-    it costs a little accuracy; weights that were trained with the native ones need a fine-tune."""
+    is faster, most of all in INT8 (see ``models/activation.py``), and fits the 256 steps better. Weights
+    that were trained with the native ones need a fine-tune (``train --finetune-for-int8``)."""
     hidden: Annotated[int, msgspec.Meta(ge=8, le=4096)] = 256
     """Width of sed's attention and of rnn's layers (each direction)."""
     layers: Annotated[int, msgspec.Meta(ge=1, le=12)] = 2

@@ -5,7 +5,7 @@ import pytest
 
 from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.training.recipe import Recipe, flatten
-from birdinfer.training.recipe.file import load_recipe, write_recipe
+from birdinfer.training.recipe.file import change, load_recipe, write_recipe
 
 
 @pytest.fixture
@@ -46,6 +46,12 @@ class TestLoadRecipe:
     def test_overrides_are_toml_values(self, override, key, value):
         assert flatten(load_recipe(None, [override]))[key] == (tuple(value) if isinstance(value, list) else value)
 
+    def test_a_teacher_needs_weights_to_come_from(self):
+        with pytest.raises(ConfigError, match=r"loss\.teacher_share is 0\.5, it needs a teacher, model\.weights"):
+            load_recipe(None, ["loss.teacher_share=0.5"])
+        both = load_recipe(None, ["loss.teacher_share=0.5", "model.weights=runs/b0/fold{fold}/best.safetensors"])
+        assert both.model.weights == "runs/b0/fold{fold}/best.safetensors"
+
     def test_missing_file(self, tmp_path):
         with pytest.raises(InputNotFoundError, match="no such recipe"):
             load_recipe(tmp_path / "none.toml")
@@ -82,6 +88,18 @@ class TestLoadRecipe:
     def test_refuses_overrides_that_are_none(self, override):
         with pytest.raises(ConfigError, match="--set"):
             load_recipe(None, ["seed=1", override])
+
+
+class TestChange:
+    def test_what_is_not_named_stays(self):
+        recipe = load_recipe(None, ["seed=3", "augment.background_snr_db=[0, 10]"])
+        changed = change(recipe, ["optim.lr=3e-4"])
+        assert changed.optim.lr == 3e-4
+        assert change(changed, [f"optim.lr={recipe.optim.lr}"]) == recipe
+
+    def test_refused_like_any_override(self):
+        with pytest.raises(ConfigError, match=r"--set: optim\.lrr: there is no such key - did you mean lr\?"):
+            change(Recipe(), ["optim.lrr=0.1"])
 
 
 class TestWriteRecipe:
