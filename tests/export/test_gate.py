@@ -37,6 +37,11 @@ def test_what_equals_its_limits_is_taken():
     assert judge(changed(auc_fall=0.002, least_spearman=0.98, times_fp32=1.1), Limits()) == ""
 
 
+@pytest.mark.parametrize(("most", "is_taken"), [(0.003, True), (0.0029, False)])
+def test_who_bounds_the_interval_bounds_its_upper_end(most, is_taken):
+    assert (judge(GOOD, Limits(max_auc_fall_upper=most)) == "") == is_taken
+
+
 def test_a_gain_is_no_fall():
     assert judge(changed(auc_fall=-0.02), Limits()) == ""
 
