@@ -68,20 +68,12 @@ def export_with_frontend(
     config = _refuse_wishes(graph, hearing, activation, check_on)
     facts = _load(graph, [], (1, *config.input_shape), 1).facts
     clip = _clip_output(graph, facts, config, labels)
-    model = _read(graph)
-    put_front_end_before(model.graph, config)
-    if clip != PROBABILITIES_NAME:
-        add_probabilities(model.graph, clip, activation)
-    model.metadata_props.update(_for_other_hosts(config, activation, labels))
-    model.producer_name, model.producer_version = "birdinfer", birdinfer.__version__
-    content = ir.to_proto(model).SerializeToString()
-    onnx.checker.check_model(content, full_check=True)
-    heard = np.concatenate([check_on, np.zeros((1, config.window_samples), np.float32)])
-    wanted = _ours(graph, clip, config, activation, heard)
+    content = _joined(graph, clip, config, activation, labels)
+    heard = np.concatenate([check_on, np.zeros((1, config.window_samples))], dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / out.name
-        written.write_bytes(content)
-        difference = _largest_difference(written, heard, wanted)
+        joined = Path(folder) / "joined.onnx"
+        joined.write_bytes(content)
+        difference = _largest_difference(joined, heard, _ours(graph, clip, config, activation, heard))
     if not difference <= TOLERANCE:  # also true for NaN
         what = f"with its front end inside differs by {difference:.2g} of probability; allowed is {TOLERANCE:g}"
         raise ParityError(graph, what, "nothing was written")
@@ -136,6 +128,8 @@ def _clip_output(graph: Path, facts: GraphFacts, config: FrontEndConfig, labels:
     stamped = facts.metadata.get("labels_sha256", "")
     if stamped and stamped != labels_sha256(tuple(labels)):
         raise LabelError(graph, f"was exported with other labels than these {len(labels)}", "name the bundle's own")
+    if PROBABILITIES_NAME in facts.outputs:
+        raise BundleError(graph, f"gives {PROBABILITIES_NAME!r} already", "export it again")
     fitting = [name for name, shape in facts.outputs.items() if len(shape) == 2 and shape[1] == len(labels)]
     named = [name for name in fitting if name == OUTPUT_NAME] or fitting
     if len(named) != 1:
@@ -145,13 +139,19 @@ def _clip_output(graph: Path, facts: GraphFacts, config: FrontEndConfig, labels:
     return named[0]
 
 
-def _read(graph: Path) -> ir.Model:
-    """A graph in memory, with its weights."""
+def _joined(graph: Path, clip: str, config: FrontEndConfig, activation: str, labels: Sequence[str]) -> bytes:
+    """The file's content: graph, front end, probabilities and what a host must know."""
+    # Not ir.load, which would leave weights that lie beside the graph where they are.
     model = ir.from_proto(onnx.load(graph))
-    (taken,) = model.graph.inputs
-    if taken.dtype != ir.DataType.FLOAT:
-        raise BundleError(graph, f"takes {taken.dtype}, its front end gives FLOAT", "name the fp32 or int8 graph")
-    return model
+    kinds = [str(value.dtype) for value in model.graph.inputs]
+    if kinds != ["FLOAT"]:
+        raise BundleError(graph, f"takes {', '.join(kinds)}, its front end gives FLOAT", "name the fp32 or int8 graph")
+    put_front_end_before(model.graph, config)
+    add_probabilities(model.graph, clip, activation)
+    model.metadata_props.update(_for_other_hosts(config, activation, labels))
+    content: bytes = ir.to_proto(model).SerializeToString()
+    onnx.checker.check_model(content, full_check=True)
+    return content
 
 
 def _for_other_hosts(config: FrontEndConfig, activation: str, labels: Sequence[str]) -> dict[str, str]:
@@ -181,13 +181,8 @@ def _ours(graph: Path, clip: str, config: FrontEndConfig, activation: str, wavef
 
 def _largest_difference(graph: Path, waveforms: Float32, wanted: Float32) -> float:
     """Largest |p - wanted|, in one batch and one by one; NaN where one is not finite."""
-    differences = [
-        np.abs(
-            _load(graph, [PROBABILITIES_NAME], waveforms.shape[1:], most).run(waveforms)[PROBABILITIES_NAME] - wanted
-        )
-        for most in (len(waveforms), 1)
-    ]
-    return float(np.max(differences))
+    engines = [_load(graph, [PROBABILITIES_NAME], waveforms.shape[1:], most) for most in (len(waveforms), 1)]
+    return float(np.max([np.abs(engine.run(waveforms)[PROBABILITIES_NAME] - wanted) for engine in engines]))
 
 
 def _load(graph: Path, outputs: Sequence[str], sample_shape: tuple[int, ...], most: int) -> Engine:

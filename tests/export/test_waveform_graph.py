@@ -220,6 +220,17 @@ def test_weights_beside_a_graph_come_into_the_file(linear, out, waveforms):
     np.testing.assert_allclose(answers(out, waveforms), apart, atol=1e-4)
 
 
+def test_a_graph_of_one_window_a_call_stays_one(linear, out, waveforms):
+    def alone(model):
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = 1
+
+    edited(linear, alone)
+    export_with_frontend(linear, FRONTEND, "sigmoid", LABELS, out, waveforms[:2].astype(np.float64))
+    assert load_engine(EnginePlan(), out, [PROBABILITIES_NAME], (N_SAMPLES,)).facts.input_shape == (1, N_SAMPLES)
+    np.testing.assert_allclose(answers(out, waveforms), wanted(linear, waveforms), atol=1e-4)
+
+
 class TestRefusals:
     def refused(self, error, match, graph, out, check_on, **changed):
         asked = {"hearing": FRONTEND, "activation": "sigmoid", "labels": LABELS} | changed
@@ -256,6 +267,10 @@ class TestRefusals:
         edited(linear, renamed)
         edited(linear, with_output("1/logits", "0/logits"))
         self.refused(BundleError, "has 2 outputs", linear, out, waveforms)
+
+    def test_probabilities_are_not_given_twice(self, linear, out, waveforms):
+        edited(linear, with_output(PROBABILITIES_NAME, "logits"))
+        self.refused(BundleError, "gives 'probabilities' already", linear, out, waveforms)
 
     def test_the_graph_must_take_what_the_front_end_gives(self, linear, out, waveforms):
         hearing = FrontEndConfig(mel=MelConfig(n_mels=64))
