@@ -3,6 +3,9 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from tiny_clips import TINY_FRONTEND
+from tiny_models import TINY
+from tiny_models import windows as tiny_windows
 
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WaveformConfig, WindowConfig
 from birdinfer.engines import EnginePlan, load_engine
@@ -18,7 +21,10 @@ from birdinfer.export.onnx import (
     refuse_training_mode,
     sample_shape,
 )
+from birdinfer.export.parity import TOLERANCE, check_parity
 from birdinfer.training.logits import Logits
+from birdinfer.training.models import build_model
+from birdinfer.training.recipe.learning import ModelConfig
 
 HEARING = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32))
 WAVEFORM = WaveformConfig(AudioConfig(8_000), WindowConfig(0.5, 0.1))
@@ -167,3 +173,31 @@ def test_pitfall_4_a_graph_in_training_mode_is_refused(tmp_path, operator, compl
     graph = helper.make_graph([node], "g", [], [])
     with pytest.raises(ParityError, match=rf"{complaint} '.*' is in training mode"):
         refuse_training_mode(helper.make_model(graph), tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_the_older_exporter_makes_graphs_of_every_family_for_any_batch(family, tmp_path):
+    pytest.importorskip("openvino")
+    hearing, heard = tiny_windows(TINY[family], n=5)
+    model = build_model(TINY[family], 6, hearing, start=False).eval()
+    outputs = export_graph(model, hearing, tmp_path / "a.onnx", {}, "torchscript")
+    loaded = onnx.load(tmp_path / "a.onnx")
+    assert tuple(output.name for output in loaded.graph.output) == outputs
+    assert {axes(value)[0] for value in (*loaded.graph.input, *loaded.graph.output)} == {"batch"}
+    assert check_parity(model, tmp_path / "a.onnx", heard.numpy(), ["onnxruntime", "openvino"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_a_graph_says_its_opset_and_who_made_it(exporter, tmp_path):
+    export_graph(trained(Tiny()), HEARING, tmp_path / "a.onnx", {"labels_sha256": "abc"}, exporter)
+    loaded = onnx.load(tmp_path / "a.onnx")
+    stamp = {"labels_sha256": "abc", "opset": str(loaded.opset_import[0].version), "exporter": exporter}
+    assert {entry.key: entry.value for entry in loaded.metadata_props} == stamp
+    assert loaded.opset_import[0].version == OPSET
+
+
+def test_the_older_exporter_stores_no_weight_of_an_nfnet_twice(tmp_path):
+    model = build_model(ModelConfig(backbone="test_nfnet"), 6, TINY_FRONTEND, start=False).eval()
+    export_graph(model, TINY_FRONTEND, tmp_path / "a.onnx", {}, "torchscript")
+    n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    assert (tmp_path / "a.onnx").stat().st_size < 1.15 * n_bytes
