@@ -87,7 +87,7 @@ class Bundle:
         return path
 
     def with_members(self, names: Collection[str]) -> "Bundle":
-        """The same bundle with these members alone."""
+        """The same bundle with these members alone; of a graph that they share with others, all is still computed."""
         members = tuple(member for member in self.manifest.members if member.name in names)
         return Bundle(self.folder, msgspec.structs.replace(self.manifest, members=members))
 
