@@ -16,7 +16,7 @@ from birdinfer.training.fold_job import BEST, LAST
 from birdinfer.training.folds.file import FOLDS_FILE
 from birdinfer.training.models import build_model
 from birdinfer.training.models.activation import count_costly
-from birdinfer.training.recipe import Recipe
+from birdinfer.training.recipe import FEATURE_MAPS, Recipe
 from birdinfer.training.recipe.data import DataConfig
 from birdinfer.training.recipe.file import change
 from birdinfer.training.recipe.learning import LoopConfig, OptimConfig
@@ -129,7 +129,7 @@ def _finished(run_dir: Path, fold: int) -> Header:
 
 def _check_network(recipe: Recipe, run_dir: Path) -> None:
     """Refuse what has no activations on feature maps that INT8 would wait for."""
-    if recipe.model.family not in {"cnn", "sed"}:
+    if recipe.model.family not in FEATURE_MAPS:
         what = f"{run_dir} is of family {recipe.model.family}, only cnn and sed have feature maps to make cheap"
         raise ConfigError(OPTION, what, "export it as it is")
     if not count_costly(build_model(recipe.model, 1, recipe.hearing, start=False)):

@@ -8,6 +8,7 @@ import torch
 from birdinfer.errors import CheckpointError
 from birdinfer.training.checkpoint import Progress, load_checkpoint
 from birdinfer.training.devices import Precision
+from birdinfer.training.fake_quantise import Rounded
 from birdinfer.training.fold_job import LAST, FoldJob
 from birdinfer.training.models import build_model
 from birdinfer.training.processes import Processes
@@ -50,7 +51,8 @@ def begin(
     # The memory layout that convolutions of both CPU and GPU like best.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    state = TrainingState(model, recipe.optim, scaler, processes)
+    learner = Rounded(model) if recipe.loop.fake_quantise else None
+    state = TrainingState(model, recipe.optim, scaler, processes, learner)
     if saved is None:
         return state, Progress()
     state.restore(saved)

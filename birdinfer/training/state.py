@@ -27,15 +27,29 @@ class TrainingState:
     """A model in training."""
 
     def __init__(
-        self, model: torch.nn.Module, config: OptimConfig, scaler: torch.amp.GradScaler, processes: Processes
+        self,
+        model: torch.nn.Module,
+        config: OptimConfig,
+        scaler: torch.amp.GradScaler,
+        processes: Processes,
+        learner: torch.nn.Module | None = None,
     ) -> None:
-        """Begin with the model's weights as they are."""
+        """Begin with the model's weights as they are.
+
+        Args:
+            model: what is averaged, validated and saved.
+            config: how it learns.
+            scaler: of the gradients.
+            processes: who trains along.
+            learner: another way to compute the same model, with the same parameters, for the gradients; None for
+                the model's own.
+        """
         self.model = model
         self.average = copy.deepcopy(model).eval() if config.ema_decay else None
         self.optimiser = build_optimiser(model, config)
         self.scaler = scaler
         self._config = config
-        self._parallel = processes.parallel(model)
+        self._parallel = processes.parallel(model if learner is None else learner)
 
     @property
     def learner(self) -> torch.nn.Module:
@@ -49,7 +63,7 @@ class TrainingState:
 
     def part(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
         """Around a part of a batch: only after the last do processes exchange gradients."""
-        if is_last or self._parallel is self.model:
+        if is_last or not hasattr(self._parallel, "no_sync"):
             return contextlib.nullcontext()
         quiet: contextlib.AbstractContextManager[None] = self._parallel.no_sync()  # type: ignore[operator]
         return quiet

@@ -41,7 +41,7 @@ def swap_for_relu(model: torch.nn.Module) -> str:
         One line: how many were swapped.
     """
     costly = _costly_types()
-    places = [(parent, name) for parent in _outside_gates(model) for name in _costly_children(parent, costly)]
+    places = [(parent, name) for parent in outside_gates(model) for name in _costly_children(parent, costly)]
     if not places:
         return "model.activation: no SiLU or the like was found, nothing is swapped"
     for parent, name in places:
@@ -53,7 +53,7 @@ def swap_for_relu(model: torch.nn.Module) -> str:
 def count_costly(model: torch.nn.Module) -> int:
     """How many activations :func:`swap_for_relu` would swap."""
     costly = _costly_types()
-    return sum(len(_costly_children(parent, costly)) for parent in _outside_gates(model))
+    return sum(len(_costly_children(parent, costly)) for parent in outside_gates(model))
 
 
 def _costly_types() -> tuple[type[torch.nn.Module], ...]:
@@ -61,11 +61,11 @@ def _costly_types() -> tuple[type[torch.nn.Module], ...]:
     return (*_COSTLY_OF_TORCH, *of_timm)
 
 
-def _outside_gates(module: torch.nn.Module) -> list[torch.nn.Module]:
-    """The module and all in it, but for attentions and what they hold."""
+def outside_gates(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """The module and all in it, but for attentions over channels and what they hold."""
     if hasattr(module, _GATE):
         return []
-    return [module, *(each for child in module.children() for each in _outside_gates(child))]
+    return [module, *(each for child in module.children() for each in outside_gates(child))]
 
 
 def _costly_children(parent: torch.nn.Module, costly: tuple[type[torch.nn.Module], ...]) -> list[str]:

@@ -16,6 +16,8 @@ from birdinfer.training.recipe.learning import LoopConfig, LossConfig, ModelConf
 
 HEARS_WAVEFORMS = frozenset({"raw"})
 """Model families that take the waveform itself."""
+FEATURE_MAPS = frozenset({"cnn", "sed"})
+"""Model families whose convolutions INT8 makes faster."""
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +42,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"name is {self.name!r}, needed is one that a folder can have")
         if self.loss.teacher_share and not self.model.weights:
             raise ValueError(f"loss.teacher_share is {self.loss.teacher_share:g}, it needs a teacher, model.weights")
+        if self.loop.fake_quantise and self.model.family not in FEATURE_MAPS:
+            raise ValueError(f"loop.fake_quantise is true, {self.model.family} has no convolutions to round")
 
     @property
     def hearing(self) -> Hearing:

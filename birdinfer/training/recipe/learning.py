@@ -109,6 +109,9 @@ class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Processes that decode; 0 decodes between the steps. Changes no result."""
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
     """Mixed precision. ``auto``: on a GPU bf16, or fp16 with a scaler where bf16 is missing; on a CPU float32."""
+    fake_quantise: bool = False
+    """Round weights and feature maps of cnn and sed in training as INT8 will (see ``fake_quantise.py``), so that the
+    network learns to live with it; what is validated and kept is plain. For a fine-tune, at a third more time."""
     checkpoint_every_steps: Count = 500
     """Save within an epoch, too; 0 saves at its end only. Changes no result."""
 
