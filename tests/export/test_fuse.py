@@ -8,12 +8,12 @@ import pytest
 from awkward_network import SHAPE
 from making import LABELS, write_framewise_graph, write_linear_graph
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from birdinfer.engines import EnginePlan, load_engine, parse_spec
 from birdinfer.errors import BundleError, ConfigError
 from birdinfer.export import fuse as room
 from birdinfer.export.fuse import faster_fused, fuse
-from birdinfer.export.quantize import quantize_static
 
 HEARD = np.random.default_rng(0).normal(-40, 15, (5, 1, 32, 20)).astype(np.float32)
 
@@ -67,10 +67,25 @@ def test_members_in_one_graph_answer_as_alone(graphs, tmp_path, engine):
     assert_same_answers(graphs, tmp_path / "fused.onnx", renamed, HEARD, engine)
 
 
+class Reader(CalibrationDataReader):
+    """Windows, one a call."""
+
+    def __init__(self, windows):
+        self.left = [{"log_mel": window[None]} for window in windows]
+
+    def get_next(self):
+        return self.left.pop() if self.left else None
+
+
 @pytest.fixture(scope="module")
 def int8_graph(awkward_graph, awkward_windows, tmp_path_factory):
+    """U8 activations and S8 weights per channel in QDQ form; how well it is calibrated does not matter here."""
     path = tmp_path_factory.mktemp("graph") / "int8.onnx"
-    quantize_static(awkward_graph, path, [awkward_windows])
+    signed, unsigned = QuantType.QInt8, QuantType.QUInt8
+    quantize_static(
+        awkward_graph, path, Reader(awkward_windows), per_channel=True, activation_type=unsigned, weight_type=signed
+    )
+    stamp(path, dict_of(onnx.load(awkward_graph)))
     return path
 
 
