@@ -25,6 +25,8 @@ from birdinfer.throughput import windows_per_second
 
 Float32 = npt.NDArray[np.float32]
 
+PASSED_THE_GATE = "more than the bundle's tolerance, but its AUC and ranks passed when it was exported"
+"""Said of a choice whose limit is what the gate measured."""
 MEASURE_SECONDS = 0.4
 """How long a candidate runs; a slow network runs for two windows a lane at least."""
 N_ROWS = 12
@@ -220,6 +222,14 @@ class _Measurement:
             f"{best.rows_per_second / first.rows_per_second:.2f} times as fast as {first.plan}; "
             + (f"{share}; " if share else "")
             + f"largest difference of a probability {best.max_probability_difference:.1e}"
+            + (f" ({PASSED_THE_GATE})" if self._leaves_the_tolerance(best) else "")
+        )
+
+    def _leaves_the_tolerance(self, trial: Trial) -> bool:
+        tolerance = self._bundle.manifest.tolerance
+        return (
+            trial.max_probability_difference > tolerance.max_probability_difference
+            or trial.mean_probability_difference > tolerance.mean_probability_difference
         )
 
 

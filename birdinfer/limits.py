@@ -55,14 +55,16 @@ def limit_of(member: Member, precision: Precision, tolerance: Tolerance) -> Limi
 
 
 def gate_figures(member: Member, precision: Precision) -> Figures | None:
-    """What the export measured of the variant that it took for a precision; None where none was taken.
+    """What the export measured of the variant that it took for a precision; None where none was judged and taken.
+
+    Without AUC and ranks it was not judged, only compared, which says no more than is measured here again.
 
     A variant's name begins with its precision (``int8 static``).
     """
     if precision not in member.graphs and precision not in FROM_FP32_GRAPHS:
         return None  # it is run in fp32, whatever was tried
     taken = (each.figures for each in member.variants if each.name.partition(" ")[0] == precision and not each.refused)
-    return next(taken, None)
+    return next((each for each in taken if each.auc_fall is not None and each.least_spearman is not None), None)
 
 
 def hold(

@@ -232,7 +232,7 @@ def test_the_reason_says_how_many_members_run_in_the_precision_taken(loaded, pat
 
 def gated(bundle, most, mean, refused=""):
     """All members have an INT8 graph, whose export measured these differences."""
-    figures = Figures(1.0, 10.0, 2.0, most, mean, n_windows=100, n_recordings=20)
+    figures = Figures(1.0, 10.0, 2.0, most, mean, 100, 20, macro_auc=0.9, auc_fall=0.001, least_spearman=0.99)
     variants = (Variant("fp32", "", figures), Variant("int8 static", "percentile", figures, refused))
     manifest = with_int8(bundle).manifest
     members = tuple(msgspec.structs.replace(member, variants=variants) for member in manifest.members)
@@ -264,6 +264,7 @@ def test_a_graph_that_passed_the_gate_may_differ_as_far_as_it_did_there_and_half
     assert choice.plan.spec.precision == ("fp32" if complaint else "int8")
     said = [trial.refused for trial in choice.trials if trial.plan.spec.precision == "int8"]
     assert complaint in said[0] if complaint else not any(said)
+    assert ("its AUC and ranks passed when it was exported" in choice.reason) == (not complaint)
 
 
 def test_members_that_share_a_graph_are_measured_together_and_count_once(make_bundle, paths, monkeypatch):

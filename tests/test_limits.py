@@ -13,7 +13,7 @@ TOLERANCE = Tolerance(0.05, 0.005)
 
 
 def figures(most, mean):
-    return Figures(1.0, 10.0, 2.0, most, mean, n_windows=100, n_recordings=20)
+    return Figures(1.0, 10.0, 2.0, most, mean, 100, 20, macro_auc=0.9, auc_fall=0.001, least_spearman=0.99)
 
 
 def member(*variants, precisions=("int8",)):
@@ -36,6 +36,7 @@ def test_the_limit_is_the_wider_of_tolerance_and_gate_for_largest_and_mean_alone
 
 
 GOOD = Variant("int8 static", "", figures(0.1, 0.01))
+NOT_JUDGED = Variant("int8 static", "", Figures(1.0, 10.0, 2.0, 0.1, 0.01, 100, 20))
 BAD = Variant("int8 dynamic", "", figures(0.9, 0.4), refused="AUC falls by 0.05, allowed are 0.002")
 HALF = Variant("fp16", "", figures(0.06, 0.006))
 
@@ -46,6 +47,8 @@ HALF = Variant("fp16", "", figures(0.06, 0.006))
         ((BAD, GOOD, HALF), ("int8", "fp16"), "int8", GOOD),
         ((BAD, GOOD, HALF), ("int8", "fp16"), "fp16", HALF),
         ((BAD,), ("int8",), "int8", None),  # a graph from elsewhere, not the one that was refused
+        ((NOT_JUDGED,), ("int8",), "int8", None),
+        ((NOT_JUDGED, GOOD), ("int8",), "int8", GOOD),
         ((GOOD,), (), "int8", None),  # run in fp32
         ((GOOD,), ("int8",), "bf16", None),
         ((Variant("bf16", "", figures(0.1, 0.01)),), (), "bf16", Variant("bf16", "", figures(0.1, 0.01))),
