@@ -21,7 +21,7 @@ import onnx_ir as ir
 import onnx
 from birdinfer.errors import ConfigError
 from birdinfer.export.graph_edit import add_constant, array_of, drop_unused
-from birdinfer.export.half_nodes import HEAVY, half_nodes, is_float
+from birdinfer.export.half_nodes import HEAVY, front_end_nodes, half_nodes, is_float
 from birdinfer.files import write_atomic
 
 FP16, BF16, FP32 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT
@@ -55,6 +55,8 @@ def write_fp16(graph: Path, out: Path) -> None:
 def write_bf16(graph: Path, out: Path) -> None:
     """Write a graph with its weights in bf16; biases and lone numbers, which weigh nothing, stay as they are.
 
+    So do the tables of a front end within the graph: they are no weights, and a log-mel of 8 bits is none.
+
     Args:
         graph: an fp32 graph of :mod:`birdinfer.export.onnx`.
         out: where to.
@@ -64,8 +66,9 @@ def write_bf16(graph: Path, out: Path) -> None:
         OutputError: the graph cannot be written there.
     """
     model = ir.load(graph)
+    front_end = front_end_nodes(model.graph)
     constants = filter(is_float, model.graph.initializers.values())
-    weights = [value for value in constants if array_of(value).ndim > 1]
+    weights = [value for value in constants if array_of(value).ndim > 1 and front_end.isdisjoint(value.consumers())]
     if not weights:
         raise ConfigError(graph, "stores no weights that could be bf16", "keep it in fp32")
     for value in weights:

@@ -54,9 +54,26 @@ def half_nodes(graph: ir.Graph) -> set[ir.Node]:
     Returns:
         Nodes of the graph itself; those of a loop or branch within it stay fp32.
     """
-    tail = _tail(graph)
-    fp32 = tail | _front_end(graph, tail) | {node for node in graph if not (node.op_type in IN_FP16 and _is_safe(node))}
+    fp32 = (
+        _tail(graph)
+        | front_end_nodes(graph)
+        | {node for node in graph if not (node.op_type in IN_FP16 and _is_safe(node))}
+    )
     return set(graph) - fp32 - _between(graph, fp32)
+
+
+def front_end_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """What computes a log-mel: nodes of its name, logarithms before the tail, and all that leads to these."""
+    found: set[ir.Node] = set()
+    tail = _tail(graph)
+    waiting = [node for node in graph if (node.name or "").startswith(FRONT_END)]
+    waiting += [node for node in graph if node.op_type == "Log" and node not in tail]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += [before for value in node.inputs if value is not None and (before := value.producer())]
+    return found
 
 
 def _tail(graph: ir.Graph) -> set[ir.Node]:
@@ -66,19 +83,6 @@ def _tail(graph: ir.Graph) -> set[ir.Node]:
         if any(reader.op_type in HEAVY or reader in is_before_heavy for reader in _readers(node)):
             is_before_heavy.add(node)
     return {node for node in graph if node not in is_before_heavy and node.op_type not in ("Conv", "ConvTranspose")}
-
-
-def _front_end(graph: ir.Graph, tail: set[ir.Node]) -> set[ir.Node]:
-    """Nodes of its name, logarithms before the tail, and all that these are computed from."""
-    found: set[ir.Node] = set()
-    waiting = [node for node in graph if (node.name or "").startswith(FRONT_END)]
-    waiting += [node for node in graph if node.op_type == "Log" and node not in tail]
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting += [before for value in node.inputs if value is not None and (before := value.producer())]
-    return found
 
 
 def _between(graph: ir.Graph, fp32: set[ir.Node]) -> set[ir.Node]:

@@ -3,6 +3,8 @@
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from making import LABELS
@@ -11,9 +13,12 @@ from tiny_models import TINY, windows
 
 from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.engines import EnginePlan, load_engine, parse_spec
+from birdinfer.engines.openvino import has_bf16
 from birdinfer.errors import ConfigError, OutputError
 from birdinfer.export.half import write_bf16, write_fp16
-from birdinfer.export.onnx import export_graph
+from birdinfer.export.half_nodes import FRONT_END
+from birdinfer.export.onnx import OUTPUT_NAME, export_graph
+from birdinfer.export.waveform_graph import put_front_end_before
 from birdinfer.scores import sigmoid
 from birdinfer.training.models import build_model
 from birdinfer.training.recipe.learning import ModelConfig
@@ -122,6 +127,51 @@ def test_pitfall_12_a_generalised_mean_is_computed_in_fp32(tmp_path):
     assert {kind for kind, name in kinds if name == "FLOAT16"} >= {"Conv", "Mul", "Sigmoid"}
     assert {("Pow", "FLOAT"), ("ReduceMean", "FLOAT"), ("Gemm", "FLOAT")} <= kinds
     assert not {("Pow", "FLOAT16"), ("ReduceMean", "FLOAT16"), ("Gemm", "FLOAT16")} & kinds
+
+
+def test_a_bf16_file_answers_openvinos_bf16_bit_for_bit_and_onnx_runtime_folds_its_casts(tmp_path):
+    hearing, heard = windows(TINY["cnn"], n=4)
+    outputs = exported(TINY["cnn"], hearing, heard, tmp_path / "fp32.onnx")
+    write_bf16(tmp_path / "fp32.onnx", tmp_path / "bf16.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(str(tmp_path / "bf16.onnx"), options, providers=["CPUExecutionProvider"])
+    assert "Cast" not in {node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node}
+    pytest.importorskip("openvino")
+    if not has_bf16():
+        pytest.skip("this processor has no bf16")
+    paths = (tmp_path / "fp32.onnx", tmp_path / "bf16.onnx")
+    from_fp32, from_bf16 = (probabilities(path, outputs, heard.numpy(), "openvino:bf16") for path in paths)
+    np.testing.assert_array_equal(from_bf16, from_fp32)
+
+
+@pytest.mark.parametrize("write", [write_fp16, write_bf16])
+def test_a_front_end_within_the_graph_stays_fp32(write, tmp_path):
+    """Its powers reach 1e-10, beyond fp16; and in bf16 its tables would give a log-mel of 8 bits."""
+    hearing, heard = windows(TINY["cnn"], n=6)
+    exported(TINY["cnn"], hearing, heard, tmp_path / "member.onnx")
+    model = ir.load(tmp_path / "member.onnx")
+    put_front_end_before(model.graph, hearing)
+    onnx.save(onnx.shape_inference.infer_shapes(ir.to_proto(model)), tmp_path / "fp32.onnx")
+    write(tmp_path / "fp32.onnx", tmp_path / "half.onnx")
+    rng = np.random.default_rng(0)
+    sound = rng.normal(size=(6, hearing.window_samples)) * np.array([[1e-4], [1e-3], [0.01], [0.1], [0.3], [1.0]])
+    found, wanted = (
+        probabilities(tmp_path / name, [OUTPUT_NAME], sound.astype(np.float32)) for name in ("half.onnx", "fp32.onnx")
+    )
+    assert np.abs(found - wanted).max() < (5e-3 if write is write_fp16 else 3e-2)
+    stored = {array.tobytes() for array in tables(tmp_path / "fp32.onnx")}
+    assert stored
+    assert stored <= {numpy_helper.to_array(x).tobytes() for x in onnx.load(tmp_path / "half.onnx").graph.initializer}
+
+
+def tables(path):
+    """Matrices that a front end's nodes read."""
+    graph = onnx.load(path).graph
+    read = {name for node in graph.node if node.name.startswith(FRONT_END) for name in node.input}
+    arrays = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in read]
+    return [array for array in arrays if array.ndim > 1 and array.dtype == np.float32]
 
 
 def small(path, weight, tail="y = Relu(a)"):
