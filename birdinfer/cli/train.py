@@ -36,8 +36,8 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with train.csv, taxonomy.csv and train_audio/, as BirdCLEF lays it out. [default: data; of a "
-            "fine-tune, where its run had it]",
+            help="Folder with train.csv, taxonomy.csv and train_audio/, as BirdCLEF lays it out; data if left out, "
+            "and of a fine-tune, where its run had it.",
             show_default=False,
         ),
     ] = None,
