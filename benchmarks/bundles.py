@@ -16,7 +16,7 @@ from birdinfer import mel
 from birdinfer.bundle import file_sha256, labels_sha256, save_manifest
 from birdinfer.config import FrontEndConfig, MelConfig, PostConfig
 from birdinfer.export.onnx import export_graph
-from birdinfer.export.quantize import quantize_static
+from birdinfer.export.quantize import calibrate_graph, write_int8
 from birdinfer.labels import Species
 from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Provenance, Tolerance
 from birdinfer.synthetic_files import write_training_data
@@ -124,7 +124,8 @@ def _write_member(
     graphs = {"fp32": Graph(path.name, file_sha256(path))}
     if int8:
         quantised = folder / f"{name}.int8.onnx"
-        quantize_static(path, quantised, np.array_split(windows[::3], 8))
+        calibration = windows[::3]
+        write_int8(calibrate_graph(path, np.split(calibration, len(calibration))), quantised)
         graphs["int8"] = Graph(quantised.name, file_sha256(quantised))
     return Member(
         name=name,

@@ -6,6 +6,7 @@ import torch
 from awkward_network import HEARING, SHAPE, Answering, AwkwardNetwork
 
 from birdinfer.export.onnx import export_graph
+from birdinfer.export.quantize import calibrate_graph
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +27,9 @@ def awkward_windows():
     random = np.random.default_rng(0)
     tilt = np.linspace(-1, 1, SHAPE[0])[:, None] * random.normal(0, 1, (40, 1, 1, 1))
     return (random.normal(0, 1, (40, 1, *SHAPE)) * random.uniform(0.3, 1.5, (40, 1, 1, 1)) + tilt).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def awkward_calibrated(awkward_graph, awkward_windows):
+    """The awkward network, calibrated on 24 of the windows. Read only."""
+    return calibrate_graph(awkward_graph, np.split(awkward_windows[:24], 24))
