@@ -15,7 +15,8 @@
     └── MissingExtraError    (ImportError)        an optional package is needed; the message installs it
 
 A message has three parts, each of them short: where it happened, what is wrong there, and what to do.
-The command line prints it as one line and exits with 2.
+The command line prints it as one line and exits with 2. What a file says of itself may stand in it: nothing that a
+terminal would obey is left of that.
 """
 
 from pathlib import Path
@@ -25,15 +26,22 @@ class BirdinferError(Exception):
     """The root: ``except BirdinferError`` catches all that birdinfer raises on purpose."""
 
     def __init__(self, where: str | Path, what: str, remedy: str = "") -> None:
-        """Join the parts into one line.
+        """Join the parts into one line, with a space for each character that cannot be printed.
 
         Args:
             where: the path, option or row that is concerned.
             what: what is wrong there, with the offending value.
             remedy: what the user can do about it.
         """
-        self.where, self.what, self.remedy = str(where), " ".join(what.split()), remedy
-        super().__init__(f"{self.where}: {self.what}" + (f" - {remedy}" if remedy else ""))
+        # A path keeps its spaces, side by side or not: it is looked for as it stands here.
+        self.where = _printable(str(where))
+        self.what, self.remedy = (" ".join(_printable(part).split()) for part in (what, remedy))
+        super().__init__(f"{self.where}: {self.what}" + (f" - {self.remedy}" if self.remedy else ""))
+
+
+def _printable(text: str) -> str:
+    """Line breaks, escape sequences and halves of characters (file names that are no UTF-8) become spaces."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 class InputNotFoundError(BirdinferError, FileNotFoundError):

@@ -27,11 +27,11 @@ def create_backbone(blueprint: Blueprint, **settings: Any) -> torch.nn.Module:
         settings: further arguments of ``timm.create_model``.
 
     Raises:
-        ConfigError: timm knows none of this name, it does not take a setting, or its weights cannot be fetched.
+        ConfigError: timm knows no network, or no weights, of this name, it does not take a setting, or its weights
+            cannot be fetched.
     """
     timm, config = import_timm(), blueprint.config
-    if not timm.is_model(config.backbone):
-        raise _unknown(config.backbone, timm.list_models())
+    _refuse_unknown(timm, config.backbone)
     try:
         with tensors_only():
             model: torch.nn.Module = timm.create_model(
@@ -106,6 +106,21 @@ def _count_features(backbone: torch.nn.Module, config: ModelConfig) -> int:
 def _no_map(config: ModelConfig) -> ConfigError:
     what = f"{config.backbone} gives {config.family} no feature map of any picture"
     return ConfigError("model.backbone", what, 'choose a convolutional network, or family = "vit"')
+
+
+def _refuse_unknown(timm: Any, backbone: str) -> None:
+    """Refuse a network that timm does not know, and weights that it does not know of a network that it does.
+
+    Raises:
+        ConfigError: it names the most alike.
+    """
+    if not timm.is_model(backbone):
+        raise _unknown(backbone, timm.list_models())
+    try:
+        timm.get_pretrained_cfg(backbone)
+    except RuntimeError as error:  # is_model looks at what stands before the full stop only
+        network = backbone.partition(".")[0]
+        raise _unknown(backbone, [network, *timm.list_pretrained(f"{network}.*")]) from error
 
 
 def _unknown(backbone: str, known: list[str]) -> ConfigError:

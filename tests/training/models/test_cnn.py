@@ -76,6 +76,19 @@ def test_unknown_backbone_with_no_near_name():
         build_model(ModelConfig(backbone="zzzzqqqq"), 5, TINY_FRONTEND, start=False)
 
 
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_unknown_weights_of_a_known_backbone_suggest_the_nearest(pretrained):
+    """Told before anything is fetched: timm would have asked the hub for nothing, and blamed the network."""
+    config = ModelConfig(backbone="test_efficientnet.r160_in22k", pretrained=pretrained)
+    with pytest.raises(ConfigError, match=r"knows no '.*in22k' - did you mean test_efficientnet.r160_in1k"):
+        build_model(config, 5, TINY_FRONTEND, start=True)
+
+
+def test_a_backbone_may_be_named_with_its_weights():
+    config = ModelConfig(backbone="test_efficientnet.r160_in1k")
+    assert build_model(config, 5, TINY_FRONTEND, start=False)
+
+
 def test_settings_that_a_backbone_does_not_take():
     config = ModelConfig(backbone="densenet121", drop_path_rate=0.5, drop_rate=0.0)
     with pytest.raises(ConfigError, match="takes no such setting"):
