@@ -112,7 +112,7 @@ def _first_windows(clips: Iterable[Path], hearing: Hearing) -> Iterator[Float32]
 def _model_answers(model: torch.nn.Module, heard: Float32) -> Answers:
     """What the model says of windows, a few at a time."""
     with torch.no_grad():
-        pieces = [named_outputs(model(piece)) for piece in torch.from_numpy(heard).split(_TORCH_AT_ONCE)]
+        pieces = [named_outputs(model(piece)) for piece in torch.split(torch.from_numpy(heard), _TORCH_AT_ONCE)]
     return {name: torch.cat([piece[name] for piece in pieces]).numpy() for name in pieces[0]}
 
 
