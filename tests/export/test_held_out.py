@@ -154,3 +154,81 @@ def test_a_fallback_needs_a_column_for_every_label(tmp_path):
     write_oof(tmp_path / "fold0", (0.1, 0.2, 0.3))
     with pytest.raises(MetadataError, match=r"oof.csv: lacks the column other"):
         fallback_probabilities({tmp_path / "fold0": checkpoint()}, (*LABELS, "other"))
+
+
+class TestUntrustedTables:
+    """A run may come from anyone; its tables are text."""
+
+    OUTSIDE = (
+        "/etc/passwd",
+        "../../x.ogg",
+        "a/../../x.ogg",
+        "..",
+        "..\\x.ogg",
+        "C:\\x.ogg",
+        "C:x.ogg",
+        "//host/x.ogg",
+        "a\0b",
+    )
+
+    @pytest.mark.parametrize("place", OUTSIDE)
+    @pytest.mark.parametrize("column", ["filename", "primary_label"])
+    def test_no_clip_is_looked_for_outside_the_data_folder(self, tmp_path, place, column):
+        row = {"filename": "a.ogg", "primary_label": "0012", **dict.fromkeys(LABELS, 0.5), column: place}
+        write_table(tmp_path / "fold0" / "oof.csv", [row])
+        write_table(tmp_path / "folds.csv", [{"filename": "b.ogg", "primary_label": "nan", "fold": 1, column: place}])
+        with pytest.raises(MetadataError, match=r"oof.csv: names .* which is no place in the data folder"):
+            clips_to_check(tmp_path / "fold0", checkpoint(), tmp_path)
+        with pytest.raises(MetadataError, match=r"folds.csv: names .* which is no place in the data folder"):
+            trained_clips(tmp_path / "fold0", checkpoint(), tmp_path)
+
+    def test_names_with_full_stops_and_spaces_are_names(self, tmp_path):
+        names = ("0012/a..b.ogg", "nan/...ogg", "nan/XC1: dawn, .. dusk.ogg")
+        write_oof(tmp_path / "fold0", (0.1, 0.2, 0.3), names)
+        assert clips_to_check(tmp_path / "fold0", checkpoint(), tmp_path) == [tmp_path / name for name in names]
+
+    @pytest.mark.parametrize("name", ["x" * 5_000, "x/" * 3_000, "é" * 200])
+    def test_a_name_that_no_file_can_have_is_refused_and_not_repeated_in_full(self, tmp_path, name):
+        write_oof(tmp_path / "fold0", (0.1, 0.2, 0.3), [f"0012/{name}"])
+        (tmp_path / "0012").mkdir()
+        with pytest.raises(MetadataError, match=r"oof.csv: names a clip .*File name too long.*'0012/") as caught:
+            clips_to_check(tmp_path / "fold0", checkpoint(), tmp_path)
+        assert len(caught.value.what) < 300
+
+    @pytest.mark.parametrize("value", [7.0, -1e-9, 1.0000001, "inf", "nan"])
+    def test_what_is_no_probability_fills_no_row(self, tmp_path, value):
+        write_oof(tmp_path / "fold0", (0.1, 0.2, 0.3))
+        write_oof(tmp_path / "fold1", (0.1, value, 0.3))
+        folds = {tmp_path / f"fold{fold}": checkpoint() for fold in range(2)}
+        with pytest.raises(MetadataError, match=r"fold1.oof.csv: has \S+ for comcuc in row 1, which is no probability"):
+            fallback_probabilities(folds, LABELS)
+
+    @pytest.mark.parametrize("value", ["loud", "", "0.1;0.2", "9" * 5_000 + "x"])
+    def test_text_where_a_number_is_due_is_refused(self, tmp_path, value):
+        write_oof(tmp_path / "fold0", (0.1, value, 0.3))
+        with pytest.raises(MetadataError, match=r"oof.csv: holds what is no number") as caught:
+            fallback_probabilities({tmp_path / "fold0": checkpoint()}, LABELS)
+        assert len(caught.value.what) < 300
+
+    def test_the_ends_of_the_range_are_probabilities(self, tmp_path):
+        write_oof(tmp_path / "fold0", (0, 1, 0.5))
+        assert fallback_probabilities({tmp_path / "fold0": checkpoint()}, LABELS) == (0.0, 1.0, 0.5)
+
+    @pytest.mark.parametrize(
+        "row", ["a.ogg,0012,0.1,0.2,0.3,0.4", "a.ogg,0012,0.1,0.2,0.3\nb.ogg,0012,0.1,0.2,0.3,0.4"]
+    )
+    def test_rows_of_more_cells_than_columns_are_not_shifted(self, tmp_path, row):
+        (tmp_path / "fold0").mkdir()
+        (tmp_path / "fold0" / "oof.csv").write_text(",".join(("filename", "primary_label", *LABELS)) + f"\n{row}\n")
+        with pytest.raises(MetadataError, match=r"oof.csv: (has more cells|is not a table)"):
+            clips_to_check(tmp_path / "fold0", checkpoint(), tmp_path)
+
+    def test_a_table_that_may_not_be_read_is_one_line(self, tmp_path, monkeypatch):
+        write_oof(tmp_path / "fold0", (0.1, 0.2, 0.3))
+
+        def denied(*_, **__):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(pd, "read_csv", denied)
+        with pytest.raises(MetadataError, match=r"oof.csv: is not a table \(.*Permission denied\)"):
+            clips_to_check(tmp_path / "fold0", checkpoint(), tmp_path)
