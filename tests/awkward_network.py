@@ -28,6 +28,7 @@ class AwkwardNetwork(torch.nn.Module):
         self.grouped = torch.nn.Conv2d(16, 32, 3, stride=2, padding=1, groups=2, bias=False)
         self.eca = torch.nn.Conv1d(1, 1, 3, padding=1, bias=False)
         self.pool = torch.nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+        self.last = torch.nn.Conv2d(32, 32, 1)
         self.head = torch.nn.Linear(32, 12)
 
     def forward(self, log_mel):
@@ -39,7 +40,7 @@ class AwkwardNetwork(torch.nn.Module):
         hidden = self.grouped(block)
         gate = torch.sigmoid(self.eca(hidden.mean((2, 3)).view(hidden.shape[0], 1, -1))).view(hidden.shape[0], -1, 1, 1)
         hidden = 0.7 * (2.0 * (hidden * gate.expand_as(hidden))) + self.shortcut(self.pool(block))
-        return self.head(silu(hidden).mean((2, 3)))
+        return self.head(silu(self.last(silu(hidden))).mean((2, 3)))
 
 
 class Answering(torch.nn.Module):

@@ -1,8 +1,8 @@
 """Which nodes of a rewritten graph become INT8, and which activations that makes 8-bit.
 
 In: nodes and values of :mod:`onnx_ir`. All that works on whole activations and has an INT8 kernel in ONNX Runtime
-qualifies; what works on one number a channel (squeeze-excite, ECA), the convolution that reads the spectrogram and the
-classifier stay fp32: together they are less than a hundredth of the work, and exact.
+qualifies; what works on one number a channel (squeeze-excite, ECA), the convolution that reads the spectrogram and all
+that comes after the last convolution stay fp32: together they are less than a hundredth of the work, and exact.
 """
 
 import onnx_ir as ir
@@ -24,6 +24,9 @@ def is_int8(node: ir.Node) -> bool:
     if node.op_type == "Conv":
         # One channel in: too little to multiply for INT8 to gain anything, and the spectrogram stays exact.
         return has_constant_weight(node) and not value.is_graph_input()
+    if is_past_convolutions(node.outputs[0]):
+        # Nobody would multiply these 8 bits: rounding them would be the logits' error, and gain nothing.
+        return False
     if node.op_type in ("Add", "Mul"):
         return all(factor is not None and factor.const_value is None for factor in node.inputs)
     if node.op_type == "Pad":
@@ -38,6 +41,15 @@ def int8_values(node: ir.Node) -> list[ir.Value]:
     if len(readers) == 1 and readers[0].op_type in CLAMPS:
         written = readers[0].outputs[0]
     return [*(input_of(node, index) for index in range(n_read)), written]
+
+
+def is_past_convolutions(value: ir.Value) -> bool:
+    """Whether no convolution of whole activations follows: what is left is a mean over them, and the classifier."""
+    return not any(
+        (reader.op_type == "Conv" and is_map(input_of(reader))) or not is_past_convolutions(output)
+        for reader in value.consumers()
+        for output in reader.outputs
+    )
 
 
 def is_read_by_silu_alone(value: ir.Value) -> bool:

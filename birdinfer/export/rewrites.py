@@ -23,6 +23,7 @@ from birdinfer.export.graph_edit import (
     replace_value,
     size_of,
 )
+from birdinfer.export.int8_nodes import is_past_convolutions
 
 
 def rewrite(graph: ir.Graph) -> None:
@@ -134,27 +135,16 @@ def average_pools_as_convolutions(graph: ir.Graph) -> None:
 def means_as_pools(graph: ir.Graph) -> None:
     """ReduceMean over both axes of a gate -> GlobalAveragePool, which has an INT8 kernel.
 
-    The mean that leads to the classifier alone stays: it is read by fp32, and its rounding would be the logits' error.
+    The mean that leads to the classifier stays: it is read by fp32, and its rounding would be the logits' error.
     """
     for node in nodes_of(graph, "ReduceMean"):
         value, mean = input_of(node), node.outputs[0]
         axes = sorted(int(axis) % 4 for axis in array_of(input_of(node, 1))) if len(node.inputs) == 2 else []
         kept = "keepdims" not in node.attributes or int_of(node, "keepdims")
         reshaped = all(reader.op_type == "Reshape" for reader in mean.consumers())
-        if size_of(value) is None or axes != [2, 3] or not (kept or reshaped) or _leads_to_logits(mean):
+        if size_of(value) is None or axes != [2, 3] or not (kept or reshaped) or is_past_convolutions(mean):
             continue
         assert value.shape is not None
         shape = ir.Shape([value.shape[0], value.shape[1], 1, 1])
         replace_value(mean, insert_before(node, "GlobalAveragePool", [value], f"{node.name}_pool", shape))
     drop_unused(graph)
-
-
-def _leads_to_logits(value: ir.Value) -> bool:
-    """Whether the classifier alone reads a value, seen through reshapes."""
-    if value.is_graph_output():
-        return True
-    return all(
-        reader.op_type in ("Gemm", "MatMul")
-        or (reader.op_type in ("Reshape", "Flatten", "Squeeze", "Identity") and _leads_to_logits(reader.outputs[0]))
-        for reader in value.consumers()
-    )

@@ -34,7 +34,7 @@ def test_weights_are_rounded_to_steps_of_their_own_channel(awkward_calibrated, t
     largest = FORMATS[target].largest_weight
     fp32 = {node.name: array_of(input_of(node, 1)) for node in nodes_of(awkward_calibrated.model().graph, "Conv")}
     weights = int8_weights(quantised(awkward_calibrated, target).graph)
-    assert len(weights) == 6
+    assert len(weights) == 7
     for node, whole, steps in weights:
         assert whole.dtype == np.int8
         np.testing.assert_array_equal(np.abs(whole).max(axis=(1, 2, 3)), largest)

@@ -75,15 +75,17 @@ def test_names_batch_axis_and_metadata_are_kept(int8, awkward_graph):
 
 def test_the_runtime_runs_int8_kernels_from_end_to_end(optimised):
     count = Counter(node.op_type for node in optimised.graph.node)
-    # expand, depthwise, project, grouped, shortcut, and the pool
-    assert count["QLinearConv"] == 6
-    # SiLU of the stem, expand, depthwise, block and the end; every one a Mul as well, and two gates
+    # expand, depthwise, project, grouped, shortcut, last, and the pool
+    assert count["QLinearConv"] == 7
+    # SiLU of the stem, expand, depthwise and both blocks; every one a Mul as well, and two gates
     assert (count["QLinearSigmoid"], count["QLinearMul"], count["QLinearAdd"]) == (5, 7, 2)
     assert count["QLinearGlobalAveragePool"] == 2
     # Squeeze, excite and ECA, one number a channel, and the stem.
     assert count["Conv"] + count["FusedConv"] == 4
-    # Into INT8: the stem's output and the two gates. Out of it: the two pooled means and the classifier's input.
-    assert (count["QuantizeLinear"], count["DequantizeLinear"]) == (3, 3)
+    # Into INT8: the stem's output and the two gates. Out of it: the two pooled means, and the last convolution for its
+    # SiLU, the mean and the classifier.
+    assert (count["QuantizeLinear"], count["DequantizeLinear"], count["ReduceMean"]) == (3, 4, 1)
+    assert count["QuickGelu"] + count["Sigmoid"] == 2
 
 
 def test_activations_are_u8_and_weights_s8(int8):
