@@ -24,7 +24,8 @@ Activation = Literal["sigmoid", "softmax", "none"]
 
 KNOWN_LENGTHS = {160_000: (32_000, 5.0), 144_000: (48_000, 3.0)}
 """Samples of a window -> Hz and seconds: Perch v2 and BirdNET 3.0; BirdNET 2.4."""
-RATE_KEYS = ("sample_rate", "sampling_rate", "samplerate", "sr")
+RATE_KEYS = ("sample_rate_hz", "sample_rate", "sampling_rate", "samplerate", "sr")
+"""Of metadata, in Hz; the first is how an export with its front end inside names it."""
 WINDOW_KEYS = ("window_seconds", "window_size_s", "segment_seconds", "segment_duration", "clip_seconds", "chunk_length")
 
 MAX_COMPANY_DIFFERENCE = 1e-3

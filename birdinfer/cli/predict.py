@@ -140,7 +140,7 @@ def predict_to_submission(
         write_file_report(report, results)
         _list_problems(results, report)
         if not quiet:
-            _say_what_was_done(results, n_windows, perf_counter() - began, str(predictor.plan), output, written)
+            _say_what_was_done(results, n_windows, perf_counter() - began, _engine(predictor), output, written)
         if draw:  # last: the tables are safe, whatever becomes of a picture
             for result in results:
                 draw(result, spool)
@@ -230,6 +230,14 @@ def _list_problems(results: "Sequence[SoundscapeResult]", report: Path) -> None:
         console.print(f"[{colour}]{result.status:>7}[/]  {escape(str(result.path))}: {escape(result.problem)}")
     if len(troubled) > _LISTED_PROBLEMS:
         console.print(f"         and {len(troubled) - _LISTED_PROBLEMS} more, all listed in {escape(str(report))}")
+
+
+def _engine(predictor: "Predictor") -> str:
+    """``onnxruntime:int8, 2 lanes, batch 3; 4 of 5 members in int8, the others in fp32``."""
+    from birdinfer.predictor import share_in
+
+    share = share_in(predictor.bundle, predictor.plan.spec.precision)
+    return f"{predictor.plan}; {share}" if share else str(predictor.plan)
 
 
 def _say_what_was_done(

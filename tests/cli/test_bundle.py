@@ -1,10 +1,14 @@
 import json
 
+import msgspec
 import pytest
 from foreign_graphs import write_foreign_graph, write_list
+from fused_bundles import share_one_graph
 from making import LABELS, write_bundle
 
 from birdinfer import Bundle
+from birdinfer.bundle import save_manifest
+from birdinfer.manifest import Figures, Variant
 
 FOREIGN = ("stranger", "1161364", "Homo sapiens", "comcuc", "0012", "another stranger")
 
@@ -93,6 +97,38 @@ class TestShow:
         assert facts["members"][2]["waveform"]["audio"]["sample_rate"] == 32_000
         assert facts["members"][0]["graphs"]["fp32"]["bytes"] == (mixed / "fold0.onnx").stat().st_size
         assert facts["rows"]["window_seconds"] == 5.0
+
+    def test_a_file_that_members_share_has_its_size_once(self, birdinfer, make_bundle):
+        folder = share_one_graph(make_bundle(members=3))
+        code, out, _ = birdinfer("bundle", "show", folder)
+        assert code == 0
+        graphs = [" ".join(line.split()) for line in out.splitlines()[2:5]]
+        assert [line.partition("32 kHz ")[2] for line in graphs] == [
+            "fp32 0.0 MB 4 of 4 1 - 5 s",
+            "fp32 in the file of fold0 4 of 4 1 - 5 s",
+            "fp32 in the file of fold0 4 of 4 1 - 5 s",
+        ]
+
+    def test_what_was_tried_for_a_member_and_what_became_of_it(self, birdinfer, mixed):
+        figures = Figures(4.4, 34.0, 1.71, 0.031, 0.001, 300, 60, 0.9, 0.0213, (0.011, 0.033), 0.97, 0.99)
+        refused = Variant("int8 static", "MinMax", figures, "macro AUC falls by 0.0213, allowed is 0.002")
+        manifest = Bundle.load(mixed).manifest
+        first, *others = manifest.members
+        first = msgspec.structs.replace(first, variants=(refused,))
+        save_manifest(mixed, msgspec.structs.replace(manifest, members=(first, *others)))
+        code, out, _ = birdinfer("bundle", "show", mixed)
+        assert code == 0
+        line = " ".join(out.splitlines()[-1].split())
+        assert line.startswith(
+            "fold0 int8 static 4.4 34.0 1.71 0.9000 +0.0213 (+0.0110 .. +0.0330) 0.9700 3.1e-02 MinMax"
+        )
+        assert line.endswith(refused.refused)
+        told = json.loads(birdinfer("bundle", "show", mixed, "--json")[1])["members"]
+        assert [len(member["variants"]) for member in told] == [1, 0, 0]
+        assert told[0]["variants"][0]["figures"]["auc_fall_interval"] == [0.011, 0.033]
+
+    def test_no_empty_table_where_nothing_was_tried(self, birdinfer, mixed):
+        assert "verdict" not in birdinfer("bundle", "show", mixed)[1]
 
     def test_the_demo_bundle_if_none_is_named(self, birdinfer, mixed, monkeypatch):
         monkeypatch.setattr("birdinfer.bundle.demo_bundle_path", lambda: mixed)

@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from making import LABELS, SAMPLE_RATE, tone, write_sound
 from rich.console import Console
 
 from birdinfer import Bundle, Predictor
+from birdinfer.bundle import save_manifest
 from birdinfer.cli.predict import parse_kernel, predict_to_submission
 from birdinfer.errors import ConfigError
 
@@ -22,6 +24,19 @@ from birdinfer.errors import ConfigError
 def rows_of(path):
     with path.open(newline="") as file:
         return list(csv.reader(file))
+
+
+def with_int8(folder, name):
+    """Give a member of a bundle an INT8 graph: here, its own."""
+    manifest = Bundle.load(folder).manifest
+    members = [
+        msgspec.structs.replace(member, graphs={**member.graphs, "int8": member.graphs["fp32"]})
+        if member.name == name
+        else member
+        for member in manifest.members
+    ]
+    save_manifest(folder, msgspec.structs.replace(manifest, members=tuple(members)))
+    return folder
 
 
 def test_a_good_run(birdinfer, bundle, soundscapes, tmp_path):
@@ -119,7 +134,7 @@ def refusals(tmp_path, bundle, soundscapes):
         "precision": ([*good, "--engine", "onnxruntime:bf16"], "onnxruntime does not compute in 'bf16'"),
         "graphs": (
             [*good, "--engine", "onnxruntime:int8"],
-            "--engine: onnxruntime:int8, but members 'fold0', 'fold1' have no int8 graph, only fp32",
+            "--engine: onnxruntime:int8, but no member has int8 graphs, only fp32",
         ),
         "overlap": ([*good, "--overlap", "5"], "--overlap: 5 s, but windows of member 'fold0' last 5 s"),
         "nothing to measure": (
@@ -181,6 +196,18 @@ def test_auto_goes_on_where_there_is_nothing_to_measure(birdinfer, bundle, tmp_p
     assert "none of 1 files can be read" in err
     assert "going on with onnxruntime:fp32" in err
     assert out.is_file()
+
+
+def test_members_that_are_not_run_in_the_precision_asked_for_are_counted(birdinfer, make_bundle, soundscapes, tmp_path):
+    folder = with_int8(make_bundle(), "fold1")
+    for engine, said in (
+        ("onnxruntime:int8", "batch 3; 1 of 2 members in int8, the others in fp32), peak memory"),
+        ("onnxruntime:fp32", "batch 3), peak memory"),
+    ):
+        out = tmp_path / "s.csv"
+        code, _, err = birdinfer("predict", soundscapes, "-o", out, "--bundle", folder, "--engine", engine)
+        assert code == 0, err
+        assert said in err
 
 
 def test_batch_size_and_workers_change_no_row(birdinfer, bundle, soundscapes, tmp_path):

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import birdinfer
 from birdinfer import Bundle, Predictor
-from birdinfer.config import FrontEndConfig, MelConfig, WaveformConfig, WindowConfig
+from birdinfer.adopt import adopt
+from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WaveformConfig, WindowConfig
 from birdinfer.engines import EnginePlan, load_engine, parse_spec
 from birdinfer.errors import BundleError, ConfigError, LabelError, OutputError, ParityError
 from birdinfer.export.waveform_graph import PROBABILITIES_NAME, export_with_frontend
@@ -170,6 +171,25 @@ def test_a_host_finds_all_it_needs_in_the_file(linear, out, waveforms):
 def test_birdinfer_itself_knows_what_such_a_foreign_graph_hears(linear, out, waveforms):
     export_with_frontend(linear, FRONTEND, "sigmoid", LABELS, out, waveforms[:1])
     assert hearing_of(open_foreign(out), None, None) == WaveformConfig(FRONTEND.audio, FRONTEND.window)
+
+
+def test_it_may_be_adopted_and_then_says_what_the_member_said(tmp_path, out):
+    """Its own metadata tell the rate, which nobody knows of a window of 120,000 samples."""
+    config = FrontEndConfig(AudioConfig(24_000), FRONTEND.window, MelConfig(n_fft=1024, n_mels=32, f_max_hz=12_000))
+    folder = write_bundle(tmp_path / "bundle", members=1, kernel=(1.0,), frontend=config)
+    sound = tone(5.0, 24_000)
+    export_with_frontend(folder / "fold0.onnx", config, "sigmoid", LABELS, out, sound[None])
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(LABELS))
+    with pytest.raises(BundleError, match=r"has 2 outputs of 4 labels .*say --output"):
+        adopt(out, labels, tmp_path / "adopted")
+    adopted = adopt(out, labels, tmp_path / "adopted", output=PROBABILITIES_NAME).member
+    assert adopted.waveform == WaveformConfig(config.audio, config.window)
+    assert (adopted.outputs.clip, adopted.outputs.activation) == (PROBABILITIES_NAME, "none")
+    write_sound(tmp_path / "a.wav", sound, 24_000, "FLOAT")
+    whole = Predictor(Bundle.load(folder)).predict(tmp_path / "a.wav")
+    found = Predictor(Bundle.load(tmp_path / "adopted"), smoothing_kernel=(1.0,)).predict(tmp_path / "a.wav")
+    np.testing.assert_allclose(found, whole, atol=1e-5)
 
 
 def test_a_detector_keeps_its_frames(tmp_path, out, waveforms):
