@@ -136,7 +136,7 @@ class Bundle:
         _check_sharing(path, manifest)
         # A file that members share is read once.
         stated = {(graph.file, graph.sha256): graph for member in manifest.members for graph in member.graphs.values()}
-        for graph in stated.values():
+        for graph in (*stated.values(), *manifest.for_other_hosts):
             self._check_file(graph)
         # Folds share their front end: computed once for all of them.
         for member in {(one.frontend, one.frontend_fingerprint): one for one in manifest.members}.values():

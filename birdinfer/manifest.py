@@ -158,3 +158,5 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Per species: the mean out-of-fold probability, which fills the rows of a file that cannot be read."""
     provenance: Provenance
     tolerance: Tolerance = Tolerance()
+    for_other_hosts: tuple[Graph, ...] = ()
+    """Graphs with the front end inside, which take the waveform; birdinfer does not run them."""

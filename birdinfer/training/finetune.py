@@ -1,7 +1,8 @@
 """A finished run -> the recipe of a short second one that makes its network cheap in INT8.
 
 Each fold goes on from the weights of its own that were kept, on the very folds of the run: what a fold held out stays
-held out. ReLU takes the place of costly activations, and half of the loss is what the network said before.
+held out. ReLU takes the place of costly activations, norms hold still as in prediction, and half of the loss is what the
+network said before.
 """
 
 from collections.abc import Sequence
@@ -95,7 +96,8 @@ def _same_folds(config: DataConfig, run_dir: Path) -> DataConfig:
 
 
 def _gentle(config: OptimConfig, loop: LoopConfig, epochs: int) -> OptimConfig:
-    """A tenth of the rate along one cosine; an average that looks back over the same share of the run."""
+    """A tenth of the rate along one cosine; an average that looks back over the same share of the run; norms held still,
+    for the network that is trained is to be the one that is rounded."""
     shorter = loop.epochs / epochs
     return replace(
         config,
@@ -103,6 +105,7 @@ def _gentle(config: OptimConfig, loop: LoopConfig, epochs: int) -> OptimConfig:
         schedule="cosine",
         warmup_epochs=epochs * _WARMUP_SHARE,
         ema_decay=max(0.0, 1 - shorter * (1 - config.ema_decay)) if config.ema_decay else 0.0,
+        frozen_norm_epochs=epochs,
     )
 
 

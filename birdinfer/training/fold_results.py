@@ -77,7 +77,9 @@ class FoldResults:
                 path.unlink()
 
     def _soup_epochs(self, progress: Progress) -> list[int]:
-        return best_epochs(progress.history, self._job.recipe.optim.soup_epochs)
+        recipe = self._job.recipe
+        first = recipe.first_frozen_epoch if recipe.optim.frozen_norm_epochs else 1
+        return best_epochs([row for row in progress.history if row.epoch >= first], recipe.optim.soup_epochs)
 
     def _soup_path(self, epoch: int) -> Path:
         return self._job.folder / SOUP_DIR / f"epoch{epoch:04}.safetensors"

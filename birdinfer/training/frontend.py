@@ -106,12 +106,14 @@ class LogMel(torch.nn.Module):
             low = values.amin((1, 2), keepdim=True)
             return (values - low) / (values.amax((1, 2), keepdim=True) - low + mel_input.NORMALISATION_EPSILON)
         over = (2,) if kind == "frequency" else (1, 2)
-        centred = values - values.mean(over, keepdim=True)
+        mean = values.mean(over, keepdim=True)
+        centred = values - mean
         # About the mean as it was rounded, as numpy does: torch's std takes one of its own.
         spread = centred.square().mean(over, keepdim=True).sqrt()
         if kind == "frequency":
             return centred / spread.clamp(min=mel_input.least_band_spread(self._config.mel))
-        return centred / (spread + mel_input.NORMALISATION_EPSILON)
+        has_spread = spread > mean.abs() * mel_input.ROUNDING_OF_MEAN
+        return centred / (spread + mel_input.NORMALISATION_EPSILON).where(has_spread, torch.inf)
 
     def _resized(self, pictures: torch.Tensor) -> torch.Tensor:
         if self._config.mel.resize == (0, 0):

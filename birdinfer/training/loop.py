@@ -20,6 +20,7 @@ from birdinfer.training.fold_job import FoldJob
 from birdinfer.training.fold_results import FoldResults, epoch_row, is_better
 from birdinfer.training.forward import Forward, parts
 from birdinfer.training.interrupt import StopRequest
+from birdinfer.training.models.norms import freeze_norms
 from birdinfer.training.processes import Processes
 from birdinfer.training.report import Complaints, FoldStart, Reporter
 from birdinfer.training.resume import begin
@@ -62,6 +63,8 @@ def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopReq
         began, waiting = perf_counter() - progress.seconds, Waiting(progress.waited_seconds)
         loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=device)
         state.model.train()
+        if progress.epoch + 1 >= recipe.first_frozen_epoch:
+            freeze_norms(state.model)
         data.batches.begin(progress.epoch, progress.step)
         for batch in waiting.through(data.training) if progress.step < per_epoch else ():
             step = progress.epoch * per_epoch + progress.step
@@ -104,7 +107,8 @@ def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopReq
         row = epoch_row(progress, outcome, lr, perf_counter() - began, peak_gpu_mb(device))
         progress = progress.next_epoch()
         progress.history.append(row)
-        best = is_better(row.val_macro_auc, progress)
+        # What was trained before norms held still is another network: its score is no measure for those to come.
+        best = is_better(row.val_macro_auc, progress) or row.epoch == recipe.first_frozen_epoch
         if best:
             progress.best_epoch, progress.best_auc = row.epoch, row.val_macro_auc
         is_stale = bool(config.patience) and stale_epochs(progress.scores) >= config.patience

@@ -44,6 +44,13 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"loss.teacher_share is {self.loss.teacher_share:g}, it needs a teacher, model.weights")
         if self.loop.fake_quantise and self.model.family not in FEATURE_MAPS:
             raise ValueError(f"loop.fake_quantise is true, {self.model.family} has no convolutions to round")
+        n_frozen = self.optim.frozen_norm_epochs
+        if n_frozen > self.loop.epochs:
+            raise ValueError(f"optim.frozen_norm_epochs is {n_frozen}, more than loop.epochs = {self.loop.epochs}")
+        if n_frozen and self.loop.patience:
+            raise ValueError(
+                "loop.patience may end the run before optim.frozen_norm_epochs begin, set one of them to 0"
+            )
 
     @property
     def hearing(self) -> Hearing:
@@ -51,6 +58,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.model.family in HEARS_WAVEFORMS:
             return WaveformConfig(self.frontend.audio, self.frontend.window)
         return self.frontend
+
+    @property
+    def first_frozen_epoch(self) -> int:
+        """From which epoch on, counted from 1, norms hold still; one beyond the last where they never do."""
+        return self.loop.epochs - self.optim.frozen_norm_epochs + 1
 
 
 NOT_DECISIVE = frozenset({"name", "loop.num_workers", "loop.checkpoint_every_steps", "post.smoothing_kernel"})
