@@ -23,6 +23,20 @@ class TestNormalise:
         np.testing.assert_allclose(found.mean(axis=(1, 2)), 0, atol=1e-5)
         np.testing.assert_allclose(found.std(axis=(1, 2)), 1, atol=1e-5)
 
+    @pytest.mark.parametrize("shape", [(16, 20), (64, 157), (128, 320), (224, 512)])
+    @pytest.mark.parametrize("kind", ["zscore", "minmax", "frequency"])
+    def test_pitfall_6_a_window_without_any_spread_becomes_zeros(self, kind, shape):
+        """Not what the rounding of its mean leaves, divided by itself: 0.43 everywhere at -77.7 dB."""
+        levels = np.concatenate([[-77.7, -100.0, -80.0, 0.0], np.random.default_rng(0).uniform(-120, -20, 16)])
+        silence = np.broadcast_to(levels[:, None, None], (len(levels), *shape)).astype(np.float32)
+        found = mel_input.normalise(silence, MelConfig(normalisation=kind))
+        np.testing.assert_allclose(found, 0, atol=1e-4 if kind == "frequency" else 0)
+
+    def test_the_faintest_spread_that_is_more_than_rounding_is_kept(self):
+        tremble = -80 + np.random.default_rng(0).normal(0, 3e-4, (1, 128, 320))
+        found = mel_input.normalise(tremble.astype(np.float32), MelConfig(normalisation="zscore"))
+        assert found.std() == pytest.approx(3e-4 / (3e-4 + mel_input.NORMALISATION_EPSILON), rel=0.01)
+
     def test_minmax_gives_0_to_1(self):
         found = mel_input.normalise(decibels(3, 16, 20), MelConfig(normalisation="minmax"))
         np.testing.assert_allclose((found.min(axis=(1, 2)), found.max(axis=(1, 2))), ([0] * 3, [1] * 3), atol=1e-5)

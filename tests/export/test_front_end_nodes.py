@@ -97,6 +97,7 @@ class TestEveryKind:
         assert np.isfinite(found).all()
         if config.mel.normalisation != "none":
             np.testing.assert_allclose(found[2], 0, atol=1e-4)
+            np.testing.assert_allclose(found[2], as_predicted(silence, config)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,17 @@ class TestParity:
         numpy, torched = both(config, real_windows(config))
         assert np.abs(numpy - torched).max() < tolerance
 
+    @pytest.mark.parametrize("floor_db", [-77.7, -100.0, -63.3, -91.9])
+    def test_pitfall_6_digital_silence_is_zeros_in_both_whatever_the_floor(self, floor_db):
+        config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32, floor_db=floor_db, normalisation="zscore"))
+        windows = random_windows(config)
+        numpy, torched = both(config, windows)
+        assert not numpy[2].any()
+        assert not torched[2].any()
+        # Beside silence, sound is what it is alone.
+        np.testing.assert_array_equal(torched[:1], LogMel(config)(torch.from_numpy(windows[:1])).numpy())
+        assert numpy[0].std() == pytest.approx(1, abs=1e-4)
+
     def test_a_window_that_the_hop_does_not_divide_at_another_rate(self):
         config = FrontEndConfig(
             AudioConfig(8_000), WindowConfig(0.7), MelConfig(n_fft=256, hop_length=97, n_mels=16, f_max_hz=4_000.0)
