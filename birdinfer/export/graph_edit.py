@@ -78,7 +78,7 @@ def insert_before(
     inputs: Sequence[ir.Value],
     name: str,
     shape: ir.Shape | None,
-    **attributes: int | str | Sequence[int],
+    **attributes: int | float | str | Sequence[int],
 ) -> ir.Value:
     """The fp32 output of a new node that stands before another."""
     node = ir.node(op_type, inputs, attributes, name=name)

@@ -31,6 +31,8 @@ def is_int8(node: ir.Node) -> bool:
         return all(factor is not None and factor.const_value is None for factor in node.inputs)
     if node.op_type == "Pad":
         return "mode" in node.attributes and node.attributes["mode"].as_string() == "edge"
+    if node.op_type == "HardSigmoid":
+        return is_read_by_hard_swish_alone(value)
     return node.op_type in ("Sigmoid", "GlobalAveragePool", "MaxPool")
 
 
@@ -54,7 +56,21 @@ def is_past_convolutions(value: ir.Value) -> bool:
 
 def is_read_by_silu_alone(value: ir.Value) -> bool:
     """Whether a value goes into x times sigmoid(x) and nowhere else."""
+    return _gate_alone(value, "Sigmoid") is not None
+
+
+def is_read_by_hard_swish_alone(value: ir.Value) -> bool:
+    """Whether a value goes into x times clip((x + 3) / 6, 0, 1) and nowhere else."""
+    gate = _gate_alone(value, "HardSigmoid")
+    if gate is None or "alpha" not in gate.attributes:
+        return False  # alpha is 0.2 where it is not said
+    slope, offset = (gate.attributes[name].as_float() if name in gate.attributes else 0.5 for name in ("alpha", "beta"))
+    return abs(6.0 * slope - 1.0) < 1e-5 and abs(offset - 0.5) < 1e-6
+
+
+def _gate_alone(value: ir.Value, op_type: str) -> ir.Node | None:
+    """The node g of a kind, where x g(x) and nothing else reads a value x."""
     readers = {reader.op_type: reader for reader in value.consumers()}
-    if len(value.uses()) != 2 or set(readers) != {"Sigmoid", "Mul"}:
-        return False
-    return readers["Sigmoid"].outputs[0] in readers["Mul"].inputs
+    if len(value.uses()) != 2 or set(readers) != {op_type, "Mul"}:
+        return None
+    return readers[op_type] if readers[op_type].outputs[0] in readers["Mul"].inputs else None

@@ -22,7 +22,7 @@ from birdinfer.export.graph_edit import (
 )
 from birdinfer.export.int8_format import Int8Format
 from birdinfer.export.int8_nodes import MOVERS, int8_values, is_int8
-from birdinfer.export.ranges import U8_STEPS, Range
+from birdinfer.export.ranges import U8_STEPS, Range, hard_swish_range
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -59,18 +59,23 @@ def insert_qdq(
             continue
         if node.op_type in MOVERS:
             _move_into_int8(node, numbers)
+        elif node.op_type == "HardSigmoid":
+            _requantise_as_gate(graph, node, ranges[read].scale(), numbers)
         elif node.op_type == "Conv":
             _quantise_weights(graph, node, ranges[read].scale(), channel_means[read], numbers.largest_weight)
     drop_unused(graph)
 
 
 def _ranges_known_beforehand(int8: Sequence[ir.Node], ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Sigmoids lie in [0, 1); who only moves values keeps their range."""
-    known = {}
+    """Sigmoids lie in [0, 1); a hard-swish reads steps that begin at -3; who only moves values keeps their range."""
+    known: dict[str, Range] = {}
     for node in int8:
         name = str(node.outputs[0].name)
         if node.op_type == "Sigmoid":
             known[name] = Range(0.0, _SIGMOID_STEP * U8_STEPS)
+        elif node.op_type == "HardSigmoid":
+            read = str(input_of(node).name)
+            known[read], known[name] = hard_swish_range(ranges[read]), Range(0.0, 1.0)
         elif node.op_type in MOVERS:
             read = str(input_of(node).name)
             known[name] = known.get(read, ranges[read])
@@ -101,6 +106,21 @@ def _move_into_int8(node: ir.Node, numbers: Int8Format) -> None:
     node.replace_input_with(0, input_of(restore))
     node.outputs[0].dtype = ir.DataType.from_numpy(numbers.activation_of(np.uint8(0)).dtype)
     replace_value(quantise.outputs[0], node.outputs[0])
+
+
+def _requantise_as_gate(graph: ir.Graph, node: ir.Node, input_scale: np.float32, numbers: Int8Format) -> None:
+    """clip((x + 3) / 6, 0, 1) of 8-bit x that begin at -3: the same whole numbers, read from 0 in sixths of a step.
+
+    They saturate at 1 when they are rounded to the gate's own steps, which is the clip. A LeakyReLU stands between,
+    as it has an INT8 kernel (a table of 256); none of its values is below 0, so it changes nothing.
+    """
+    restore = input_of(node).producer()
+    assert restore is not None
+    scale = add_constant(graph, f"{node.name}_scale", np.float32(input_scale / 6))
+    zero = add_constant(graph, f"{node.name}_zero_point", numbers.activation_of(np.uint8(0)))
+    shape = node.outputs[0].shape
+    read = insert_before(node, "DequantizeLinear", [input_of(restore), scale, zero], f"{node.name}_read", shape)
+    replace_value(node.outputs[0], insert_before(node, "LeakyRelu", [read], f"{node.name}_gate", shape))
 
 
 def _quantise_weights(

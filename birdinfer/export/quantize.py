@@ -13,7 +13,7 @@ The convolution that reads the spectrogram, whatever works on one number a chann
 classifier stay fp32: together they are less than a hundredth of the work, and exact.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -27,9 +27,9 @@ from birdinfer.export import ranges
 from birdinfer.export.calibration import Observed, Progress, logits_of, observe
 from birdinfer.export.graph_edit import add_constant, array_of, drop_unused, input_of
 from birdinfer.export.int8_format import FORMATS, Int8Format
-from birdinfer.export.int8_nodes import int8_values, is_int8, is_read_by_silu_alone
+from birdinfer.export.int8_nodes import int8_values, is_int8, is_read_by_hard_swish_alone, is_read_by_silu_alone
 from birdinfer.export.qdq import insert_qdq
-from birdinfer.export.ranges import Range
+from birdinfer.export.ranges import HARD_SWISH, SILU, Follower, Range
 from birdinfer.export.rewrites import rewrite
 from birdinfer.files import write_atomic
 
@@ -119,10 +119,8 @@ def write_int8(calibrated: Calibrated, out: Path, settings: Int8Settings = DEFAU
 def chosen_ranges(graph: ir.Graph, observed: Observed, method: Method) -> dict[str, Range]:
     """The range of every activation that can become 8-bit, by name."""
     if method == "window_error":
-        behind_silu = behind_silus(graph)
-        return {
-            name: ranges.window_error(seen, is_behind_silu=name in behind_silu) for name, seen in observed.seen.items()
-        }
+        alone = followers(graph)
+        return {name: ranges.window_error(seen, alone.get(name)) for name, seen in observed.seen.items()}
     choose = {
         "percentile": ranges.percentile,
         "minmax": ranges.minmax,
@@ -132,10 +130,11 @@ def chosen_ranges(graph: ir.Graph, observed: Observed, method: Method) -> dict[s
     return {name: choose(seen) for name, seen in observed.seen.items()}
 
 
-def behind_silus(graph: ir.Graph) -> Collection[str]:
-    """Names of the activations that only SiLUs read."""
-    values = (value for node in graph if is_int8(node) for value in int8_values(node))
-    return {str(value.name) for value in values if is_read_by_silu_alone(value)}
+def followers(graph: ir.Graph) -> dict[str, Follower]:
+    """Of the activations that a SiLU or hard-swish alone reads, which it is."""
+    values = [value for node in graph if is_int8(node) for value in int8_values(node)]
+    silus = {str(value.name): SILU for value in values if is_read_by_silu_alone(value)}
+    return silus | {str(value.name): HARD_SWISH for value in values if is_read_by_hard_swish_alone(value)}
 
 
 def correct_logits(model: ir.Model, calibrated: Calibrated) -> None:

@@ -4,6 +4,7 @@ In: values of some windows, in the activation's own unit. Out: :class:`Range`. `
 taken; the others are what tools for quantising offer, and are here to be compared.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,12 @@ _PARTS = np.geomspace(0.01, 1.0, 24)
 
 _SILU_DEPTHS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 """How far below 0 a range before a SiLU is tried to reach: SiLU(-12) is -7e-5, and all below it is 0 as well."""
+
+_HARD_SWISH_DEPTH = 3.0
+"""Below -3 a hard-swish is 0."""
+
+_LEAST_OUTPUT = -0.38
+"""Below what SiLU (-0.28) and hard-swish (-0.375) can answer."""
 
 
 class Range(NamedTuple):
@@ -127,7 +134,27 @@ def _divergence(span: Range, centres: Float64, counts: Int64) -> float:
     return float(np.sum(share[share > 0] * np.log(share[share > 0] / found[share > 0])))
 
 
-def window_error(seen: Seen, *, is_behind_silu: bool = False) -> Range:
+def hard_swish_range(span: Range) -> Range:
+    """What a hard-swish reads: from -3 on, in steps of which a whole number makes 3.
+
+    Then its gate (x + 3) / 6 is these very steps, counted from the first.
+
+    Args:
+        span: its upper end is kept in range, up to 762; its lower end does not count, for below -3 a hard-swish is 0.
+    """
+    below = float(np.clip(np.floor(_HARD_SWISH_DEPTH * U8_STEPS / (_HARD_SWISH_DEPTH + max(span.high, 0.0))), 1, 255))
+    return Range(-_HARD_SWISH_DEPTH, _HARD_SWISH_DEPTH * (U8_STEPS - below) / below)
+
+
+class Follower(NamedTuple):
+    """What alone reads an activation: then what it makes of the values counts, not the values."""
+
+    answers: Callable[[Float32], Float32]
+    spans: Callable[[Range], list[Range]]
+    """Extremes -> ranges to try."""
+
+
+def window_error(seen: Seen, follower: Follower | None = None) -> Range:
     """The range that changes the windows least, each window's error being taken relative to its own variance.
 
     A window of digital silence with one click may have activations a hundred times those of all others. A range wide
@@ -137,30 +164,48 @@ def window_error(seen: Seen, *, is_behind_silu: bool = False) -> Range:
 
     Args:
         seen: of an activation.
-        is_behind_silu: whether SiLU(x) = x / (1 + exp(-x)) alone reads the values: then what SiLU makes of them counts,
-            and no steps are spent far below 0, where it is 0.
+        follower: ``SILU`` or ``HARD_SWISH`` where that alone reads the values: no steps are spent far below 0, where
+            they answer 0; None where others read them, or any others.
     """
-    wanted = _silu(seen.samples) if is_behind_silu else seen.samples
+    answers, spans = follower or _PLAIN
+    wanted = answers(seen.samples)
     variances = wanted.var(axis=1, dtype=np.float64) + 1e-12
 
     def error(span: Range) -> float:
-        restored = span.restored(seen.samples)
-        found = _silu(restored) if is_behind_silu else restored
+        found = answers(span.restored(seen.samples))
         return float((np.square(found - wanted).mean(axis=1, dtype=np.float64) / variances).clip(max=1.0).mean())
 
-    return min(_spans(seen.extremes, is_behind_silu=is_behind_silu), key=error)
+    return min(spans(seen.extremes), key=error)
 
 
-def _spans(extremes: Range, *, is_behind_silu: bool) -> list[Range]:
-    """Ranges to try, the widest last."""
+def _spans(extremes: Range) -> list[Range]:
+    """Both ends alike; but what a SiLU or hard-swish answers keeps its least value, most values lie near it."""
     low, high = min(extremes.low, 0.0), max(extremes.high, 0.0)
-    if is_behind_silu:
-        lows = sorted({max(low, -depth) for depth in _SILU_DEPTHS}, reverse=True)
-        return [Range(start, high * part) for start in lows for part in _PARTS]
-    if low > -0.3 < high:  # a SiLU's own output, whose least value is -0.28
+    if low > _LEAST_OUTPUT:
         return [Range(low, high * part) for part in _PARTS]
     return [Range(low * part, high * part) for part in _PARTS]
 
 
 def _silu(values: Float32) -> Float32:
+    """SiLU: x / (1 + exp(-x))."""
     return np.asarray(values / (1.0 + np.exp(-values.clip(-80.0))), np.float32)  # exp(89) is no float32
+
+
+def _silu_spans(extremes: Range) -> list[Range]:
+    low, high = min(extremes.low, 0.0), max(extremes.high, 0.0)
+    lows = sorted({max(low, -depth) for depth in _SILU_DEPTHS}, reverse=True)
+    return [Range(start, high * part) for start in lows for part in _PARTS]
+
+
+def _hard_swish(values: Float32) -> Float32:
+    """Hard-swish: x clip((x + 3) / 6, 0, 1) (Howard et al. 2019, "Searching for MobileNetV3", section 5.2)."""
+    return np.asarray(values * ((values + 3.0) / 6.0).clip(0.0, 1.0), np.float32)
+
+
+def _hard_swish_spans(extremes: Range) -> list[Range]:
+    return [hard_swish_range(Range(extremes.low, max(extremes.high, 0.0) * part)) for part in _PARTS]
+
+
+_PLAIN = Follower(lambda values: values, _spans)
+SILU = Follower(_silu, _silu_spans)
+HARD_SWISH = Follower(_hard_swish, _hard_swish_spans)

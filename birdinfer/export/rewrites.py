@@ -19,6 +19,7 @@ from birdinfer.export.graph_edit import (
     insert_before,
     int_of,
     ints_of,
+    is_map,
     nodes_of,
     replace_value,
     size_of,
@@ -28,6 +29,7 @@ from birdinfer.export.int8_nodes import is_past_convolutions
 
 def rewrite(graph: ir.Graph) -> None:
     """All rewrites, each on its own the same function of the input."""
+    hard_swishes_as_products(graph)
     drop_expands(graph)
     merge_scalars(graph)
     scalars_into_gates(graph)
@@ -41,6 +43,17 @@ def drop_expands(graph: ir.Graph) -> None:
     for node in nodes_of(graph, "Expand"):
         if all(reader.op_type == "Mul" for reader in node.outputs[0].consumers()):
             replace_value(node.outputs[0], input_of(node))
+    drop_unused(graph)
+
+
+def hard_swishes_as_products(graph: ir.Graph) -> None:
+    """HardSwish(x) = x HardSigmoid(x), of which both have a form in 8 bits."""
+    for node in nodes_of(graph, "HardSwish"):
+        value = input_of(node)
+        if is_map(value):
+            gate = insert_before(node, "HardSigmoid", [value], f"{node.name}_gate", value.shape, alpha=1 / 6, beta=0.5)
+            product = insert_before(node, "Mul", [value, gate], f"{node.name}_product", value.shape)
+            replace_value(node.outputs[0], product)
     drop_unused(graph)
 
 

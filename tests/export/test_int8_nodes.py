@@ -7,7 +7,12 @@ import onnx_ir as ir
 import pytest
 
 from birdinfer.export.graph_edit import add_constant
-from birdinfer.export.int8_nodes import is_int8, is_past_convolutions, is_read_by_silu_alone
+from birdinfer.export.int8_nodes import (
+    is_int8,
+    is_past_convolutions,
+    is_read_by_hard_swish_alone,
+    is_read_by_silu_alone,
+)
 from birdinfer.export.rewrites import rewrite
 
 CHANNELS = 8
@@ -104,3 +109,31 @@ def test_which_values_a_silu_alone_reads(awkward_graph):
         alone[node.op_type].append(is_read_by_silu_alone(node.outputs[0]))
     # The stem, expand, depthwise, squeeze and the last lead to a SiLU alone; so do both sums.
     assert (sum(alone["Conv"]), sum(alone["Add"])) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("gate", "is_hard_swish"),
+    [
+        ("HardSigmoid<alpha = 0.16666667, beta = 0.5>(first)", True),
+        ("HardSigmoid<alpha = 0.16666667>(first)", True),
+        ("HardSigmoid(first)", False),  # ONNX's own slope is 0.2
+        ("HardSigmoid<alpha = 0.16666667, beta = 0.4>(first)", False),
+        ("Sigmoid(first)", False),
+    ],
+)
+def test_a_hard_swish_is_known_by_its_slope(gate, is_hard_swish):
+    graph = read_graph(
+        f"{STEM} g = {gate} m = Mul(first, g) a = Conv(m, w) p = GlobalAveragePool(a) f = Flatten(p)"
+        " logits = MatMul(f, classes)"
+    )
+    (value,) = (node.outputs[0] for node in graph if node.op_type == "Relu")
+    assert is_read_by_hard_swish_alone(value) == is_hard_swish
+    assert ("g" in int8_outputs(graph)) == (is_hard_swish or gate.startswith("Sigmoid"))
+
+
+def test_a_hard_swish_whose_values_others_read_as_well_stays_fp32():
+    graph = read_graph(
+        f"{STEM} g = HardSigmoid<alpha = 0.16666667>(first) m = Mul(first, g) b = Add(m, first) a = Conv(b, w)"
+        " p = GlobalAveragePool(a) f = Flatten(p) logits = MatMul(f, classes)"
+    )
+    assert int8_outputs(graph) == ["m", "b", "a"]

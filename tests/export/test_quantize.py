@@ -12,7 +12,7 @@ from awkward_network import HEARING, SHAPE, Answering, answers
 from onnx import TensorProto, helper
 
 from birdinfer.errors import ConfigError, OutputError
-from birdinfer.export.int8_format import FORMATS
+from birdinfer.export.int8_format import FORMATS, TARGETS, native_target
 from birdinfer.export.onnx import INPUT_NAME, OUTPUT_NAME, export_graph
 from birdinfer.export.quantize import (
     METHODS,
@@ -32,15 +32,18 @@ def int8(awkward_calibrated, tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def optimised(int8, tmp_path_factory):
-    """The graph that ONNX Runtime really runs."""
-    path = tmp_path_factory.mktemp("graph") / "optimised.onnx"
+def optimised_graph(path):
+    """The graph that ONNX Runtime really runs, which it writes beside."""
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(path)
+    options.optimized_model_filepath = str(path.with_suffix(".optimised.onnx"))
     options.log_severity_level = 3
-    onnxruntime.InferenceSession(str(int8), options, providers=["CPUExecutionProvider"])
-    return onnx.load(path)
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnx.load(options.optimized_model_filepath)
+
+
+@pytest.fixture(scope="module")
+def optimised(int8):
+    return optimised_graph(int8)
 
 
 def test_answers_stay_near_fp32_on_windows_that_calibration_has_not_seen(awkward_graph, int8, awkward_windows):
@@ -121,6 +124,30 @@ def test_relu_and_max_pool(tmp_path, awkward_windows):
     write_int8(calibrate_graph(tmp_path / "fp32.onnx", np.split(awkward_windows, 40)), tmp_path / "int8.onnx")
     wanted, found = (answers(tmp_path / name, awkward_windows) for name in ("fp32.onnx", "int8.onnx"))
     assert np.sqrt(np.square(found - wanted).mean()) < 0.05 * wanted.std()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_hard_swishes_run_in_int8_and_answer_as_fp32(tmp_path, awkward_windows, target):
+    torch.manual_seed(0)
+    net = torch.nn
+    model = net.Sequential(
+        net.Conv2d(1, 16, 3), net.Hardswish(), net.Conv2d(16, 16, 3, groups=16), net.Hardswish(),
+        net.Conv2d(16, 16, 1), net.Hardswish(), net.Conv2d(16, 16, 1), net.Hardswish(),
+        net.AdaptiveAvgPool2d(1), net.Flatten(), net.Linear(16, 12),
+    )  # fmt: skip
+    for layer in (model[0], model[2], model[4]):
+        layer.weight.data *= 4  # values on both sides of -3 and 3
+    export_graph(Answering(model), HEARING, tmp_path / "fp32.onnx", {})
+    calibrated = calibrate_graph(tmp_path / "fp32.onnx", np.split(awkward_windows[:24], 24))
+    write_int8(calibrated, tmp_path / "int8.onnx", Int8Settings(numbers=FORMATS[target]))
+    wanted, found = (answers(tmp_path / name, awkward_windows[24:]) for name in ("fp32.onnx", "int8.onnx"))
+    assert np.sqrt(np.square(found - wanted).mean()) < 0.05 * wanted.std()
+    count = Counter(node.op_type for node in optimised_graph(tmp_path / "int8.onnx").graph.node)
+    if target == "arm" and native_target() != "arm":
+        return  # elsewhere ONNX Runtime computes S8 in fp32
+    assert (count["QLinearConv"], count["QLinearLeakyRelu"], count["QLinearMul"]) == (3, 3, 3)
+    # In: the first convolution. Out: the last, for its gate and its product.
+    assert (count["QuantizeLinear"], count["DequantizeLinear"]) == (1, 2)
 
 
 @pytest.mark.parametrize(

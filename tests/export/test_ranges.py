@@ -2,10 +2,23 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import hardswish
 
-from birdinfer.export.ranges import Range, Seen, entropy, minmax, moving_average, percentile, window_error
+from birdinfer.export.ranges import (
+    HARD_SWISH,
+    SILU,
+    Range,
+    Seen,
+    entropy,
+    hard_swish_range,
+    minmax,
+    moving_average,
+    percentile,
+    window_error,
+)
 
 
 def seen_of(windows):
@@ -86,11 +99,36 @@ def test_window_error_clips_nothing_of_values_that_are_spread_evenly():
 
 def test_before_a_silu_no_steps_are_spent_on_what_it_makes_zero():
     windows = normal_windows(mean=-8, deviation=8)
-    span = window_error(seen_of(windows), is_behind_silu=True)
+    span = window_error(seen_of(windows), SILU)
     assert windows.min() < -30
     assert -12 <= span.low <= -2
     assert window_error(seen_of(windows)).low < -15
     assert span.high > 0.5 * windows.max()
+
+
+@given(st.floats(-100, 100), st.floats(-5, 762))
+def test_a_hard_swish_reads_whole_steps_from_minus_three(low, high):
+    span = hard_swish_range(Range(low, high))
+    step, zero = float(span.scale()), int(span.zero_point())
+    assert zero * step == pytest.approx(3, rel=1e-6)
+    assert (255 - zero) * step >= high - 1e-4
+    # One step more below 0 would not reach: no coarser than it needs to be.
+    assert zero == 255 or 3 / (zero + 1) * (255 - zero - 1) < max(high, 0)
+
+
+def test_before_a_hard_swish_the_range_begins_at_minus_three_and_clips_what_is_rare():
+    windows = normal_windows(n_windows=200, mean=-4, deviation=4)
+    windows[3] *= 100
+    span = window_error(seen_of(windows), HARD_SWISH)
+    assert span.low == -3
+    assert 5 < span.high < 100
+    assert span == hard_swish_range(span)
+
+
+@pytest.mark.parametrize(("follower", "function"), [(SILU, torch.nn.functional.silu), (HARD_SWISH, hardswish)])
+def test_followers_are_torchs_own(follower, function):
+    values = np.linspace(-100, 100, 1001, dtype=np.float32)
+    np.testing.assert_allclose(follower.answers(values), function(torch.from_numpy(values)).numpy(), atol=1e-5)
 
 
 def test_a_silus_own_output_keeps_its_least_value():
