@@ -33,7 +33,9 @@ def test_no_part_of_a_message_breaks_its_line_or_commands_a_terminal(part):
 
 
 def test_a_path_in_a_message_keeps_its_spaces():
-    assert str(errors.AudioError("my  day/dawn  1.ogg", "is  odd", "mend  it")) == "my  day/dawn  1.ogg: is odd - mend it"
+    assert (
+        str(errors.AudioError("my  day/dawn  1.ogg", "is  odd", "mend  it")) == "my  day/dawn  1.ogg: is odd - mend it"
+    )
 
 
 def test_a_missing_extra_says_how_to_get_it():
