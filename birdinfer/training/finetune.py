@@ -1,8 +1,8 @@
 """A finished run -> the recipe of a short second one that makes its network cheap in INT8.
 
 Each fold goes on from the weights of its own that were kept, on the very folds of the run: what a fold held out stays
-held out. ReLU takes the place of costly activations, norms hold still as in prediction, and half of the loss is what the
-network said before.
+held out. ReLU takes the place of costly activations, norms hold still as in prediction, and half of the loss is what
+the network said before.
 """
 
 from collections.abc import Sequence
@@ -96,8 +96,10 @@ def _same_folds(config: DataConfig, run_dir: Path) -> DataConfig:
 
 
 def _gentle(config: OptimConfig, loop: LoopConfig, epochs: int) -> OptimConfig:
-    """A tenth of the rate along one cosine; an average that looks back over the same share of the run; norms held still,
-    for the network that is trained is to be the one that is rounded."""
+    """A tenth of the rate along one cosine; an average that looks back over the same share of the run.
+
+    Norms hold still throughout: what is trained is to be what is rounded.
+    """
     shorter = loop.epochs / epochs
     return replace(
         config,
