@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from birdinfer.adopt import Adopted
     from birdinfer.bundle import Bundle
     from birdinfer.config import Hearing
-    from birdinfer.manifest import Manifest, Member
+    from birdinfer.manifest import Graph, Manifest, Member
 
 _LISTED_LABELS = 5
 _HEADINGS = ("member", "backbone", "hears", "graphs", "labels", "weight", "OOF AUC", "stride")
@@ -153,6 +153,7 @@ def _print_json(loaded: "Bundle") -> None:
         "tolerance": msgspec.to_builtins(manifest.tolerance),
         "provenance": msgspec.to_builtins(manifest.provenance),
         "members": [_member_facts(loaded, member) for member in manifest.members],
+        "for_other_hosts": [_file_facts(loaded, graph) for graph in manifest.for_other_hosts],
     }
     typer.echo(json.dumps(facts))
 
@@ -165,15 +166,16 @@ def _member_facts(loaded: "Bundle", member: "Member") -> dict[str, Any]:
     return {
         **{key: known[key] for key in kept},
         "hears": hears(member.hearing),
-        "graphs": {
-            precision: {"file": graph.file, "bytes": loaded.graph_path(graph).stat().st_size}
-            for precision, graph in member.graphs.items()
-        },
+        "graphs": {precision: _file_facts(loaded, graph) for precision, graph in member.graphs.items()},
         "stride_seconds": _stride_seconds(loaded.manifest, member),
         "labels_known": _n_known(loaded, member),
         "out_of_fold_macro_auc": member.out_of_fold_macro_auc,
         "variants": known["variants"],
     }
+
+
+def _file_facts(loaded: "Bundle", graph: "Graph") -> dict[str, Any]:
+    return {"file": graph.file, "bytes": loaded.graph_path(graph).stat().st_size}
 
 
 def _print_bundle(loaded: "Bundle") -> None:
@@ -191,7 +193,7 @@ def _print_bundle(loaded: "Bundle") -> None:
     console.print(f"[bold]{heading}[/]")
     for line in lines:
         console.print(escape(line))
-    for name, value in _settings(manifest):
+    for name, value in _settings(loaded):
         console.print(f"{name:<10}  {escape(value)}")
     if any(member.variants for member in manifest.members):
         console.print()
@@ -226,14 +228,19 @@ def _graphs(loaded: "Bundle", member: "Member") -> str:
             owners.setdefault(graph.file, other.name)
     shown = []
     for precision, graph in member.graphs.items():
-        size = f"{loaded.graph_path(graph).stat().st_size / 1e6:.1f} MB"
         owner = owners[graph.file]
-        shown.append(f"{precision} {size if owner == member.name else f'in the file of {owner}'}")
+        shown.append(f"{precision} {_size(loaded, graph) if owner == member.name else f'in the file of {owner}'}")
     return ", ".join(shown)
 
 
-def _settings(manifest: "Manifest") -> list[tuple[str, str]]:
+def _size(loaded: "Bundle", graph: "Graph") -> str:
+    return f"{loaded.graph_path(graph).stat().st_size / 1e6:.1f} MB"
+
+
+def _settings(loaded: "Bundle") -> list[tuple[str, str]]:
+    manifest = loaded.manifest
     provenance, tolerance = manifest.provenance, manifest.tolerance
+    others = [f"{graph.file} {_size(loaded, graph)}, takes the waveform" for graph in manifest.for_other_hosts]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items()))
     return [
         ("rows", f"{manifest.rows.window_seconds:g} s, a rest of {manifest.rows.min_tail_seconds:g} s makes one"),
@@ -244,6 +251,7 @@ def _settings(manifest: "Manifest") -> list[tuple[str, str]]:
             f"{tolerance.mean_probability_difference:g} on average",
         ),
         ("made", f"{provenance.created_utc} of run {provenance.run}" + (f" ({versions})" if versions else "")),
+        *(("to hand on", other) for other in others),
     ]
 
 

@@ -8,7 +8,7 @@ from making import LABELS, write_bundle
 
 from birdinfer import Bundle
 from birdinfer.bundle import save_manifest
-from birdinfer.manifest import Figures, Variant
+from birdinfer.manifest import Figures, Graph, Variant
 
 FOREIGN = ("stranger", "1161364", "Homo sapiens", "comcuc", "0012", "another stranger")
 
@@ -126,6 +126,18 @@ class TestShow:
         told = json.loads(birdinfer("bundle", "show", mixed, "--json")[1])["members"]
         assert [len(member["variants"]) for member in told] == [1, 0, 0]
         assert told[0]["variants"][0]["figures"]["auc_fall_interval"] == [0.011, 0.033]
+
+    def test_graphs_that_other_hosts_run_are_listed_beside_the_members(self, birdinfer, mixed):
+        manifest = Bundle.load(mixed).manifest
+        (mixed / "fold0.waveform.onnx").write_bytes((mixed / "fold0.onnx").read_bytes())
+        graph = Graph("fold0.waveform.onnx", manifest.members[0].graphs["fp32"].sha256)
+        save_manifest(mixed, msgspec.structs.replace(manifest, for_other_hosts=(graph,)))
+        lines = birdinfer("bundle", "show", mixed)[1].splitlines()
+        assert lines[-1] == "to hand on  fold0.waveform.onnx 0.0 MB, takes the waveform"
+        told = json.loads(birdinfer("bundle", "show", mixed, "--json")[1])
+        assert told["for_other_hosts"] == [
+            {"file": "fold0.waveform.onnx", "bytes": (mixed / "fold0.onnx").stat().st_size}
+        ]
 
     def test_no_empty_table_where_nothing_was_tried(self, birdinfer, mixed):
         assert "verdict" not in birdinfer("bundle", "show", mixed)[1]
