@@ -7,7 +7,8 @@ chains of INT8 kernels in channels-last layout, with nothing converted or transp
    (:mod:`birdinfer.export.rewrites`).
 2. What activations look like on real windows (:mod:`birdinfer.export.calibration`), and the ranges that follow from it
    (:mod:`birdinfer.export.ranges`).
-3. QDQ pairs (:mod:`birdinfer.export.qdq`); the mean logits are given back through the classifier's bias.
+3. QDQ pairs (:mod:`birdinfer.export.qdq`); by how much the logits of the middle window move is given back through the
+   classifier's bias.
 
 The convolution that reads the spectrogram, whatever works on one number a channel (squeeze-excite, ECA) and the
 classifier stay fp32: together they are less than a hundredth of the work, and exact.
@@ -64,8 +65,8 @@ class Calibrated(NamedTuple):
     observed: Observed
     windows: Sequence[Float32]
     """[1, ...] each; what it was calibrated on."""
-    mean_logits: Float32
-    """[labels], of fp32 on these windows."""
+    logits: Float32
+    """[windows, labels], of fp32 on these windows."""
 
     def model(self) -> ir.Model:
         """The rewritten fp32 model, the caller's own."""
@@ -93,7 +94,7 @@ def calibrate_graph(graph: Path, windows: Sequence[Float32], progress: Progress 
     if not np.isfinite(logits).all():
         raise ConfigError("calibration", "holds windows that are answered with what is no number", "leave those out")
     observed = observe(model, windows, progress)
-    return Calibrated(ir.to_proto(model).SerializeToString(), observed, windows, logits.mean(axis=0))
+    return Calibrated(ir.to_proto(model).SerializeToString(), observed, windows, logits)
 
 
 def int8_model(calibrated: Calibrated, settings: Int8Settings = DEFAULT) -> ir.Model:
@@ -138,7 +139,10 @@ def followers(graph: ir.Graph) -> dict[str, Follower]:
 
 
 def correct_logits(model: ir.Model, calibrated: Calibrated) -> None:
-    """Give the mean logits of the calibration windows back through the classifier's bias.
+    """Give back through the classifier's bias what the logits have moved by in the middle calibration window.
+
+    Not the mean: a window of silence may move a hundred times as far as all others, and would take them along. (A
+    trained efficientnet_b0: mean difference of probability on held-out windows 0.014 by the median, 0.071 by the mean.)
 
     Args:
         model: the INT8 model, corrected in place where its last node is a Gemm with a bias.
@@ -147,7 +151,7 @@ def correct_logits(model: ir.Model, calibrated: Calibrated) -> None:
     last = model.graph.outputs[0].producer()
     if last is None or last.op_type != "Gemm" or len(last.inputs) != 3:
         return
-    found = logits_of(model, calibrated.windows).mean(axis=0)
-    bias = array_of(input_of(last, 2)) + (calibrated.mean_logits - found)
+    moved = np.median(logits_of(model, calibrated.windows) - calibrated.logits, axis=0)
+    bias = array_of(input_of(last, 2)) - moved
     last.replace_input_with(2, add_constant(model.graph, f"{last.name}_bias_corrected", bias.astype(np.float32)))
     drop_unused(model.graph)

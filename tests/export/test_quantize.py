@@ -53,9 +53,9 @@ def test_answers_stay_near_fp32_on_windows_that_calibration_has_not_seen(awkward
     assert not np.array_equal(found, wanted)
 
 
-def test_mean_logits_of_the_calibration_windows_are_those_of_fp32(awkward_graph, int8, awkward_windows):
+def test_the_middle_calibration_window_is_answered_as_by_fp32(awkward_graph, int8, awkward_windows):
     wanted, found = (answers(path, awkward_windows[:24]) for path in (awkward_graph, int8))
-    np.testing.assert_allclose(found.mean(axis=0), wanted.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(np.median(found - wanted, axis=0), 0, atol=1e-4)
 
 
 def test_pitfall_4_int8_answers_do_not_depend_on_the_batch(int8, awkward_windows):
@@ -199,9 +199,7 @@ def test_one_odd_window_does_not_spoil_the_ranges_of_all_others(awkward_graph, a
         path = tmp_path / f"{method}.onnx"
         write_int8(calibrated, path, Int8Settings(method))
         found = answers(path, awkward_windows[24:])
-        # The odd window shifts the mean logits, and with them the bias; ranks do not know of it.
-        off = (found - wanted) - (found - wanted).mean(axis=0)
-        errors[method] = float(np.sqrt(np.square(off).mean()) / wanted.std())
+        errors[method] = float(np.sqrt(np.square(found - wanted).mean()) / wanted.std())
     assert errors["window_error"] < 0.06
     assert errors["percentile"] > 4 * errors["window_error"]
     assert errors["minmax"] > 4 * errors["window_error"]
