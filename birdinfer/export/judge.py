@@ -70,17 +70,6 @@ class Judge:
         refused = judge(figures, limits, "" if index is None else self._labels[index])
         return Variant(name, made_by, figures, refused)
 
-    def keeps_the_scores(self, graph: Path, spec: EngineSpec, limits: Limits) -> bool:
-        """Whether a graph keeps all limits but that of speed, which takes longest to measure.
-
-        Raises:
-            BundleError: it cannot be loaded.
-            ParityError: it answers with what is no number.
-        """
-        found = self._answers(graph, spec)
-        figures = self._figures(graph, 0.0, float("inf"), found, self._agreement(found))
-        return not judge(figures, limits)
-
     def _answers(self, graph: Path, spec: EngineSpec) -> dict[str, Float32]:
         engine = load_engine(EnginePlan(spec, 1, _BATCH), graph, self._names, self._labelled.heard.shape[1:])
         answers = engine.run(self._labelled.heard)

@@ -16,7 +16,7 @@ from birdinfer.engines import EngineSpec
 from birdinfer.errors import ConfigError, ParityError
 from birdinfer.export.gate import Limits
 from birdinfer.export.int8_format import find_format
-from birdinfer.export.int8_search import Search, search
+from birdinfer.export.int8_search import Int8Search
 from birdinfer.export.judge import Judge
 from birdinfer.export.options import ExportOptions, Reporter
 from birdinfer.export.quantize import Calibrated, Int8Settings, calibrate_graph, write_int8
@@ -72,23 +72,33 @@ def make_static_int8(
         if not variant.refused:
             return StaticInt8(variant, first_try)
     tuning = np.concatenate([windows[index] for index in range(n_calibration, len(windows))] or [windows[0]])
-    found = search(calibrated, tuning, numbers, reporter.step)
+    found = Int8Search(calibrated, tuning, numbers, options.limits.min_spearman, reporter.step)
     return _first_that_passes(calibrated, out, judge, options.limits, found)
 
 
-def _first_that_passes(calibrated: Calibrated, out: Path, judge: Judge, limits: Limits, found: Search) -> StaticInt8:
-    """The attempts in turn; if none passes, the last, with all that was tried added to the reason."""
-    for attempt in found.attempts[:-1]:
-        write_int8(calibrated, out, attempt.settings)
-        if judge.keeps_the_scores(out, SPEC, limits):
-            variant = judge.variant(NAME, str(attempt.settings), out, SPEC, limits)
-            if not variant.refused:
-                return StaticInt8(variant, attempt.settings)
-    last = found.attempts[-1].settings
-    variant = _tried(calibrated, out, judge, limits, last)
-    if not variant.refused:
-        return StaticInt8(variant, last)
-    return StaticInt8(msgspec.structs.replace(variant, refused=f"{variant.refused}; {_tried_in_all(found)}"), None)
+def _first_that_passes(
+    calibrated: Calibrated, out: Path, judge: Judge, limits: Limits, found: Int8Search
+) -> StaticInt8:
+    """The attempts in turn; if none passes, the one nearest to it, with all that was tried added to the reason."""
+    tried: list[Int8Settings] = []
+    nearest: Variant | None = None
+    for attempt in found.attempts():
+        tried.append(attempt.settings)
+        variant = _tried(calibrated, out, judge, limits, attempt.settings)
+        if not variant.refused:
+            return StaticInt8(variant, attempt.settings)
+        if nearest is None or _nearness(variant) > _nearness(nearest):
+            nearest = variant
+    assert nearest is not None  # there is always one attempt
+    methods = ", ".join(name.replace("_", " ") for name in found.methods)
+    most_kept = max(len(settings.kept) for settings in tried)
+    what = f"tried: ranges by {methods}; {len(tried)} settings, up to {most_kept} activations left in fp32"
+    return StaticInt8(msgspec.structs.replace(nearest, refused=f"{nearest.refused}; {what}"), None)
+
+
+def _nearness(variant: Variant) -> float:
+    """The rank correlation: what is hardest to keep."""
+    return variant.figures.least_spearman or -1.0
 
 
 def _tried(calibrated: Calibrated, out: Path, judge: Judge, limits: Limits, settings: Int8Settings) -> Variant:
@@ -97,10 +107,3 @@ def _tried(calibrated: Calibrated, out: Path, judge: Judge, limits: Limits, sett
         return judge.variant(NAME, str(settings), out, SPEC, limits)
     except ParityError as error:
         raise ParityError(out.name, error.what, "leave --quantize out") from error
-
-
-def _tried_in_all(found: Search) -> str:
-    """What was tried, in words."""
-    methods = ", ".join(name.replace("_", " ") for name in found.methods)
-    kept = max(len(attempt.settings.kept) for attempt in found.attempts)
-    return f"tried: ranges by {methods}; up to {kept} activations left in fp32"

@@ -1,64 +1,69 @@
 """Which settings are tried, and in which order."""
 
-from itertools import pairwise
-
-import numpy as np
 import pytest
 
 from birdinfer.export import int8_search
 from birdinfer.export.int8_format import FORMATS
-from birdinfer.export.int8_search import search
+from birdinfer.export.int8_search import Int8Search
 from birdinfer.export.quantize import METHODS
 
 
-def run_search(calibrated, windows, told=None):
-    def steps(what, done, of):
-        if told is not None:
-            told.append((what, done, of))
+@pytest.fixture
+def search(awkward_calibrated, awkward_windows):
+    """A search by the rank correlation that it needs, and what it tells."""
 
-    return search(calibrated, windows, FORMATS["vnni"], steps)
+    def make(needed, told=None):
+        steps = (lambda *step: told.append(step)) if told is not None else (lambda *step: None)
+        return Int8Search(awkward_calibrated, awkward_windows[24:], FORMATS["vnni"], needed, steps)
+
+    return make
 
 
-def test_where_ranks_are_kept_nothing_is_left_in_fp32(awkward_calibrated, awkward_windows, monkeypatch):
-    monkeypatch.setattr(int8_search, "_LEAST_PROMISE", 0.9)
+def test_where_ranks_are_kept_everything_is_tried_in_int8_first_and_nothing_else_is_looked_for(search):
     told = []
-    found = run_search(awkward_calibrated, awkward_windows[24:], told)
+    found = search(0.9, told)
+    first = next(found.attempts())
     assert set(found.methods) == set(METHODS)
-    (only,) = found.attempts
-    assert only.settings.kept == ()
-    assert only.mean_spearman == max(one.mean_spearman for one in found.methods.values())
+    assert first.settings.kept == ()
+    assert first.mean_spearman == max(one.mean_spearman for one in found.methods.values())
     assert told == [("ways to choose ranges", done, 5) for done in range(1, 6)]
 
 
-def test_activations_are_left_in_fp32_until_ranks_are_kept(awkward_calibrated, awkward_windows, monkeypatch):
-    plain = max(run_search(awkward_calibrated, awkward_windows[24:]).methods.values(), key=lambda one: one[2])
-    promise = plain.least_spearman + 1e-6
-    monkeypatch.setattr(int8_search, "_LEAST_PROMISE", promise)
-    monkeypatch.setattr(int8_search, "_MOST_WORK", 1.5)
-    found = run_search(awkward_calibrated, awkward_windows[24:]).attempts
-    assert 1 <= len(found) <= 3
-    assert all(one.least_spearman >= promise for one in found)
-    n_kept = [len(one.settings.kept) for one in found]
-    assert n_kept == sorted(set(n_kept))
-    assert n_kept[0] > 0
-    for fewer, more in pairwise(found):
-        assert more.settings.kept[: len(fewer.settings.kept)] == fewer.settings.kept
+def test_where_that_is_not_enough_more_and_more_stays_in_fp32(search, monkeypatch):
+    monkeypatch.setattr(int8_search, "_MOST_WORK", 2.0)
+    plain, *others = search(0.9).attempts()
+    assert 1 < len(others) <= 6
+    assert all(one.settings.kept and one.settings.method == plain.settings.method for one in others)
+    assert len({one.settings.kept for one in others}) == len(others)
 
 
-def test_where_nothing_keeps_the_ranks_the_best_are_tried_all_the_same(
-    awkward_calibrated, awkward_windows, monkeypatch
-):
-    monkeypatch.setattr(int8_search, "_LEAST_PROMISE", 2.0)
-    attempts = run_search(awkward_calibrated, awkward_windows[24:]).attempts
-    assert len(attempts) == 3
-    means = [one.mean_spearman for one in attempts]
-    assert means == sorted(means)
+def test_the_fastest_is_tried_first(search, monkeypatch):
+    monkeypatch.setattr(int8_search, "_MOST_WORK", 2.0)
+    monkeypatch.setattr(int8_search, "_MOST_TRIED", 100)
+
+    def tried(speeds):
+        monkeypatch.setattr(int8_search, "compare_speed", lambda graphs, *_: speeds(range(len(graphs))))
+        return [one.settings.kept for one in search(0.9).attempts()][1:]
+
+    assert tried(list) == tried(lambda order: [-index for index in order])[::-1]
 
 
-def test_no_more_work_than_is_worth_it_goes_back_to_fp32(awkward_calibrated, awkward_windows, monkeypatch):
-    monkeypatch.setattr(int8_search, "_LEAST_PROMISE", 2.0)
+def test_where_nothing_keeps_the_ranks_the_best_is_tried_all_the_same(search):
+    found = search(2.0)
+    (best,) = found.attempts()
+    assert best.mean_spearman >= max(one.mean_spearman for one in found.methods.values())
+
+
+def test_no_more_work_than_is_worth_it_goes_back_to_fp32(search, monkeypatch):
     monkeypatch.setattr(int8_search, "_MOST_WORK", 0.0)
-    (plain,) = run_search(awkward_calibrated, awkward_windows[24:]).attempts
-    assert plain.settings.kept == ()
-    assert plain.mean_spearman == pytest.approx(1.0, abs=0.1)
-    assert np.isfinite(plain.least_spearman)
+    assert all(one.settings.kept == () for one in search(2.0).attempts())
+
+
+def test_a_tail_is_all_from_one_of_the_last_convolutions_on(search, awkward_calibrated, monkeypatch):
+    monkeypatch.setattr(int8_search, "_MOST_WORK", 2.0)
+    monkeypatch.setattr(int8_search, "_N_KEPT", ())
+    monkeypatch.setattr(int8_search, "_N_LAST_CONVOLUTIONS", (1, 2))
+    _, *others = search(0.9).attempts()
+    shorter, longer = sorted((set(one.settings.kept) for one in others), key=len)
+    assert shorter < longer
+    assert longer <= set(awkward_calibrated.observed.seen)
