@@ -31,6 +31,7 @@ _RATE_SHARE = 0.1
 _WARMUP_SHARE = 0.1
 """Of all epochs: the optimiser's memory starts empty."""
 _TEACHER_SHARE = 0.5
+_FROZEN = "optim.frozen_norm_epochs"
 
 
 class Finetune(NamedTuple):
@@ -59,7 +60,7 @@ def plan_int8(run_dir: Path, folds: Sequence[int] | None, overrides: Sequence[st
     if not (run_dir / FOLDS_FILE).is_file():
         raise InputNotFoundError(run_dir / FOLDS_FILE, "the run's folds are gone", "without it nothing stays held out")
     _check_network(last[0].recipe, run_dir)
-    recipe = change(for_int8(last[0].recipe, run_dir), overrides)
+    recipe = _changed(for_int8(last[0].recipe, run_dir), overrides)
     return Finetune(recipe, Path(last[0].data_dir), tuple(header.fold for header in last))
 
 
@@ -109,6 +110,15 @@ def _gentle(config: OptimConfig, loop: LoopConfig, epochs: int) -> OptimConfig:
         ema_decay=max(0.0, 1 - shorter * (1 - config.ema_decay)) if config.ema_decay else 0.0,
         frozen_norm_epochs=epochs,
     )
+
+
+def _changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Overridden; norms hold still through however many epochs are asked for, unless that is asked for, too."""
+    if any(override.partition("=")[0].strip() == _FROZEN for override in overrides):
+        return change(recipe, overrides)
+    free = replace(recipe, optim=replace(recipe.optim, frozen_norm_epochs=0))
+    changed = change(free, overrides)
+    return change(changed, [f"{_FROZEN}={changed.loop.epochs}"])
 
 
 def _all_folds(run_dir: Path) -> list[int]:

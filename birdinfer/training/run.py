@@ -108,10 +108,14 @@ def _with_finished(results: Sequence[FoldResult], run_dir: Path) -> list[FoldRes
 def debug(recipe: Recipe) -> Recipe:
     """The same recipe on at most 1,000 clips for 2 epochs: all code runs, nothing is learned."""
     n_clips = min(recipe.data.max_clips or DEBUG_CLIPS, DEBUG_CLIPS)
+    # Where norms hold still only at the end, there is an epoch of either kind.
+    n_free = min(1, recipe.first_frozen_epoch - 1)
+    n_frozen = DEBUG_EPOCHS - n_free if recipe.optim.frozen_norm_epochs else 0
     return msgspec.structs.replace(
         recipe,
         name=f"{recipe.name}-debug",
         data=msgspec.structs.replace(recipe.data, max_clips=n_clips),
+        optim=msgspec.structs.replace(recipe.optim, frozen_norm_epochs=n_frozen),
         loop=msgspec.structs.replace(recipe.loop, epochs=DEBUG_EPOCHS),
     )
 

@@ -81,6 +81,37 @@ class TestWhatIsPlanned:
         recipe = msgspec.structs.replace(plain_recipe, optim=OptimConfig(ema_decay=decay), loop=LoopConfig(epochs=50))
         assert 0 <= for_int8(recipe, tmp_path).optim.ema_decay <= max(0.0, 1 - 5 * (1 - decay)) + 1e-9
 
+    @pytest.mark.parametrize(("n_frozen", "patience"), [(0, 0), (0, 5), (20, 0)])
+    def test_norms_hold_still_throughout_whatever_they_did_before(self, plain_recipe, tmp_path, n_frozen, patience):
+        recipe = msgspec.structs.replace(
+            plain_recipe,
+            optim=OptimConfig(frozen_norm_epochs=n_frozen),
+            loop=LoopConfig(epochs=30, patience=patience),
+        )
+        short = for_int8(recipe, tmp_path)
+        assert (short.loop.epochs, short.optim.frozen_norm_epochs, short.first_frozen_epoch) == (6, 6, 1)
+
+    @pytest.mark.parametrize("epochs", [1, 2, 7])
+    def test_norms_hold_still_through_any_number_of_epochs(self, original, epochs):
+        recipe = plan_int8(original, (0,), [f" loop.epochs = {epochs}", "loop.patience=3"]).recipe
+        assert (recipe.loop.epochs, recipe.optim.frozen_norm_epochs) == (epochs, epochs)
+
+    @pytest.mark.parametrize("n_frozen", [0, 3])
+    def test_norms_may_move_where_that_is_asked_for(self, original, n_frozen):
+        recipe = plan_int8(original, (0,), ["loop.epochs=4", f"optim.frozen_norm_epochs={n_frozen}"]).recipe
+        assert recipe.optim.frozen_norm_epochs == n_frozen
+
+    @pytest.mark.parametrize(
+        ("override", "words"),
+        [
+            ("loop.epochs=many", r"--set: loop\.epochs: is 'many'"),
+            ("optim.frozen_norm_epochs=3", r"--set: optim\.frozen_norm_epochs is 3, more than loop\.epochs = 2"),
+        ],
+    )
+    def test_what_is_asked_for_and_cannot_be_is_named(self, original, override, words):
+        with pytest.raises(ConfigError, match=words):
+            plan_int8(original, (0,), [override])
+
     def test_folds_are_the_files_whatever_laid_them(self, plain_recipe, tmp_path):
         config = DataConfig(val_share=0.2, complete_fold0=True, duplicates="remove", test_share=0.1)
         data = for_int8(msgspec.structs.replace(plain_recipe, data=config), tmp_path / "b0").data
@@ -129,6 +160,16 @@ class TestWhatIsTrained:
         norms = [module for module in model.modules() if type(module).__name__ == "BatchNormAct2d"]
         assert {type(norm.act).__name__ for norm in norms} == {"ReLU", "Identity"}
         assert torch.isfinite(model(torch.randn(2, 1, 16, 64)).clip).all()
+
+    def test_norms_keep_what_they_had_measured(self, original, tuned):
+        """Bit for bit, of the weights and of their average, which were all that the original kept."""
+        kept = load_checkpoint(original / "fold0" / BEST).weights("model.")
+        measured = [name for name in kept if "running_" in name]
+        last, best = (load_checkpoint(tuned[0] / "fold0" / name) for name in (LAST, BEST))
+        for weights in (last.weights("model."), last.weights("ema."), best.weights("model.")):
+            assert [name for name in measured if not torch.equal(weights[name], kept[name])] == []
+            assert any(not torch.equal(weights[name], kept[name]) for name in kept)
+        assert measured
 
     def test_it_says_what_was_swapped_and_taken(self, tuned):
         told = tuned[2].messages

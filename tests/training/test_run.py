@@ -156,6 +156,17 @@ def test_debug_is_the_same_recipe_on_less(plain_recipe):
     assert small.model == plain_recipe.model
 
 
+@pytest.mark.parametrize(("n_frozen", "expected"), [(0, 0), (1, 1), (8, 1), (29, 1), (30, 2)])
+def test_debug_has_an_epoch_of_norms_that_move_unless_they_never_do(plain_recipe, n_frozen, expected):
+    recipe = msgspec.structs.replace(
+        plain_recipe,
+        model=msgspec.structs.replace(plain_recipe.model, weights="before.safetensors"),
+        optim=msgspec.structs.replace(plain_recipe.optim, frozen_norm_epochs=n_frozen),
+        loop=msgspec.structs.replace(plain_recipe.loop, epochs=30),
+    )
+    assert debug(recipe).optim.frozen_norm_epochs == expected
+
+
 class TestCommand:
     @pytest.fixture
     def arguments(self, plain_recipe, clips_dir, tmp_path):

@@ -44,13 +44,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"loss.teacher_share is {self.loss.teacher_share:g}, it needs a teacher, model.weights")
         if self.loop.fake_quantise and self.model.family not in FEATURE_MAPS:
             raise ValueError(f"loop.fake_quantise is true, {self.model.family} has no convolutions to round")
-        n_frozen = self.optim.frozen_norm_epochs
-        if n_frozen > self.loop.epochs:
-            raise ValueError(f"optim.frozen_norm_epochs is {n_frozen}, more than loop.epochs = {self.loop.epochs}")
-        if n_frozen and self.loop.patience:
-            raise ValueError(
-                "loop.patience may end the run before optim.frozen_norm_epochs begin, set one of them to 0"
-            )
+        self._check_frozen_norms()
 
     @property
     def hearing(self) -> Hearing:
@@ -63,6 +57,18 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def first_frozen_epoch(self) -> int:
         """From which epoch on, counted from 1, norms hold still; one beyond the last where they never do."""
         return self.loop.epochs - self.optim.frozen_norm_epochs + 1
+
+    def _check_frozen_norms(self) -> None:
+        n_frozen, epochs = self.optim.frozen_norm_epochs, self.loop.epochs
+        if n_frozen > epochs:
+            raise ValueError(f"optim.frozen_norm_epochs is {n_frozen}, more than loop.epochs = {epochs}")
+        if n_frozen == epochs and not (self.model.weights or self.model.pretrained):
+            what = f"optim.frozen_norm_epochs is {n_frozen}, all of loop.epochs: norms would never measure anything"
+            raise ValueError(f"{what}, make it less or start from model.weights")
+        if 0 < n_frozen < epochs and self.loop.patience:
+            raise ValueError(
+                "loop.patience may end the run before optim.frozen_norm_epochs begin, set one of them to 0"
+            )
 
 
 NOT_DECISIVE = frozenset({"name", "loop.num_workers", "loop.checkpoint_every_steps", "post.smoothing_kernel"})

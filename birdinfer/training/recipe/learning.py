@@ -93,7 +93,7 @@ class OptimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frozen_norm_epochs: Count = 0
     """In the last this many epochs BatchNorm computes with its running statistics, as in prediction (see
     ``models/norms.py``): the network that is trained is then the one that is exported, and the best of these epochs is
-    kept. For INT8."""
+    kept. For INT8. All epochs, if the network starts from weights."""
     soup_epochs: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
     """The weights of the best this many epochs are averaged at the end and kept if they validate better; 0 for none."""
 

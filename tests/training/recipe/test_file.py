@@ -52,6 +52,16 @@ class TestLoadRecipe:
         both = load_recipe(None, ["loss.teacher_share=0.5", "model.weights=runs/b0/fold{fold}/best.safetensors"])
         assert both.model.weights == "runs/b0/fold{fold}/best.safetensors"
 
+    @pytest.mark.parametrize("start", ["model.pretrained=true", "model.weights=b0.safetensors"])
+    def test_norms_that_have_measured_before_may_hold_still_throughout(self, start):
+        """Patience cannot end a run before they do."""
+        recipe = load_recipe(None, [start, "optim.frozen_norm_epochs=20", "loop.patience=3"])
+        assert (recipe.optim.frozen_norm_epochs, recipe.first_frozen_epoch) == (20, 1)
+
+    @pytest.mark.parametrize(("n_frozen", "first"), [(0, 21), (1, 20), (8, 13)])
+    def test_from_which_epoch_on_norms_hold_still(self, n_frozen, first):
+        assert load_recipe(None, [f"optim.frozen_norm_epochs={n_frozen}"]).first_frozen_epoch == first
+
     def test_missing_file(self, tmp_path):
         with pytest.raises(InputNotFoundError, match="no such recipe"):
             load_recipe(tmp_path / "none.toml")
@@ -76,6 +86,19 @@ class TestLoadRecipe:
             ("[model]\nbackbone = 1", ["model.backbone", "is 1, expected str"]),
             ("name = 'a/b'", ["name is 'a/b'"]),
             ("optim = 3", ["optim", "is 3", "object"]),
+            (
+                "[optim]\nfrozen_norm_epochs = 21",
+                ["mine.toml", "optim.frozen_norm_epochs is 21, more than loop.epochs = 20"],
+            ),
+            (
+                "[optim]\nfrozen_norm_epochs = 20",
+                ["optim.frozen_norm_epochs is 20, all of loop.epochs", "start from model.weights"],
+            ),
+            (
+                "[optim]\nfrozen_norm_epochs = 5\n[loop]\npatience = 3",
+                ["loop.patience may end the run before optim.frozen_norm_epochs begin", "set one of them to 0"],
+            ),
+            ("[optim]\nfrozen_norm_epochs = -1", ["optim.frozen_norm_epochs", "is -1", "allowed is 0 <= "]),
         ],
     )
     def test_refuses_with_file_key_value_and_what_is_allowed(self, toml, text, words):
