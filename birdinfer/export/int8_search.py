@@ -66,6 +66,8 @@ class Int8Search:
         self._wanted = logits_together(calibrated.model(), tuning)
         self.methods: dict[Method, Attempt] = {}
         """Each way to choose ranges that was tried, with nothing kept in fp32."""
+        self.tried: list[Int8Settings] = []
+        """All settings that were tried on the tuning windows."""
 
     def attempts(self) -> Iterator[Attempt]:
         """Settings worth a trial on held-out windows: with everything in INT8, then with more and more in fp32.
@@ -86,9 +88,11 @@ class Int8Search:
             yield max([plain, *found], key=lambda one: one.mean_spearman)
 
     def _attempt(self, settings: Int8Settings) -> Attempt:
+        self.tried.append(settings)
         found = logits_together(int8_model(self._calibrated, settings), self._tuning)
         correlations = spearman_per_label(self._wanted, found)
-        return Attempt(settings, float(np.nanmin(correlations)), float(np.nanmean(correlations)))
+        told = correlations[~np.isnan(correlations)]  # of none, where all windows are answered alike
+        return Attempt(settings, float(told.min(initial=1.0)), float(told.mean()) if len(told) else 1.0)
 
     def _with_some_kept(self, plain: Int8Settings) -> list[Int8Settings]:
         """The activations that do most harm in fp32, or all from one of the last convolutions on.

@@ -71,7 +71,9 @@ def make_static_int8(
         variant = _tried(calibrated, out, judge, options.limits, first_try)
         if not variant.refused:
             return StaticInt8(variant, first_try)
-    tuning = np.concatenate([windows[index] for index in range(n_calibration, len(windows))] or [windows[0]])
+    unseen = range(n_calibration, len(windows))
+    # Of one window alone there are no ranks: then all choose, those that calibrated, too.
+    tuning = np.concatenate([windows[index] for index in (unseen if len(unseen) > 1 else range(len(windows)))])
     found = Int8Search(calibrated, tuning, numbers, options.limits.min_spearman, reporter.step)
     return _first_that_passes(calibrated, out, judge, options.limits, found)
 
@@ -80,20 +82,23 @@ def _first_that_passes(
     calibrated: Calibrated, out: Path, judge: Judge, limits: Limits, found: Int8Search
 ) -> StaticInt8:
     """The attempts in turn; if none passes, the one nearest to it, with all that was tried added to the reason."""
-    tried: list[Int8Settings] = []
     nearest: Variant | None = None
     for attempt in found.attempts():
-        tried.append(attempt.settings)
         variant = _tried(calibrated, out, judge, limits, attempt.settings)
         if not variant.refused:
             return StaticInt8(variant, attempt.settings)
         if nearest is None or _nearness(variant) > _nearness(nearest):
             nearest = variant
     assert nearest is not None  # there is always one attempt
+    return StaticInt8(msgspec.structs.replace(nearest, refused=f"{nearest.refused}; {_what_was_tried(found)}"), None)
+
+
+def _what_was_tried(found: Int8Search) -> str:
     methods = ", ".join(name.replace("_", " ") for name in found.methods)
-    most_kept = max(len(settings.kept) for settings in tried)
-    what = f"tried: ranges by {methods}; {len(tried)} settings, up to {most_kept} activations left in fp32"
-    return StaticInt8(msgspec.structs.replace(nearest, refused=f"{nearest.refused}; {what}"), None)
+    sets = [settings.kept for settings in found.tried if settings.kept]
+    largest = max(map(len, sets), default=0)
+    kept = f"; sets of activations left in fp32: {len(sets)}, the largest of {largest}" if sets else ""
+    return f"tried: ranges by {methods}{kept}"
 
 
 def _nearness(variant: Variant) -> float:
