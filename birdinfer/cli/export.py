@@ -89,10 +89,8 @@ def export(
     from birdinfer.cli.console import stderr, stdout
     from birdinfer.cli.export_progress import ExportProgress
     from birdinfer.cli.variants_table import variants_table
-    from birdinfer.errors import ConfigError, MissingExtraError
+    from birdinfer.errors import MissingExtraError
 
-    if (judge_on is None) != (truth is None):
-        raise ConfigError("--judge-on", "needs --truth, and --truth needs it", "name folder and table, or neither")
     try:
         from birdinfer.export.bundler import export_run
         from birdinfer.export.gate import Limits

@@ -38,13 +38,15 @@ class ExportProgress:
 
     def step(self, what: str, done: int, of: int) -> None:
         """How much is done of what is going on; in a log, what begins."""
+        from rich.markup import escape
+
         if self._bar is None:
             if what != self._what:
-                self._console.print(f"{what} ...")
+                self._console.print(f"{escape(what)} ...")
             self._what = what
             return
         if what != self._what:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task, self._what = self._bar.add_task("", total=of, state=what), what
+            self._task, self._what = self._bar.add_task("", total=of, state=escape(what)), what
         self._bar.update(self._task, completed=done, total=of)

@@ -20,9 +20,10 @@ from birdinfer.errors import CheckpointError, ConfigError
 from birdinfer.export.calibration_windows import draw_calibration
 from birdinfer.export.faster_export import export_faster
 from birdinfer.export.fold_soup import check_soup, soup_of_folds, soup_scores
-from birdinfer.export.held_out import clips_to_check
+from birdinfer.export.held_out import clips_to_check, validated_clips
 from birdinfer.export.judge import Judge
 from birdinfer.export.labelled import LabelledWindows, held_out_windows, soundscape_windows
+from birdinfer.export.nncf import import_nncf
 from birdinfer.export.onnx import FRAMES_NAME, OUTPUT_NAME, Exporter, export_graph
 from birdinfer.export.options import ExportOptions, Reporter
 from birdinfer.export.parity import check_parity, real_waveforms, real_windows
@@ -30,9 +31,11 @@ from birdinfer.export.quantize import Int8Settings
 from birdinfer.export.variants import Variants, make_variants
 from birdinfer.export.waveform_graph import export_with_frontend
 from birdinfer.manifest import Graph, Member, Outputs
+from birdinfer.soundscapes import find_soundscapes
+from birdinfer.tables import read_scores
 from birdinfer.training.checkpoint import Checkpoint, load_checkpoint
 from birdinfer.training.fold_job import BEST
-from birdinfer.training.recipe.learning import LossConfig
+from birdinfer.training.recipe.learning import LossConfig, ModelConfig
 
 Float32 = npt.NDArray[np.float32]
 
@@ -53,11 +56,16 @@ class MemberMaker:
             engines: each graph is compared with its torch model in these.
             options: what else is made of each graph.
             reporter: is told about each step.
+
+        Raises:
+            MissingExtraError: a variant is wanted whose maker is not installed.
         """
+        if "nncf" in options.quantize:
+            import_nncf()  # told now, not after minutes
         self._staging, self._data_dir, self._engines = staging, data_dir, engines
         self._options, self._reporter = options, reporter
-        self._exporter: Exporter | None = None
-        self._settings: Int8Settings | None = None
+        self._exporters: dict[ModelConfig, Exporter] = {}
+        self._settings: dict[ModelConfig, Int8Settings] = {}
         self.heard = np.zeros((0, 0), np.float32)
         """Real windows of the last member, as it takes them [windows, ...]."""
         self.for_other_hosts: tuple[Graph, ...] = ()
@@ -70,8 +78,7 @@ class MemberMaker:
             BirdinferError: as :func:`birdinfer.export.bundler.export_run`.
         """
         checkpoint = load_checkpoint(folder / BEST)
-        clips = clips_to_check(folder, checkpoint, self._data_dir)
-        self.heard = real_windows(clips, checkpoint.recipe.hearing)
+        clips = self._clips(folder, checkpoint)
         return self._made(folder.name, folder, checkpoint, checkpoint.build_model(), clips)
 
     def soup(self, folds: Mapping[Path, Checkpoint]) -> Member:
@@ -84,8 +91,7 @@ class MemberMaker:
         folder = next(iter(folds))
         checkpoints = [load_checkpoint(one / BEST) for one in folds]
         first = checkpoints[0]
-        clips = clips_to_check(folder, first, self._data_dir)
-        self.heard = real_windows(clips, first.recipe.hearing)
+        clips = self._clips(folder, first)
         windows = draw_calibration(folder, first, self._data_dir, self._options.n_calibration_windows)
         model = soup_of_folds(checkpoints, np.concatenate(list(windows)))
         labelled = self._labelled(folder, first)
@@ -99,6 +105,21 @@ class MemberMaker:
             f"{max(scores.folds):.4f}, their ensemble {scores.ensemble:.4f}, on clips that all but one have learnt from"
         )
         return self._made(SOUP, folder, first, model, clips)
+
+    def _clips(self, folder: Path, checkpoint: Checkpoint) -> list[Path]:
+        """Recordings to compare on; whatever is wrong with the data is told here, before minutes are spent."""
+        clips = clips_to_check(folder, checkpoint, self._data_dir)
+        self.heard = real_windows(clips, checkpoint.recipe.hearing)
+        options, has_held_out = self._options, not checkpoint.recipe.data.all_data
+        if options.soundscapes is not None and options.truth is not None:
+            find_soundscapes([options.soundscapes])
+            read_scores(options.truth)
+        elif options.needs_labels and not has_held_out:
+            what = "the run trained on all clips and held out none to judge variants or a soup on"
+            raise ConfigError("data.all_data", what, "give labelled soundscapes: --judge-on FOLDER --truth TABLE")
+        if options.needs_labels and has_held_out:
+            validated_clips(folder, checkpoint, self._data_dir)
+        return clips
 
     def _made(
         self, name: str, folder: Path, checkpoint: Checkpoint, model: torch.nn.Module, clips: Sequence[Path]
@@ -129,7 +150,7 @@ class MemberMaker:
         )
 
     def _exported(self, model: torch.nn.Module, checkpoint: Checkpoint, path: Path) -> tuple[tuple[str, ...], float]:
-        """Names of the graph's outputs and its largest difference; by the exporter that was faster for the first fold.
+        """Names of the graph's outputs and its largest difference; by the exporter that was faster for an earlier fold.
 
         Raises:
             ParityError: it does not answer as the model does.
@@ -138,11 +159,12 @@ class MemberMaker:
         labels = tuple(species.label for species in checkpoint.species)
         stamp = {"labels_sha256": labels_sha256(labels), "birdinfer": birdinfer.__version__}
         self._reporter.step(f"exporting {path.stem}", 0, 1)
-        if self._exporter is not None:
-            names = export_graph(model, hearing, path, stamp, self._exporter)
+        network = checkpoint.recipe.model
+        if network in self._exporters:
+            names = export_graph(model, hearing, path, stamp, self._exporters[network])
             return names, check_parity(model, path, self.heard, self._engines, activation)
         exported = export_faster(model, hearing, path, stamp, self.heard, self._engines, activation)
-        self._exporter = exported.exporter
+        self._exporters[network] = exported.exporter
         self._reporter.line(f"{path.stem}: {exported.summary()}")
         return exported.outputs, exported.max_probability_difference
 
@@ -164,28 +186,20 @@ class MemberMaker:
             n_windows = options.n_calibration_windows + options.n_tuning_windows
             windows = draw_calibration(folder, checkpoint, self._data_dir, n_windows)
         judge = Judge(path, outputs, labels, labelled)
-        variants = make_variants(path, windows, judge, options, self._reporter, self._settings)
-        self._settings = variants.settings or self._settings
+        network = checkpoint.recipe.model
+        variants = make_variants(path, windows, judge, options, self._reporter, self._settings.get(network))
+        if variants.settings is not None:
+            self._settings[network] = variants.settings
         return variants
 
     def _labelled(self, folder: Path, checkpoint: Checkpoint) -> LabelledWindows:
-        """The fold's held-out clips, and labelled soundscapes where they are given.
-
-        Raises:
-            ConfigError: there are neither.
-        """
+        """The fold's held-out clips, and labelled soundscapes where they are given: one of them at least."""
         options, labels = self._options, [species.label for species in checkpoint.species]
         sets = []
         if not checkpoint.recipe.data.all_data:
             sets.append(held_out_windows(folder, checkpoint, self._data_dir))
         if options.soundscapes is not None and options.truth is not None:
             sets.append(soundscape_windows(options.soundscapes, options.truth, labels, checkpoint.recipe.hearing))
-        if not sets:
-            raise ConfigError(
-                "data.all_data",
-                "the run trained on all clips and held out none to judge variants on",
-                "give labelled soundscapes: --judge-on FOLDER --truth TABLE",
-            )
         for one in sets:
             for failed in one.failed:
                 self._reporter.line(f"left out of judging: {failed}")

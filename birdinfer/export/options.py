@@ -5,6 +5,7 @@ from typing import Literal, Protocol, get_args
 
 import msgspec
 
+from birdinfer.errors import ConfigError
 from birdinfer.export.gate import Limits
 
 Quantizer = Literal["static", "dynamic", "nncf"]
@@ -41,10 +42,19 @@ class ExportOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     truth: Path | None = None
     """Labelled soundscapes to judge on, besides the fold's held-out clips."""
 
+    def __post_init__(self) -> None:
+        if (self.soundscapes is None) != (self.truth is None):
+            raise ConfigError("--judge-on", "needs --truth, and --truth needs it", "name folder and table, or neither")
+
     @property
     def has_variants(self) -> bool:
         """Whether anything is to be held against fp32."""
         return bool(self.quantize or self.halves or self.measure)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether anything is judged on labelled windows."""
+        return self.has_variants or self.soup
 
 
 class Reporter(Protocol):

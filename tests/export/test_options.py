@@ -1,8 +1,11 @@
 """What an export is asked for, and who is told."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
+from birdinfer.errors import ConfigError
 from birdinfer.export.int8_format import find_format
 from birdinfer.export.options import ExportOptions, Silent
 
@@ -15,6 +18,18 @@ def test_by_default_nothing_but_fp32_is_made():
 @pytest.mark.parametrize("wish", [{"quantize": ("dynamic",)}, {"halves": ("bf16",)}, {"measure": True}])
 def test_whatever_is_held_against_fp32_is_a_variant(wish):
     assert ExportOptions(**wish).has_variants
+
+
+def test_a_soup_is_judged_on_labels_as_variants_are():
+    assert ExportOptions(soup=True).needs_labels
+    assert ExportOptions(measure=True).needs_labels
+    assert not ExportOptions(with_frontend=True, fuse=True).needs_labels
+
+
+@pytest.mark.parametrize("half", [{"soundscapes": Path("soundscapes")}, {"truth": Path("truth.csv")}])
+def test_soundscapes_and_their_truth_come_together(half):
+    with pytest.raises(ConfigError, match="--judge-on: needs --truth, and --truth needs it"):
+        ExportOptions(**half)
 
 
 def test_the_default_target_is_known():
