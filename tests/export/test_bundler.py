@@ -1,6 +1,7 @@
 """A run -> a bundle, whole or not at all. The runs here are written, not trained: only their form matters."""
 
-import json
+import importlib.util
+import re
 import shutil
 
 import msgspec
@@ -9,13 +10,25 @@ import pandas as pd
 import pytest
 import torch
 from making import LABELS, SAMPLE_RATE, tone, write_sound
+from tiny_clips import write_clips
+from untrained_runs import N_HELD_OUT, Told, hasten, loud, options, seeded, write_run
 
 from birdinfer import Bundle, Predictor
 from birdinfer.config import FrontEndConfig, MelConfig, PostConfig, TimelineConfig, WaveformConfig, WindowConfig
-from birdinfer.errors import AudioError, BirdinferError, CheckpointError, InputNotFoundError, LabelError, OutputError
-from birdinfer.export import faster_export
+from birdinfer.errors import (
+    AudioError,
+    BirdinferError,
+    CheckpointError,
+    InputNotFoundError,
+    LabelError,
+    MissingExtraError,
+    OutputError,
+)
+from birdinfer.export import members
 from birdinfer.export.bundler import export_run
+from birdinfer.export.gate import Limits
 from birdinfer.labels import Species
+from birdinfer.limits import gate_figures
 from birdinfer.manifest import Outputs
 from birdinfer.training.checkpoint import MODEL, EpochRow, Header, Progress, load_checkpoint, save_checkpoint
 from birdinfer.training.models import build_model
@@ -31,24 +44,9 @@ RECIPE = Recipe(
 DETECTOR = ModelConfig("sed", "test_efficientnet", hidden=16)
 
 
-class Told:
-    """Keeps what it is told."""
-
-    def __init__(self, lines):
-        self.lines, self.steps = lines, []
-
-    def line(self, text):
-        self.lines.append(text)
-
-    def step(self, what, done, of):
-        self.steps.append((what, done, of))
-
-
 @pytest.fixture(autouse=True)
-def _measured_in_a_moment(monkeypatch):
-    """Which exporter's graph is faster does not matter here."""
-    monkeypatch.setattr(faster_export, "N_ROUNDS", 1)
-    monkeypatch.setattr(faster_export, "TURN_SECONDS", 0.01)
+def _in_a_moment(monkeypatch):
+    hasten(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +57,12 @@ def data(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_sound(path, tone(2.0, hz=500.0 * (index + 1), seed=index), SAMPLE_RATE)
     return folder
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """With train.csv, for what is judged on labels."""
+    return write_clips(tmp_path_factory.mktemp("clips"))
 
 
 def write_fold(run, fold, data, recipe=RECIPE, labels=LABELS, auc=0.75):
@@ -107,8 +111,8 @@ def run(tmp_path, data):
 
 def test_a_run_becomes_a_bundle_that_predicts(run, data, tmp_path, soundscapes):
     write_fold(run, 1, data)
-    lines = []
-    bundle = export_run(run, tmp_path / "exports" / "tiny", reporter=Told(lines))
+    told = Told()
+    bundle = export_run(run, tmp_path / "exports" / "tiny", reporter=told)
     manifest = Bundle.load(tmp_path / "exports" / "tiny").manifest
     assert bundle.labels == LABELS
     assert [(member.graphs["fp32"].file, member.fold, member.backbone) for member in manifest.members] == [
@@ -123,28 +127,28 @@ def test_a_run_becomes_a_bundle_that_predicts(run, data, tmp_path, soundscapes):
     np.testing.assert_allclose(manifest.fallback_probabilities, 0.15, rtol=1e-5)
     assert msgspec.convert(manifest.provenance.recipe, Recipe) == RECIPE
     assert {"torch", "onnx", "onnxruntime", "birdinfer"} <= set(manifest.provenance.versions)
-    assert "fold1: test_efficientnet, out-of-fold macro AUC 0.7600, largest |p_onnx - p_torch|" in lines[2]
+    assert "fold1: test_efficientnet, out-of-fold macro AUC 0.7600, largest |p_onnx - p_torch|" in told.lines[2]
     assert Predictor(bundle).predict(soundscapes / "site_2.ogg").shape == (8, 4)
     assert str(tmp_path) not in (bundle.folder / "manifest.json").read_text()
     assert [path.name for path in (tmp_path / "exports").iterdir()] == ["tiny"]
 
 
 def test_a_run_without_validation_is_checked_on_its_training_clips(data, tmp_path, soundscapes):
-    run, lines = tmp_path / "runs" / "all", []
+    run, told = tmp_path / "runs" / "all", Told()
     write_fold(run, 0, data, msgspec.structs.replace(RECIPE, data=DataConfig(all_data=True)), auc=None)
-    bundle = export_run(run, tmp_path / "out", reporter=Told(lines))
+    bundle = export_run(run, tmp_path / "out", reporter=told)
     (member,) = bundle.manifest.members
     assert member.out_of_fold_macro_auc is None
     assert "NaN" not in (bundle.folder / "manifest.json").read_text()
-    assert "fold0: test_efficientnet, not validated, largest" in lines[1]
+    assert "fold0: test_efficientnet, not validated, largest" in told.lines[1]
     np.testing.assert_allclose(bundle.manifest.fallback_probabilities, [2 / 6, 2 / 6, 1 / 6, 1 / 6], atol=1e-6)
     assert Predictor(bundle).predict(soundscapes / "site_2.ogg").shape == (8, 4)
 
 
 def test_a_fold_that_could_not_be_scored_has_no_auc(run, data, tmp_path):
     write_fold(run, 1, data, auc=None)
-    members = export_run(run, tmp_path / "out").manifest.members
-    assert [member.out_of_fold_macro_auc for member in members] == [0.75, None]
+    manifest = export_run(run, tmp_path / "out").manifest
+    assert [member.out_of_fold_macro_auc for member in manifest.members] == [0.75, None]
 
 
 def test_a_softmax_is_told_to_who_predicts(data, tmp_path, soundscapes):
@@ -261,29 +265,69 @@ def test_a_place_that_cannot_be_written_is_named(run, tmp_path):
         export_run(run, tmp_path / "file" / "bundle")
 
 
-class TestCommand:
-    def test_takes_the_latest_run(self, run, data, tmp_path, birdinfer, monkeypatch):
-        write_fold(tmp_path / "runs" / "older", 0, data)
-        import os
+class TestInt8:
+    """Of a run over tiny clips: what becomes of it in the bundle."""
 
-        os.utime(tmp_path / "runs" / "older" / "fold0" / "best.safetensors", (1, 1))
-        monkeypatch.chdir(tmp_path)
-        code, _, err = birdinfer("export", "--onnx")
-        assert code == 0
-        assert "exports/tiny: 1 member, 4 labels" in err
-        manifest = json.loads((tmp_path / "exports" / "tiny" / "manifest.json").read_text())
-        assert manifest["name"] == "tiny"
+    @pytest.fixture
+    def export(self, clips, tmp_path):
+        """(bundle, what was told) of a run whose networks are made by ``network_of``."""
 
-    def test_without_a_run_says_how_to_make_one(self, tmp_path, birdinfer, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        code, _, err = birdinfer("export")
-        assert (code, err.count("\n")) == (2, 1)
-        assert "runs: holds no trained run - birdinfer train --fold 0 makes one" in err
+        def exported(network_of=seeded, **wishes):
+            told = Told()
+            run = write_run(tmp_path / "run", clips, 1, network_of=network_of)
+            return export_run(run, tmp_path / "bundle", options=options(**wishes), reporter=told), told
 
-    def test_without_torch_says_what_to_install(self, birdinfer, monkeypatch):
-        import sys
+        return exported
 
-        monkeypatch.setitem(sys.modules, "birdinfer.export.bundler", None)
-        code, _, err = birdinfer("export")
-        assert code == 2
-        assert 'pip install "birdinfer[export]"' in err
+    def test_that_passes_lies_in_the_bundle_with_its_figures(self, export, clips):
+        bundle, told = export(quantize=("static",))
+        member, path = Bundle.load(bundle.folder).manifest.members[0], bundle.folder / "fold0.int8.onnx"
+        fp32, int8 = member.variants
+        assert (fp32.name, fp32.refused, int8.name, int8.refused) == ("fp32", "", "int8 static", "")
+        assert set(member.graphs) == {"fp32", "int8"}
+        assert int8.figures.size_mb == path.stat().st_size / 1e6 < fp32.figures.size_mb
+        assert (int8.figures.times_fp32, int8.figures.n_windows) == (2.0, N_HELD_OUT)
+        assert int8.figures.least_spearman > 0.9
+        assert gate_figures(member, "int8") == int8.figures
+        assert told.lines[-1].startswith("fold0: int8 static taken: 2.00 times as fast as fp32")
+        clip = clips / "train_audio" / LABELS[0] / "XC0.wav"
+        scores = {spec: Predictor(bundle, spec).predict(clip) for spec in ("onnxruntime:int8", "onnxruntime")}
+        difference = np.abs(scores["onnxruntime:int8"] - scores["onnxruntime"]).max()
+        assert 0 < difference < 0.05
+
+    def test_that_loses_what_decides_is_refused_and_fp32_alone_is_written(self, export):
+        """In each layer one channel is a thousand times as loud as those that decide."""
+        bundle, told = export(loud, quantize=("static",))
+        (member,) = bundle.manifest.members
+        reason = member.variants[1].refused
+        fall, spearman, methods, kept = reason.split("; ")
+        assert re.fullmatch(r"macro AUC falls by 0\.\d+ \(95 % interval .* to .*\), allowed is 0\.1", fall)
+        assert re.fullmatch(rf"Spearman -?[0-9.]+ of '({'|'.join(LABELS)})', needed is 0\.9", spearman)
+        assert methods == "tried: ranges by window error, minmax"
+        assert re.fullmatch(r"sets of activations left in fp32: \d, the largest of \d+", kept)
+        assert told.lines[-1] == f"fold0: int8 static refused: {reason}"
+        assert set(member.graphs) == {"fp32"}
+        assert sorted(path.name for path in bundle.folder.iterdir()) == ["fold0.onnx", "manifest.json"]
+
+    @pytest.mark.parametrize(
+        ("limits", "reason"),
+        [
+            (Limits(max_auc_fall=1.0, min_spearman=1.0), r"Spearman 0\.9\d+ of '.+', needed is 1"),
+            (Limits(0.1, 0.9, min_times_fp32=3.0), r"2 times as fast as fp32, needed is 3"),
+            (
+                Limits(0.1, 0.9, max_auc_fall_upper=-1.0),
+                r"macro AUC may fall by .* \(upper end of 95 %\), allowed is -1",
+            ),
+        ],
+    )
+    def test_that_misses_one_limit_is_refused_by_its_name(self, export, limits, reason):
+        bundle, _ = export(quantize=("static",), limits=limits)
+        assert re.match(f"{reason}; tried: ", bundle.manifest.members[0].variants[1].refused)
+        assert sorted(path.name for path in bundle.folder.iterdir()) == ["fold0.onnx", "manifest.json"]
+
+    @pytest.mark.skipif(importlib.util.find_spec("nncf") is not None, reason="nncf is installed")
+    def test_by_what_is_not_installed_is_told_before_anything_is_exported(self, export, monkeypatch, tmp_path):
+        monkeypatch.setattr(members, "load_checkpoint", None)
+        with pytest.raises(MissingExtraError, match=r'pip install "birdinfer\[nncf\]"'):
+            export(quantize=("static", "nncf"))
+        assert not (tmp_path / "bundle").exists()
