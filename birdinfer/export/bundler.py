@@ -14,7 +14,7 @@ import msgspec
 import birdinfer
 from birdinfer.bundle import MANIFEST_NAME, Bundle, save_manifest
 from birdinfer.errors import CheckpointError, InputNotFoundError, LabelError
-from birdinfer.export.fused_bundle import fused_if_faster
+from birdinfer.export.fused_bundle import check_fusable, fused_if_faster
 from birdinfer.export.held_out import fallback_probabilities
 from birdinfer.export.members import MemberMaker
 from birdinfer.export.options import ExportOptions, Reporter, Silent
@@ -45,6 +45,8 @@ def export_run(
     Raises:
         InputNotFoundError: the run has no trained fold.
         LabelError: folds were trained on different labels.
+        ConfigError: members cannot be fused, or nothing is there to judge variants on.
+        MissingExtraError: what makes a variant, or an engine, is not installed.
         CheckpointError: folds were trained with different front ends, or their weights make no soup.
         ParityError: a graph does not answer as its model does; nothing is written.
         OutputError: the bundle cannot be written there.
@@ -52,6 +54,9 @@ def export_run(
     folds = _folds(run)
     first = next(iter(folds.values()))
     labels = tuple(species.label for species in first.species)
+    if options.fuse:
+        heard = [checkpoint.recipe.hearing for checkpoint in folds.values()]
+        check_fusable(heard[:1] if options.soup else heard)
     with atomic_folder(out, "a bundle", "choose another place: --out", MANIFEST_NAME) as staging:
         maker = MemberMaker(staging, data_dir, engines, options, reporter)
         members = [maker.soup(folds)] if options.soup else [maker.member(folder) for folder in folds]

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.bundle import file_sha256
+from birdinfer.config import Hearing
 from birdinfer.cores import available_cores
+from birdinfer.errors import BundleError, ConfigError
 from birdinfer.export.fuse import WORTH_FUSING, faster_fused, fuse
 from birdinfer.export.options import Reporter
 from birdinfer.manifest import Graph, Member, Precision
@@ -21,6 +23,7 @@ from birdinfer.predictor import BATCH_SIZE
 Float32 = npt.NDArray[np.float32]
 
 NAME = "fused"
+_OPTION = "--fuse"
 
 
 def fused_if_faster(members: Sequence[Member], staging: Path, heard: Float32, reporter: Reporter) -> list[Member]:
@@ -48,11 +51,37 @@ def fused_if_faster(members: Sequence[Member], staging: Path, heard: Float32, re
         )
         return list(members)
     reporter.line(f"fused: {times:.2f} times as fast as {len(files)} files: kept")
-    shared = {precision: _shared(precision, members, staging) for precision in _precisions(members)}
+    shared = _all_shared(members, staging, reporter)
     for member in members:
         for graph in member.graphs.values():
             (staging / graph.file).unlink()
     return [_of(member, shared, renamed[member.name]) for member in members]
+
+
+def check_fusable(hearings: Sequence[Hearing]) -> None:
+    """Refuse members that no file can hold together, before they are made.
+
+    Args:
+        hearings: what each of them hears.
+
+    Raises:
+        ConfigError: one member alone, or members that hear differently.
+    """
+    if len(hearings) < 2:
+        raise ConfigError(_OPTION, f"needs two members or more, got {len(hearings)}", "leave it out")
+    if any(hearing != hearings[0] for hearing in hearings):
+        raise ConfigError(_OPTION, "needs members that hear the same, these do not", "leave it out")
+
+
+def _all_shared(members: Sequence[Member], staging: Path, reporter: Reporter) -> dict[Precision, Graph]:
+    """A file of each precision; one whose graphs cannot meet is left out, which is said."""
+    shared: dict[Precision, Graph] = {}
+    for precision in _precisions(members):
+        try:
+            shared[precision] = _shared(precision, members, staging)
+        except BundleError as error:  # dynamic INT8, which takes one window a call, beside fp32
+            reporter.line(f"{NAME}: {precision} left out: {Path(error.where).stem} {error.what}")
+    return shared
 
 
 def _precisions(members: Sequence[Member]) -> list[Precision]:

@@ -8,6 +8,16 @@ from birdinfer.export.int8_search import Int8Search
 from birdinfer.export.quantize import METHODS
 
 
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    """A few sets of activations, measured for a moment."""
+    monkeypatch.setattr(int8_search, "_N_KEPT", (1, 2, 4, 8))
+    monkeypatch.setattr(int8_search, "_N_LAST_CONVOLUTIONS", (1, 2))
+    monkeypatch.setattr(int8_search, "_N_SENSITIVITY_WINDOWS", 4)
+    monkeypatch.setattr(int8_search, "_ROUNDS", 1)
+    monkeypatch.setattr(int8_search, "_SECONDS", 0.01)
+
+
 @pytest.fixture
 def search(awkward_calibrated, awkward_windows):
     """A search by the rank correlation that it needs, and what it tells."""
@@ -31,8 +41,12 @@ def test_where_ranks_are_kept_everything_is_tried_in_int8_first_and_nothing_else
 
 def test_where_that_is_not_enough_more_and_more_stays_in_fp32(search, monkeypatch):
     monkeypatch.setattr(int8_search, "_MOST_WORK", 2.0)
-    plain, *others = search(0.9).attempts()
-    assert 1 < len(others) <= 6
+    monkeypatch.setattr(int8_search, "_MOST_TRIED", 3)
+    found = search(0.9)
+    plain, *others = found.attempts()
+    assert len(others) == 3
+    assert {one.settings for one in (plain, *others)} < set(found.tried)
+    assert len(found.tried) > len(METHODS) + 3
     assert all(one.settings.kept and one.settings.method == plain.settings.method for one in others)
     assert len({one.settings.kept for one in others}) == len(others)
 
@@ -57,6 +71,13 @@ def test_where_nothing_keeps_the_ranks_the_best_is_tried_all_the_same(search):
 def test_no_more_work_than_is_worth_it_goes_back_to_fp32(search, monkeypatch):
     monkeypatch.setattr(int8_search, "_MOST_WORK", 0.0)
     assert all(one.settings.kept == () for one in search(2.0).attempts())
+
+
+def test_windows_that_are_all_answered_alike_promise_nothing_and_refute_nothing(awkward_calibrated, awkward_windows):
+    one = awkward_windows[24:25]
+    found = Int8Search(awkward_calibrated, one, FORMATS["vnni"], 0.9, lambda *step: None)
+    first = next(found.attempts())
+    assert (first.least_spearman, first.mean_spearman, first.settings.kept) == (1.0, 1.0, ())
 
 
 def test_a_tail_is_all_from_one_of_the_last_convolutions_on(search, awkward_calibrated, monkeypatch):
