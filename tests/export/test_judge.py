@@ -1,12 +1,16 @@
 """A graph beside fp32: what is measured of it, and when it may be taken."""
 
+import functools
+
 import numpy as np
 import onnx
 import pytest
 from awkward_network import answers
+from making import write_framewise_graph
 from onnx import numpy_helper
 
-from birdinfer.engines import EngineSpec
+from birdinfer import throughput
+from birdinfer.engines import EnginePlan, EngineSpec, load_engine
 from birdinfer.errors import BundleError, ParityError
 from birdinfer.export import judge as judging
 from birdinfer.export.agreement import compare
@@ -17,6 +21,7 @@ from birdinfer.manifest import Outputs
 from birdinfer.scores import activate
 
 LABELS = tuple(f"species{index}" for index in range(12))
+FOUR = LABELS[:4]
 OPEN = Limits(1.0, -1.0, 0.0)
 """All is taken."""
 
@@ -58,6 +63,10 @@ def changed(graph, out, change):
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     onnx.save(model, out)
     return out
+
+
+def frames_of(path, heard):
+    return load_engine(EnginePlan(batch_size=len(heard)), path, ["frames"], heard.shape[1:]).run(heard)["frames"]
 
 
 @pytest.fixture
@@ -132,9 +141,23 @@ def test_without_labels_no_graph_is_taken_for_as_good(awkward_graph, labelled):
 
 
 def test_speeds_are_measured_where_nothing_is_said_of_them(awkward_graph, labelled, monkeypatch):
-    monkeypatch.undo()
+    measured = functools.partial(throughput.compare_speed, rounds=3, seconds=0.05)
+    monkeypatch.setattr(judging, "compare_speed", measured)
     few = LabelledWindows(*(part[:4] for part in labelled[:4]))
     judge = Judge(awkward_graph, Outputs(), LABELS, few)
     figures = judge.variant("same", "", awkward_graph, FP32, OPEN).figures
     assert figures.windows_per_second > 10
     assert 0.3 < figures.times_fp32 < 3
+
+
+def test_of_a_member_that_speaks_of_frames_alone_the_loudest_is_ranked(tmp_path):
+    for seed in (0, 1):
+        write_framewise_graph(tmp_path / f"{seed}.onnx", seed, n_frames=4)
+    heard = np.random.default_rng(0).normal(-40, 15, (12, 1, 32, 20)).astype(np.float32)
+    truth = np.random.default_rng(1).random((12, len(FOUR))) < 0.4
+    labelled = LabelledWindows(heard, truth, np.ones_like(truth), np.arange(12))
+    judge = Judge(tmp_path / "0.onnx", Outputs(clip=None, frames="frames"), FOUR, labelled)
+    found = judge.variant("other", "", tmp_path / "1.onnx", FP32, OPEN).figures
+    loudest = [frames_of(tmp_path / f"{seed}.onnx", heard).max(axis=1) for seed in (0, 1)]
+    assert found.least_spearman == pytest.approx(compare(*loudest, labelled, "sigmoid").least_spearman)
+    assert found.max_probability_difference > 0.01
