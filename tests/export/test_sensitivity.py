@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from birdinfer.export import sensitivity
 from birdinfer.export.quantize import Int8Settings, chosen_ranges, int8_model
 from birdinfer.export.sensitivity import logit_error, logits_together, sensitivities
 
@@ -67,3 +68,18 @@ def test_logits_do_not_depend_on_how_windows_are_put_together(awkward_calibrated
     assert together.shape == (19, 12)
     alone = np.concatenate([logits_together(model, window[None]) for window in awkward_windows[:19]])
     np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_many_activations_are_tried_with_their_neighbours_and_the_worst_one_by_one(
+    awkward_calibrated, awkward_windows, found, monkeypatch
+):
+    monkeypatch.setattr(sensitivity, "_N_GROUPS", 5)
+    monkeypatch.setattr(sensitivity, "_N_OPENED", 1)
+    told = []
+    grouped = sensitivities(awkward_calibrated, awkward_windows[24:], Int8Settings(), lambda *now: told.append(now))
+    alone, errors = ({one.name: one.error for one in ranked} for ranked in (found, grouped))
+    assert errors.keys() == alone.keys()
+    exact = [name for name in errors if errors[name] == alone[name]]
+    assert 0 < len(exact) < len(errors) / 2
+    assert [done for done, _ in told] == list(range(1, len(told) + 1))
+    assert len(told) < len(errors)
