@@ -37,7 +37,7 @@ class Told:
 def hasten(monkeypatch, times_fp32: float = 2.0) -> None:
     """One exporter, the quicker one; a short search for INT8; speeds of variants are said, not measured."""
     monkeypatch.setattr(faster_export, "_TOGETHER", (("torchscript",),))
-    monkeypatch.setattr(int8_search, "METHODS", ("window_error", "minmax"))
+    monkeypatch.setattr(int8_search, "METHODS", ("percentile", "minmax"))
     monkeypatch.setattr(int8_search, "_N_KEPT", (2,))
     monkeypatch.setattr(int8_search, "_N_LAST_CONVOLUTIONS", (1,))
     monkeypatch.setattr(int8_search, "_N_SENSITIVITY_WINDOWS", 4)

@@ -17,7 +17,7 @@ from birdinfer import mel
 from birdinfer.bundle import file_sha256, labels_sha256
 from birdinfer.config import FrontEndConfig, TimelineConfig, WaveformConfig
 from birdinfer.errors import CheckpointError, ConfigError
-from birdinfer.export.calibration_windows import draw_calibration
+from birdinfer.export.calibration_windows import CalibrationWindows, draw_calibration
 from birdinfer.export.faster_export import export_faster
 from birdinfer.export.fold_soup import check_soup, soup_of_folds, soup_scores
 from birdinfer.export.held_out import clips_to_check, validated_clips
@@ -92,7 +92,7 @@ class MemberMaker:
         checkpoints = [load_checkpoint(one / BEST) for one in folds]
         first = checkpoints[0]
         clips = self._clips(folder, first)
-        windows = draw_calibration(folder, first, self._data_dir, self._options.n_calibration_windows)
+        windows = self._training_windows(folder, first, self._options.n_calibration_windows)
         model = soup_of_folds(checkpoints, np.concatenate(list(windows)))
         labelled = self._labelled(folder, first)
         networks = [checkpoint.build_model() for checkpoint in checkpoints]
@@ -184,13 +184,20 @@ class MemberMaker:
         windows: Sequence[Float32] = ()
         if {"static", "nncf"} & set(options.quantize):
             n_windows = options.n_calibration_windows + options.n_tuning_windows
-            windows = draw_calibration(folder, checkpoint, self._data_dir, n_windows)
+            windows = self._training_windows(folder, checkpoint, n_windows)
         judge = Judge(path, outputs, labels, labelled)
         network = checkpoint.recipe.model
         variants = make_variants(path, windows, judge, options, self._reporter, self._settings.get(network))
         if variants.settings is not None:
             self._settings[network] = variants.settings
         return variants
+
+    def _training_windows(self, folder: Path, checkpoint: Checkpoint, n_windows: int) -> CalibrationWindows:
+        """Windows of the clips that a fold learnt from; those that cannot be decoded are told."""
+        windows = draw_calibration(folder, checkpoint, self._data_dir, n_windows)
+        for failed in windows.failed:
+            self._reporter.line(f"left out of calibration: {failed}")
+        return windows
 
     def _labelled(self, folder: Path, checkpoint: Checkpoint) -> LabelledWindows:
         """The fold's held-out clips, and labelled soundscapes where they are given: one of them at least."""
@@ -209,6 +216,9 @@ class MemberMaker:
         self, path: Path, checkpoint: Checkpoint, labels: Sequence[str], clips: Sequence[Path]
     ) -> None:
         hearing = checkpoint.recipe.hearing
+        if isinstance(hearing, WaveformConfig):
+            self._reporter.line(f"{path.name}: takes the waveform as it is")
+            return
         out = path.with_suffix(".waveform.onnx")
         waveforms = real_waveforms(clips, hearing)
         difference = export_with_frontend(path, hearing, checkpoint.recipe.loss.activation, labels, out, waveforms)

@@ -74,7 +74,7 @@ def test_int8_that_fails_says_why_and_is_no_failure_of_the_command(data, tmp_pat
     assert code == 0
     assert reason.startswith("macro AUC falls by 0.")
     assert "allowed is 0.1; Spearman " in reason
-    assert "; tried: ranges by window error, minmax; sets of activations left in fp32: " in reason
+    assert "; tried: ranges by percentile, minmax; sets of activations left in fp32: " in reason
     assert reason in out
     manifest = json.loads((tmp_path / "exports" / "loud" / "manifest.json").read_text())
     assert manifest["members"][0]["variants"][1]["refused"] == reason

@@ -303,7 +303,7 @@ class TestInt8:
         fall, spearman, methods, kept = reason.split("; ")
         assert re.fullmatch(r"macro AUC falls by 0\.\d+ \(95 % interval .* to .*\), allowed is 0\.1", fall)
         assert re.fullmatch(rf"Spearman -?[0-9.]+ of '({'|'.join(LABELS)})', needed is 0\.9", spearman)
-        assert methods == "tried: ranges by window error, minmax"
+        assert methods == "tried: ranges by percentile, minmax"
         assert re.fullmatch(r"sets of activations left in fp32: \d, the largest of \d+", kept)
         assert told.lines[-1] == f"fold0: int8 static refused: {reason}"
         assert set(member.graphs) == {"fp32"}

@@ -100,13 +100,18 @@ class TestJudging:
             exported(recipe=recipe, quantize=("static",))
         assert not (tmp_path / "bundle").exists()
 
-    def test_clips_that_cannot_be_decoded_are_named(self, data, exported, tmp_path):
-        broken = write_clips(tmp_path / "clips")
-        (broken / "train_audio" / LABELS[0] / "XC0.wav").write_bytes(b"no sound")
-        run = write_run(tmp_path / "run2", broken)
-        told = Told()
-        bundle = export_run(run, tmp_path / "bundle2", options=options(measure=True), reporter=told)
-        assert any(line.startswith(f"left out of judging: {LABELS[0]}/XC0.wav (") for line in told.lines)
+    def test_clips_that_cannot_be_decoded_are_named(self, tmp_path):
+        """XC0 of a label is held out, the others are trained on."""
+        data, told = write_clips(tmp_path / "clips"), Told()
+        for index in (0, 1):
+            (data / "train_audio" / LABELS[0] / f"XC{index}.wav").write_bytes(b"no sound")
+        run = write_run(tmp_path / "run", data)
+        bundle = export_run(run, tmp_path / "bundle", options=options(quantize=("static",)), reporter=told)
+        names = [line.partition(" (")[0] for line in told.lines if line.startswith("left out of ")]
+        assert sorted(names) == [
+            f"left out of calibration: {LABELS[0]}/XC1.wav",
+            f"left out of judging: {LABELS[0]}/XC0.wav",
+        ]
         assert bundle.manifest.members[0].variants[0].figures.n_windows == N_HELD_OUT - 2
 
 
@@ -206,6 +211,12 @@ class TestWithFrontEnd:
             graph.file for member in bundle.manifest.members for graph in member.graphs.values()
         }
         assert told.lines[2].startswith("fold0.waveform.onnx: takes the waveform; largest |p - p_birdinfer| ")
+
+    def test_a_member_that_hears_the_waveform_needs_none(self, exported):
+        recipe = msgspec.structs.replace(RECIPE, model=TINY["raw"])
+        bundle, told = exported(recipe=recipe, with_frontend=True)
+        assert bundle.manifest.for_other_hosts == ()
+        assert told.lines[-1] == "fold0.onnx: takes the waveform as it is"
 
     def test_it_is_checked_when_the_bundle_is_loaded(self, exported):
         bundle, _ = exported(with_frontend=True)

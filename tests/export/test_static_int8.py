@@ -96,7 +96,7 @@ def test_where_nothing_passes_the_nearest_is_shown_with_all_that_was_tried(
     reason, tried, kept = made.variant.refused.split("; ")
     assert (made.settings, reason, made.variant.figures.least_spearman) == (None, "refused 2", 0.9)
     assert made.variant.made_by == judge.asked[1][1]
-    assert tried == "tried: ranges by window error, minmax"
+    assert tried == "tried: ranges by percentile, minmax"
     assert kept.startswith("sets of activations left in fp32: 2, the largest of ")
 
 

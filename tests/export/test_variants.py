@@ -89,7 +89,7 @@ def test_what_fails_is_removed_and_told(make):
     fp32, made, told = make(quantize=("static",), limits=NOTHING_KEEPS)
     assert (made.graphs, made.settings) == ({}, None)
     assert files(fp32) == ["fold0.onnx"]
-    assert "needed is 1; tried: ranges by window error, minmax; sets of" in made.tried[1].refused
+    assert "needed is 1; tried: ranges by percentile, minmax; sets of" in made.tried[1].refused
     assert told.lines == [f"fold0: int8 static refused: {made.tried[1].refused}"]
 
 
