@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from birdinfer.bundle import file_sha256
 from birdinfer.engines import EngineSpec
-from birdinfer.errors import ConfigError
+from birdinfer.errors import ConfigError, ParityError
 from birdinfer.export.dynamic import quantize_dynamic
 from birdinfer.export.half import write_bf16, write_fp16
 from birdinfer.export.judge import Judge
@@ -69,7 +69,7 @@ def make_variants(
     """
     tried = [judge.fp32()]
     graphs: dict[Precision, Graph] = {}
-    for one in _halves(fp32, judge, options):
+    for one in _halves(fp32, judge, options, reporter):
         tried.append(one.variant)
         _keep_or_remove(one, graphs, reporter)
     settings = None
@@ -92,8 +92,11 @@ def make_variants(
     return Variants(graphs, tuple(tried), settings)
 
 
-def _halves(fp32: Path, judge: Judge, options: ExportOptions) -> Iterator[_Tried]:
-    """16-bit graphs: smaller everywhere, faster only elsewhere, so that their speed here decides nothing."""
+def _halves(fp32: Path, judge: Judge, options: ExportOptions, reporter: Reporter) -> Iterator[_Tried]:
+    """16-bit graphs: smaller everywhere, faster only elsewhere, so that their speed here decides nothing.
+
+    One that cannot be made, or that overflows, is left out, which is said.
+    """
     limits = msgspec.structs.replace(options.limits, min_times_fp32=0.0)
     makers: dict[Half, tuple[Callable[[Path, Path], None], EngineSpec, str]] = {
         "fp16": (write_fp16, EngineSpec("onnxruntime", "fp32"), "weights and most sums in fp16, for a GPU"),
@@ -102,8 +105,14 @@ def _halves(fp32: Path, judge: Judge, options: ExportOptions) -> Iterator[_Tried
     for half in options.halves:
         write, spec, made_by = makers[half]
         path = fp32.with_suffix(f".{half}.onnx")
-        write(fp32, path)
-        yield _Tried(half, path, judge.variant(half, made_by, path, spec, limits))
+        try:
+            write(fp32, path)
+            variant = judge.variant(half, made_by, path, spec, limits)
+        except (ConfigError, ParityError) as error:
+            path.unlink(missing_ok=True)
+            reporter.line(f"{fp32.stem}: {half} not made: {error.what}")
+            continue
+        yield _Tried(half, path, variant)
 
 
 def _bf16_engine() -> EngineSpec:

@@ -3,15 +3,18 @@
 import importlib.util
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from tiny_clips import LABELS, TINY_FRONTEND
 from tiny_models import TINY
 from untrained_runs import Told, hasten, options, seeded
 
 from birdinfer.bundle import file_sha256
 from birdinfer.engines import EnginePlan, load_engine, parse_spec
-from birdinfer.errors import MissingExtraError
+from birdinfer.errors import ConfigError, MissingExtraError
+from birdinfer.export import variants
 from birdinfer.export.gate import Limits
 from birdinfer.export.judge import Judge
 from birdinfer.export.labelled import LabelledWindows
@@ -146,6 +149,34 @@ def test_a_half_that_changes_the_ranks_is_refused(make):
     assert made.graphs == {}
     assert told.lines[0].startswith("fold0: bf16 refused: Spearman 0.9")
     assert files(fp32) == ["fold0.onnx"]
+
+
+def test_a_half_that_answers_with_what_is_no_number_is_left_out(make, monkeypatch):
+    """As where an activation is more than 65504, the most that fp16 holds."""
+
+    def spoil(graph, out):
+        model = onnx.load(graph)
+        for tensor in model.graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            if values.dtype == np.float32:
+                tensor.CopyFrom(numpy_helper.from_array(np.full_like(values, np.nan), tensor.name))
+        onnx.save(model, out)
+
+    monkeypatch.setattr(variants, "write_fp16", spoil)
+    fp32, made, told = make(halves=("fp16", "bf16"))
+    assert told.lines[0] == "fold0: fp16 not made: logits holds what is no number"
+    assert [variant.name for variant in made.tried] == ["fp32", "bf16"]
+    assert files(fp32) == ["fold0.bf16.onnx", "fold0.onnx"]
+
+
+def test_a_half_that_cannot_be_made_is_left_out(make, monkeypatch):
+    def refuse(graph, out):
+        raise ConfigError(graph, "has no convolution or matrix product that may be fp16", "keep it in fp32")
+
+    monkeypatch.setattr(variants, "write_fp16", refuse)
+    _, made, told = make(halves=("fp16",))
+    assert made.graphs == {}
+    assert told.lines == ["fold0: fp16 not made: has no convolution or matrix product that may be fp16"]
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp16"])
