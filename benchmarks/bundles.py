@@ -15,8 +15,8 @@ import torch
 from birdinfer import mel
 from birdinfer.bundle import file_sha256, labels_sha256, save_manifest
 from birdinfer.config import FrontEndConfig, MelConfig, PostConfig
-from birdinfer.export.onnx import export_graph
-from birdinfer.export.quantize import calibrate_graph, write_int8
+from birdinfer.export.graphs.onnx import export_graph
+from birdinfer.export.int8.quantize import calibrate_graph, write_int8
 from birdinfer.labels import Species
 from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Provenance, Tolerance
 from birdinfer.synthetic_files import write_training_data

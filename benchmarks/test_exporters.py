@@ -15,9 +15,9 @@ import torch
 
 from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.engines import EnginePlan, load_engine, parse_spec
-from birdinfer.export.half import write_bf16, write_fp16
-from birdinfer.export.onnx import OUTPUT_NAME, export_graph
-from birdinfer.export.parity import TOLERANCE, check_parity
+from birdinfer.export.graphs.half import write_bf16, write_fp16
+from birdinfer.export.graphs.onnx import OUTPUT_NAME, export_graph
+from birdinfer.export.graphs.parity import TOLERANCE, check_parity
 from birdinfer.throughput import compare_speed
 from birdinfer.training.models import build_model
 from birdinfer.training.recipe.learning import ModelConfig

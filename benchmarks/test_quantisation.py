@@ -16,13 +16,13 @@ import torch
 from birdinfer.cli.app import main
 from birdinfer.engines import load_engine
 from birdinfer.export.bundler import export_run
-from birdinfer.export.calibration_windows import draw_calibration
-from birdinfer.export.gate import Limits
-from birdinfer.export.judge import FP32, Judge
-from birdinfer.export.labelled import held_out_windows
+from birdinfer.export.int8.quantize import METHODS, Int8Settings, calibrate_graph, write_int8
+from birdinfer.export.int8.static import SPEC
+from birdinfer.export.judging.gate import Limits
+from birdinfer.export.judging.judge import FP32, Judge
 from birdinfer.export.options import ExportOptions
-from birdinfer.export.quantize import METHODS, Int8Settings, calibrate_graph, write_int8
-from birdinfer.export.static_int8 import SPEC
+from birdinfer.export.windows.calibration_windows import draw_calibration
+from birdinfer.export.windows.labelled import held_out_windows
 from birdinfer.manifest import Variant
 from birdinfer.metrics import macro_roc_auc
 from birdinfer.predictor import make_plan

@@ -4,7 +4,7 @@ The manifest holds all that inference needs (labels, front end, post-processing,
 prediction cannot disagree. Loading checks every file's sha256, refuses names that leave the folder, and recomputes the
 front end's fingerprint: a bundle whose spectrograms would be computed differently today is refused.
 
-Members may share a graph (:mod:`birdinfer.export.fuse`): they name one file, and each its own outputs in it. A member
+Members may share a graph (``export/graphs/fuse.py``): they name one file, and each its own outputs in it. A member
 has one list of outputs for all its precisions, so those that share a file in one precision share one in every other; a
 graph has one input, so they hear the same windows. Such a file is read and run once for all of them.
 """

@@ -5,7 +5,7 @@ import onnxruntime
 import torch
 
 from birdinfer.config import FrontEndConfig, MelConfig
-from birdinfer.export.onnx import INPUT_NAME, OUTPUT_NAME
+from birdinfer.export.graphs.onnx import INPUT_NAME, OUTPUT_NAME
 from birdinfer.training.logits import Logits
 
 SHAPE = (32, 53)

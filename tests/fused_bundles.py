@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from birdinfer.bundle import Bundle, file_sha256, save_manifest
-from birdinfer.export.fuse import fuse
+from birdinfer.export.graphs.fuse import fuse
 from birdinfer.manifest import Graph, Outputs
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 from tiny_clips import LABELS, TINY_FRONTEND, write_table
 
-from birdinfer.export import faster_export, int8_search, judge
-from birdinfer.export.gate import Limits
+from birdinfer.export.graphs import faster_export
+from birdinfer.export.int8 import search as int8_search
+from birdinfer.export.judging import judge
+from birdinfer.export.judging.gate import Limits
 from birdinfer.export.options import ExportOptions
 from birdinfer.labels import Species
 from birdinfer.training.checkpoint import MODEL, EpochRow, Header, Progress, save_checkpoint

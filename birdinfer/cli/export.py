@@ -93,8 +93,8 @@ def export(
 
     try:
         from birdinfer.export.bundler import export_run
-        from birdinfer.export.gate import Limits
-        from birdinfer.export.int8_format import find_format
+        from birdinfer.export.int8.number_format import find_format
+        from birdinfer.export.judging.gate import Limits
         from birdinfer.export.options import HALVES, QUANTIZERS, ExportOptions
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export") from error

@@ -15,9 +15,9 @@ import birdinfer
 from birdinfer.bundle import MANIFEST_NAME, Bundle, save_manifest
 from birdinfer.errors import CheckpointError, InputNotFoundError, LabelError
 from birdinfer.export.fused_bundle import check_fusable, fused_if_faster
-from birdinfer.export.held_out import fallback_probabilities
 from birdinfer.export.members import MemberMaker
 from birdinfer.export.options import ExportOptions, Reporter, Silent
+from birdinfer.export.windows.held_out import fallback_probabilities
 from birdinfer.files import atomic_folder
 from birdinfer.manifest import FORMAT, Manifest, Provenance
 from birdinfer.training.checkpoint import Checkpoint, load_header

@@ -15,7 +15,7 @@ from birdinfer.bundle import file_sha256
 from birdinfer.config import Hearing
 from birdinfer.cores import available_cores
 from birdinfer.errors import BundleError, ConfigError
-from birdinfer.export.fuse import WORTH_FUSING, faster_fused, fuse
+from birdinfer.export.graphs.fuse import WORTH_FUSING, faster_fused, fuse
 from birdinfer.export.options import Reporter
 from birdinfer.manifest import Graph, Member, Precision
 from birdinfer.predictor import BATCH_SIZE

@@ -17,19 +17,19 @@ from birdinfer import mel
 from birdinfer.bundle import file_sha256, labels_sha256
 from birdinfer.config import FrontEndConfig, TimelineConfig, WaveformConfig
 from birdinfer.errors import CheckpointError, ConfigError
-from birdinfer.export.calibration_windows import CalibrationWindows, draw_calibration
-from birdinfer.export.faster_export import export_faster
 from birdinfer.export.fold_soup import check_soup, soup_of_folds, soup_scores
-from birdinfer.export.held_out import clips_to_check, validated_clips
-from birdinfer.export.judge import Judge
-from birdinfer.export.labelled import LabelledWindows, held_out_windows, soundscape_windows
-from birdinfer.export.nncf import import_nncf
-from birdinfer.export.onnx import FRAMES_NAME, OUTPUT_NAME, Exporter, export_graph
+from birdinfer.export.graphs.faster_export import export_faster
+from birdinfer.export.graphs.onnx import FRAMES_NAME, OUTPUT_NAME, Exporter, export_graph
+from birdinfer.export.graphs.parity import check_parity, real_waveforms, real_windows
+from birdinfer.export.graphs.waveform_graph import export_with_frontend
+from birdinfer.export.int8.nncf import import_nncf
+from birdinfer.export.int8.quantize import Int8Settings
+from birdinfer.export.judging.judge import Judge
 from birdinfer.export.options import ExportOptions, Reporter
-from birdinfer.export.parity import check_parity, real_waveforms, real_windows
-from birdinfer.export.quantize import Int8Settings
 from birdinfer.export.variants import Variants, make_variants
-from birdinfer.export.waveform_graph import export_with_frontend
+from birdinfer.export.windows.calibration_windows import CalibrationWindows, draw_calibration
+from birdinfer.export.windows.held_out import clips_to_check, validated_clips
+from birdinfer.export.windows.labelled import LabelledWindows, held_out_windows, soundscape_windows
 from birdinfer.manifest import Graph, Member, Outputs
 from birdinfer.soundscapes import find_soundscapes
 from birdinfer.tables import read_scores

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, get_args
 import msgspec
 
 from birdinfer.errors import ConfigError
-from birdinfer.export.gate import Limits
+from birdinfer.export.judging.gate import Limits
 
 Quantizer = Literal["static", "dynamic", "nncf"]
 QUANTIZERS: tuple[Quantizer, ...] = get_args(Quantizer)
@@ -34,7 +34,7 @@ class ExportOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     """What an INT8 graph must keep."""
     target: str = "any-x86"
-    """Which processors the INT8 graph is for; see :mod:`birdinfer.export.int8_format`."""
+    """Which processors the INT8 graph is for; see :mod:`birdinfer.export.int8.number_format`."""
     n_calibration_windows: int = 64
     n_tuning_windows: int = 96
     """Of training clips: ranges come from the first, settings are chosen on the others."""

@@ -16,15 +16,15 @@ import numpy.typing as npt
 from birdinfer.bundle import file_sha256
 from birdinfer.engines import EngineSpec
 from birdinfer.errors import ConfigError, ParityError
-from birdinfer.export.dynamic import quantize_dynamic
-from birdinfer.export.half import write_bf16, write_fp16
-from birdinfer.export.judge import Judge
-from birdinfer.export.nncf import quantize_nncf
+from birdinfer.export.graphs.half import write_bf16, write_fp16
+from birdinfer.export.int8.dynamic import quantize_dynamic
+from birdinfer.export.int8.nncf import quantize_nncf
+from birdinfer.export.int8.quantize import Int8Settings
+from birdinfer.export.int8.static import NAME as STATIC
+from birdinfer.export.int8.static import SPEC as ORT_INT8
+from birdinfer.export.int8.static import make_static_int8
+from birdinfer.export.judging.judge import Judge
 from birdinfer.export.options import ExportOptions, Half, Quantizer, Reporter
-from birdinfer.export.quantize import Int8Settings
-from birdinfer.export.static_int8 import NAME as STATIC
-from birdinfer.export.static_int8 import SPEC as ORT_INT8
-from birdinfer.export.static_int8 import make_static_int8
 from birdinfer.manifest import Graph, Precision, Variant
 
 Float32 = npt.NDArray[np.float32]

@@ -11,7 +11,7 @@ from tiny_clips import write_clips
 from untrained_runs import hasten, loud, write_run
 
 from birdinfer.cli.export_progress import ExportProgress
-from birdinfer.export import int8_format
+from birdinfer.export.int8 import number_format as int8_format
 
 FEW = ("--calibration-windows", "8", "--max-auc-fall", "0.1", "--min-spearman", "0.9")
 

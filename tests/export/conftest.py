@@ -5,8 +5,8 @@ import pytest
 import torch
 from awkward_network import HEARING, SHAPE, Answering, AwkwardNetwork
 
-from birdinfer.export.onnx import export_graph
-from birdinfer.export.quantize import calibrate_graph
+from birdinfer.export.graphs.onnx import export_graph
+from birdinfer.export.int8.quantize import calibrate_graph
 
 
 @pytest.fixture(scope="session")

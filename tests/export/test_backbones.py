@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from birdinfer.config import FrontEndConfig, MelConfig
-from birdinfer.export.onnx import export_graph
-from birdinfer.export.parity import TOLERANCE, check_parity
+from birdinfer.export.graphs.onnx import export_graph
+from birdinfer.export.graphs.parity import TOLERANCE, check_parity
 from birdinfer.training.models import build_model
 from birdinfer.training.recipe.learning import ModelConfig
 

@@ -26,7 +26,7 @@ from birdinfer.errors import (
 )
 from birdinfer.export import members
 from birdinfer.export.bundler import export_run
-from birdinfer.export.gate import Limits
+from birdinfer.export.judging.gate import Limits
 from birdinfer.labels import Species
 from birdinfer.limits import gate_figures
 from birdinfer.manifest import Outputs
@@ -206,7 +206,7 @@ def test_a_failed_parity_leaves_the_older_bundle(run, tmp_path, monkeypatch):
     out = tmp_path / "exports" / "tiny"
     export_run(run, out)
     before = (out / "manifest.json").read_bytes()
-    monkeypatch.setattr("birdinfer.export.parity.TOLERANCE", -1.0)
+    monkeypatch.setattr("birdinfer.export.graphs.parity.TOLERANCE", -1.0)
     with pytest.raises(BirdinferError, match=r"no exporter makes a graph .*differs from its torch model"):
         export_run(run, out)
     assert (out / "manifest.json").read_bytes() == before

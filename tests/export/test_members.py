@@ -22,8 +22,10 @@ from birdinfer.errors import (
     InputNotFoundError,
     MetadataError,
 )
-from birdinfer.export import faster_export, members, static_int8
+from birdinfer.export import members
 from birdinfer.export.bundler import export_run
+from birdinfer.export.graphs import faster_export
+from birdinfer.export.int8 import static as static_int8
 from birdinfer.training.recipe.data import DataConfig
 
 

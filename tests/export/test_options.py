@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from birdinfer.errors import ConfigError
-from birdinfer.export.int8_format import find_format
+from birdinfer.export.int8.number_format import find_format
 from birdinfer.export.options import ExportOptions, Silent
 
 

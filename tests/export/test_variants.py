@@ -15,11 +15,11 @@ from birdinfer.bundle import file_sha256
 from birdinfer.engines import EnginePlan, load_engine, parse_spec
 from birdinfer.errors import ConfigError, MissingExtraError
 from birdinfer.export import variants
-from birdinfer.export.gate import Limits
-from birdinfer.export.judge import Judge
-from birdinfer.export.labelled import LabelledWindows
-from birdinfer.export.onnx import export_graph
+from birdinfer.export.graphs.onnx import export_graph
+from birdinfer.export.judging.gate import Limits
+from birdinfer.export.judging.judge import Judge
 from birdinfer.export.variants import in_short, make_variants
+from birdinfer.export.windows.labelled import LabelledWindows
 from birdinfer.manifest import Figures, Outputs, Variant
 from birdinfer.training.recipe import Recipe
 
@@ -108,7 +108,7 @@ def test_where_the_first_is_refused_the_next_has_its_turn(make, monkeypatch):
     """Dynamic INT8 of a convolutional network is slow."""
     speed = {"fold0.dynamic.onnx": 20.0, "fold0.onnx": 100.0, "fold0.int8.onnx": 200.0}
     monkeypatch.setattr(
-        "birdinfer.export.judge.compare_speed", lambda graphs, *_: [speed[path.name] for path, _ in graphs]
+        "birdinfer.export.judging.judge.compare_speed", lambda graphs, *_: [speed[path.name] for path, _ in graphs]
     )
     fp32, made, told = make(quantize=("dynamic", "static"))
     assert made.tried[1].refused == "0.2 times as fast as fp32, needed is 1.1"
@@ -131,7 +131,7 @@ def test_its_products_become_dynamic_int8(make):
 
 
 def test_halves_are_smaller_and_their_speed_here_decides_nothing(make, monkeypatch):
-    monkeypatch.setattr("birdinfer.export.judge.compare_speed", lambda graphs, *_: [30.0, 100.0])
+    monkeypatch.setattr("birdinfer.export.judging.judge.compare_speed", lambda graphs, *_: [30.0, 100.0])
     fp32, made, _ = make(halves=("fp16", "bf16"))
     assert {name: graph.file for name, graph in made.graphs.items()} == {
         "fp16": "fold0.fp16.onnx",

@@ -104,7 +104,7 @@ def test_extreme_frames_stay_finite_in_the_graph(tmp_path, monkeypatch):
     """Exporters cut logsigmoid in two, and log(0) - log(0) is no number: frames of thousands gave NaN scores."""
     from birdinfer.config import FrontEndConfig, MelConfig
     from birdinfer.engines import EnginePlan, load_engine, parse_spec
-    from birdinfer.export.onnx import export_graph
+    from birdinfer.export.graphs.onnx import export_graph
 
     hearing = FrontEndConfig(mel=MelConfig(resize=(32, 64)))
     model = build_model(ModelConfig(family="sed", backbone="test_resnet"), 4, hearing, start=False).eval()

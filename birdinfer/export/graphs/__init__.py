@@ -1,0 +1,1 @@
+"""A network as a graph: exported, held against the network, joined with others or with its front end, halved."""
