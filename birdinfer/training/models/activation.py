@@ -2,7 +2,7 @@
 
 ReLU is the one activation that costs nothing in INT8: it vanishes into the range of the convolution before it, and all
 256 steps of U8 lie on one side of zero. SiLU costs ONNX Runtime a lookup and a product of two maps, and a part of its
-steps for a tail of which little is heard; hard-swish has no INT8 kernel there at all and is computed in float32.
+steps for a tail of which little is heard; hard-swish costs as much.
 What stands inside a gate (squeeze-excite, ECA) stays: it works on one number a channel.
 """
 

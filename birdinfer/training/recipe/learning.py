@@ -31,7 +31,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``relu`` puts it in the place of every SiLU, GELU or hard-swish on a feature map of cnn and sed: what is exported
     is faster, most of all in INT8 (efficientnet_b0: 1.15 times in fp32, 1.5 times in INT8; see
     ``models/activation.py``). Weights that were trained with the native ones need a fine-tune
-    (``train --finetune-for-int8``), after which macro AUC was no lower on ESC-10."""
+    (``train --finetune-for-int8``), after which macro AUC on ESC-10 was 0.941 instead of 0.943."""
     hidden: Annotated[int, msgspec.Meta(ge=8, le=4096)] = 256
     """Width of sed's attention and of rnn's layers (each direction)."""
     layers: Annotated[int, msgspec.Meta(ge=1, le=12)] = 2
