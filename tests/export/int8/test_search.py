@@ -43,7 +43,10 @@ def test_where_that_is_not_enough_more_and_more_stays_in_fp32(search, monkeypatc
     monkeypatch.setattr(int8_search, "_MOST_WORK", 2.0)
     monkeypatch.setattr(int8_search, "_MOST_TRIED", 3)
     found = search(0.9)
-    plain, *others = found.attempts()
+    plain, runner_up, *others = found.attempts()
+    assert runner_up.settings.kept == ()
+    assert runner_up.settings.method != plain.settings.method
+    assert plain.mean_spearman >= runner_up.mean_spearman
     assert len(others) == 3
     assert {one.settings for one in (plain, *others)} < set(found.tried)
     assert len(found.tried) > len(METHODS) + 3
@@ -57,7 +60,7 @@ def test_the_fastest_is_tried_first(search, monkeypatch):
 
     def tried(speeds):
         monkeypatch.setattr(int8_search, "compare_speed", lambda graphs, *_: speeds(range(len(graphs))))
-        return [one.settings.kept for one in search(0.9).attempts()][1:]
+        return [one.settings.kept for one in search(0.9).attempts()][2:]
 
     assert tried(list) == tried(lambda order: [-index for index in order])[::-1]
 
@@ -84,7 +87,7 @@ def test_a_tail_is_all_from_one_of_the_last_convolutions_on(search, awkward_cali
     monkeypatch.setattr(int8_search, "_MOST_WORK", 2.0)
     monkeypatch.setattr(int8_search, "_N_KEPT", ())
     monkeypatch.setattr(int8_search, "_N_LAST_CONVOLUTIONS", (1, 2))
-    _, *others = search(0.9).attempts()
+    _, _, *others = search(0.9).attempts()
     shorter, longer = sorted((set(one.settings.kept) for one in others), key=len)
     assert shorter < longer
     assert longer <= set(awkward_calibrated.observed.seen)

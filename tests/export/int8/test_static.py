@@ -93,7 +93,7 @@ def test_where_nothing_passes_the_nearest_is_shown_with_all_that_was_tried(
     monkeypatch.setattr(int8_search, "_MOST_WORK", 2.0)
     judge, options = Saying(100), msgspec.structs.replace(OPTIONS, limits=Limits(min_spearman=-1.0))
     made = make_static_int8(awkward_graph, tmp_path / "int8.onnx", windows, judge, options, Told())
-    assert len(judge.asked) == 3
+    assert len(judge.asked) == 4
     reason, tried, kept = made.variant.refused.split("; ")
     assert (made.settings, reason, made.variant.figures.least_spearman) == (None, "refused 2", 0.9)
     assert made.variant.made_by == judge.asked[1][1]
