@@ -27,6 +27,7 @@ EXTRAS = {
     "openvino": ("openvino",),
     "train": ("torch", "timm", "safetensors", "pandas"),
     "export": ("onnx", "onnxscript", "onnxslim"),
+    "nncf": ("nncf",),
     "kaggle": ("kaggle",),
     "report": ("matplotlib",),
     "scale": ("optuna", "submitit"),
