@@ -33,9 +33,9 @@ class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_mb: float
     """Of the file."""
     windows_per_second: float
-    """All lanes together, on the machine that exported it."""
+    """All lanes together, on the machine that exported it, at that moment: two variants' are of different moments."""
     times_fp32: float
-    """Its windows per second over those of fp32 in ONNX Runtime."""
+    """Its windows per second over those of fp32 in ONNX Runtime, measured in turns: this is what compares."""
     max_probability_difference: float
     """Largest |p - p_fp32| of all held-out windows and labels."""
     mean_probability_difference: float

@@ -102,9 +102,10 @@ class MemberMaker:
             raise CheckpointError(folder.parent, refused, "export the folds: leave --soup out")
         self._reporter.line(
             f"soup of {len(folds)} folds: macro AUC {scores.soup:.4f}, the folds {min(scores.folds):.4f} to "
-            f"{max(scores.folds):.4f}, their ensemble {scores.ensemble:.4f}, on clips that all but one have learnt from"
+            f"{max(scores.folds):.4f}, their ensemble {scores.ensemble:.4f}, on {len(labelled.heard)} labelled "
+            f"windows; clips that {folder.name} held out, the other folds have learnt from"
         )
-        return self._made(SOUP, folder, first, model, clips)
+        return self._made(SOUP, folder, first, model, clips, labelled)
 
     def _clips(self, folder: Path, checkpoint: Checkpoint) -> list[Path]:
         """Recordings to compare on; whatever is wrong with the data is told here, before minutes are spent."""
@@ -122,8 +123,15 @@ class MemberMaker:
         return clips
 
     def _made(
-        self, name: str, folder: Path, checkpoint: Checkpoint, model: torch.nn.Module, clips: Sequence[Path]
+        self,
+        name: str,
+        folder: Path,
+        checkpoint: Checkpoint,
+        model: torch.nn.Module,
+        clips: Sequence[Path],
+        labelled: LabelledWindows | None = None,
     ) -> Member:
+        """Graph, variants and entry; ``labelled``, if variants are to be judged on windows that are at hand already."""
         recipe = checkpoint.recipe
         hearing, activation = recipe.hearing, recipe.loss.activation
         labels = tuple(species.label for species in checkpoint.species)
@@ -132,7 +140,10 @@ class MemberMaker:
         outputs = Outputs(OUTPUT_NAME, FRAMES_NAME if FRAMES_NAME in names else None, activation)
         auc = math.nan if name == SOUP else checkpoint.val_macro_auc
         self._reporter.line(f"{name}: {_summary(recipe.model.backbone, auc, difference)}")
-        variants = self._variants(name, folder, checkpoint, path, outputs, labels)
+        variants = Variants({}, (), None)
+        if self._options.has_variants:
+            labelled = labelled or self._labelled(folder, checkpoint)
+            variants = self._variants(folder, checkpoint, path, Judge(path, outputs, labels, labelled))
         if self._options.with_frontend:
             self._write_with_frontend(path, checkpoint, labels, clips)
         return Member(
@@ -168,24 +179,12 @@ class MemberMaker:
         self._reporter.line(f"{path.stem}: {exported.summary()}")
         return exported.outputs, exported.max_probability_difference
 
-    def _variants(
-        self,
-        name: str,
-        folder: Path,
-        checkpoint: Checkpoint,
-        path: Path,
-        outputs: Outputs,
-        labels: Sequence[str],
-    ) -> Variants:
+    def _variants(self, folder: Path, checkpoint: Checkpoint, path: Path, judge: Judge) -> Variants:
         options = self._options
-        if not options.has_variants:
-            return Variants({}, (), None)
-        labelled = self._labelled(folder, checkpoint)
         windows: Sequence[Float32] = ()
         if {"static", "nncf"} & set(options.quantize):
             n_windows = options.n_calibration_windows + options.n_tuning_windows
             windows = self._training_windows(folder, checkpoint, n_windows)
-        judge = Judge(path, outputs, labels, labelled)
         network = checkpoint.recipe.model
         variants = make_variants(path, windows, judge, options, self._reporter, self._settings.get(network))
         if variants.settings is not None:

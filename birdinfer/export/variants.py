@@ -98,12 +98,8 @@ def _halves(fp32: Path, judge: Judge, options: ExportOptions, reporter: Reporter
     One that cannot be made, or that overflows, is left out, which is said.
     """
     limits = msgspec.structs.replace(options.limits, min_times_fp32=0.0)
-    makers: dict[Half, tuple[Callable[[Path, Path], None], EngineSpec, str]] = {
-        "fp16": (write_fp16, EngineSpec("onnxruntime", "fp32"), "weights and most sums in fp16, for a GPU"),
-        "bf16": (write_bf16, _bf16_engine(), f"weights in bf16; run by {_bf16_engine()}"),
-    }
     for half in options.halves:
-        write, spec, made_by = makers[half]
+        write, spec, made_by = _maker_of(half)
         path = fp32.with_suffix(f".{half}.onnx")
         try:
             write(fp32, path)
@@ -113,6 +109,14 @@ def _halves(fp32: Path, judge: Judge, options: ExportOptions, reporter: Reporter
             reporter.line(f"{fp32.stem}: {half} not made: {error.what}")
             continue
         yield _Tried(half, path, variant)
+
+
+def _maker_of(half: Half) -> tuple[Callable[[Path, Path], None], EngineSpec, str]:
+    """What writes it, what runs it to be judged, and what was done in a few words."""
+    if half == "fp16":
+        return write_fp16, EngineSpec("onnxruntime", "fp32"), "weights and most sums in fp16, for a GPU"
+    engine = _bf16_engine()
+    return write_bf16, engine, f"weights in bf16; run by {engine}"
 
 
 def _bf16_engine() -> EngineSpec:

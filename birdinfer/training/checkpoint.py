@@ -27,7 +27,7 @@ from birdinfer.training.models import build_model
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.data import Share
 from birdinfer.training.torchvision_shim import import_timm
-from birdinfer.training.untrusted import check_fits, check_species, check_values, printable
+from birdinfer.training.untrusted import check_fits, check_species, check_values, in_short
 
 FORMAT_VERSION = 2
 _KEY = "birdinfer"
@@ -191,7 +191,7 @@ class Checkpoint:
                 recipe.model, len(self.species), recipe.hearing, start=False, activation=recipe.loss.activation
             )
         except Exception as error:  # what a recipe from elsewhere makes timm and torch raise has no common type
-            what = f"holds a recipe that no network can be built of ({printable(error)})"
+            what = f"holds a recipe that no network can be built of ({in_short(error)})"
             raise CheckpointError(self.path, what, "train it again") from error
 
     def weights(self, prefix: str) -> Tensors:
@@ -253,7 +253,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(path, f"is damaged or no checkpoint ({printable(error)})", "train it again") from error
+        raise CheckpointError(path, f"is damaged or no checkpoint ({in_short(error)})", "train it again") from error
 
 
 def _read_header(path: Path, file: Any) -> Header:
@@ -265,7 +265,7 @@ def _read_header(path: Path, file: Any) -> Header:
         return msgspec.json.decode(state, type=Header)
     except (msgspec.DecodeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            path, f"holds a state that cannot be read ({printable(error)})", "train it again"
+            path, f"holds a state that cannot be read ({in_short(error)})", "train it again"
         ) from error
 
 
@@ -273,4 +273,4 @@ def _check_version(path: Path, version: object) -> None:
     if version != FORMAT_VERSION:
         is_newer = isinstance(version, int) and version > FORMAT_VERSION
         remedy = "update birdinfer" if is_newer else "train it again"
-        raise CheckpointError(path, f"has format {printable(version)}, this birdinfer reads {FORMAT_VERSION}", remedy)
+        raise CheckpointError(path, f"has format {in_short(version)}, this birdinfer reads {FORMAT_VERSION}", remedy)

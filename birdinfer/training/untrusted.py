@@ -34,7 +34,7 @@ def check_species(path: Path, species: tuple[Species, ...]) -> None:
     for label in labels:
         if any(sign < " " or sign == "\x7f" for sign in label):
             raise CheckpointError(
-                path, f"label {printable(repr(label))} holds a control character", "rename the species"
+                path, f"label {in_short(repr(label))} holds a control character", "rename the species"
             )
 
 
@@ -52,7 +52,7 @@ def check_fits(path: Path, weights: Tensors, own: Tensors) -> None:
     }
     told = [f"{len(names)} {fault}: {', '.join(names[:_LISTED])}" for fault, names in faults.items() if names]
     if told:
-        raise CheckpointError(path, f"does not fit its own recipe ({printable('; '.join(told))})", _RETRAIN)
+        raise CheckpointError(path, f"does not fit its own recipe ({in_short('; '.join(told))})", _RETRAIN)
 
 
 def check_values(path: Path, weights: Tensors, own: Tensors) -> None:
@@ -75,7 +75,7 @@ def check_values(path: Path, weights: Tensors, own: Tensors) -> None:
             raise CheckpointError(path, what, "its training diverged, or it is damaged: train it again")
 
 
-def printable(words: object) -> str:
-    """Words out of a file, or about it, as they may be told: in one line, not for ever, and obeyed by no terminal."""
-    text = "".join(sign if sign.isprintable() else " " for sign in str(words))
+def in_short(words: object) -> str:
+    """Words out of a file, or about it, but not for ever; ``errors.py`` makes one line of them that can be printed."""
+    text = str(words)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

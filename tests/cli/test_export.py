@@ -1,5 +1,6 @@
 """``birdinfer export``: what it is asked, what it prints where, and how it ends."""
 
+import inspect
 import io
 import json
 import os
@@ -10,8 +11,11 @@ from rich.console import Console
 from tiny_clips import write_clips
 from untrained_runs import hasten, loud, write_run
 
+from birdinfer.cli.export import export
 from birdinfer.cli.export_progress import ExportProgress
 from birdinfer.export.int8 import number_format as int8_format
+from birdinfer.export.judging.gate import Limits
+from birdinfer.export.options import ExportOptions
 
 FEW = ("--calibration-windows", "8", "--max-auc-fall", "0.1", "--min-spearman", "0.9")
 
@@ -183,3 +187,15 @@ class TestProgress:
         shown = screen.getvalue()
         assert "\x1b[?25l" in shown.partition("\x1b[?25h")[0]  # the cursor is hidden, then shown again
         assert shown.count("\x1b[?25h") == 1
+
+
+def test_defaults_of_the_command_are_those_of_the_exporter():
+    """They are written out where --help reads them, which imports nothing."""
+    told = {name: one.default for name, one in inspect.signature(export).parameters.items()}
+    limits, options = Limits(), ExportOptions()
+    assert told["max_auc_fall"] == limits.max_auc_fall
+    assert told["max_auc_fall_upper"] == limits.max_auc_fall_upper
+    assert told["min_spearman"] == limits.min_spearman
+    assert told["min_speedup"] == limits.min_times_fp32
+    assert told["target"] == options.target
+    assert told["calibration_windows"] == options.n_calibration_windows

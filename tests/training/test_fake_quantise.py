@@ -1,12 +1,10 @@
-import os
-import signal
-
 import msgspec
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stopped_run import train_until_stopped
 from tiny_clips import TINY_FRONTEND
 from tiny_models import TINY, windows
 
@@ -18,7 +16,6 @@ from birdinfer.training.models import build_model
 from birdinfer.training.recipe.file import load_recipe
 from birdinfer.training.report import Silent
 from birdinfer.training.run import Run, train
-from birdinfer.training.state import TrainingState
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -139,18 +136,7 @@ class TestInTraining:
     def test_stopped_and_resumed_it_ends_with_the_same_bits(self, recipe, clips_dir, tmp_path, monkeypatch):
         runs = [Run(recipe, clips_dir, tmp_path / name, (0,), "cpu") for name in ("whole", "stopped")]
         train(runs[0], Silent())
-        real, calls = TrainingState.step, []
-
-        def stop_in_the_second_epoch(self, *arguments):
-            real(self, *arguments)
-            calls.append(1)
-            if len(calls) == 6:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(TrainingState, "step", stop_in_the_second_epoch)
-            with pytest.raises(KeyboardInterrupt):
-                train(runs[1], Silent())
+        train_until_stopped(runs[1], monkeypatch)
         train(runs[1]._replace(resume=True), Silent())
         for name in (BEST, LAST):
             whole, stopped = (load_checkpoint(run.run_dir / "fold0" / name).tensors for run in runs)

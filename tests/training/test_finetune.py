@@ -1,11 +1,10 @@
 import csv
-import os
 import shutil
-import signal
 
 import msgspec
 import pytest
 import torch
+from stopped_run import train_until_stopped
 
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
 from birdinfer.training import run as run_module
@@ -17,7 +16,6 @@ from birdinfer.training.recipe.learning import LoopConfig, ModelConfig, OptimCon
 from birdinfer.training.report import Silent
 from birdinfer.training.resume import begin
 from birdinfer.training.run import Run, train
-from birdinfer.training.state import TrainingState
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 
@@ -194,18 +192,7 @@ class TestWhatIsTrained:
     def test_an_interrupted_fine_tune_ends_with_the_same_bits(self, original, tuned, tmp_path, monkeypatch):
         plan = plan_int8(original, (0,))
         run = Run(plan.recipe, plan.data_dir, tmp_path / "again", plan.folds, "cpu")
-        real, calls = TrainingState.step, []
-
-        def stop_in_the_second_epoch(self, *arguments):
-            real(self, *arguments)
-            calls.append(1)
-            if len(calls) == 6:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(TrainingState, "step", stop_in_the_second_epoch)
-            with pytest.raises(KeyboardInterrupt):
-                train(run, Silent())
+        train_until_stopped(run, monkeypatch)
         interrupted = load_checkpoint(tmp_path / "again" / "fold0" / LAST).header.progress
         assert (interrupted.epoch, interrupted.step) == (1, 2)
         train(run._replace(resume=True), Silent())

@@ -6,87 +6,34 @@ import sys
 
 import msgspec
 import numpy as np
+import one_fold
 import pytest
 import torch
+from one_fold import (
+    STEPS_PER_EPOCH,
+    Killed,
+    Recorder,
+    assert_same_bits,
+    changed,
+    die_at,
+    job,
+    kill,
+    soup_of,
+    tensors,
+    train,
+)
 
 from birdinfer.errors import CheckpointError, ConfigError
 from birdinfer.training import finish as finish_module
 from birdinfer.training import fold_results as results_module
 from birdinfer.training import forward as forward_module
 from birdinfer.training import loop as loop_module
-from birdinfer.training.augment import find_background
 from birdinfer.training.checkpoint import load_checkpoint
-from birdinfer.training.clips.metadata import read_metadata
-from birdinfer.training.clips.sources import DecodedSource
-from birdinfer.training.fold_job import BEST, LAST, FoldJob
+from birdinfer.training.fold_job import BEST, LAST
 from birdinfer.training.interrupt import StopRequest
-from birdinfer.training.loop import train_fold
-from birdinfer.training.processes import Processes
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.report import Silent
 from birdinfer.training.resume import check_same_recipe
 from birdinfer.training.state import TrainingState
-
-CPU = torch.device("cpu")
-STEPS_PER_EPOCH = 4
-
-
-class Recorder(Silent):
-    def __init__(self):
-        self.messages, self.rows, self.starts, self.results = [], [], [], []
-
-    def message(self, line):
-        self.messages.append(line)
-
-    def epoch(self, row, is_best):
-        self.rows.append((row, is_best))
-
-    def start(self, start):
-        self.starts.append(start)
-
-    def finish(self, result):
-        self.results.append(result)
-
-
-def job(recipe, clips_dir, folder):
-    metadata = read_metadata(clips_dir)
-    clips = metadata.clips
-    held_out = {clip.filename for index, clip in enumerate(clips) if index % 3 == 0}
-    return FoldJob(
-        recipe,
-        metadata.species,
-        0,
-        tuple(clip for clip in clips if clip.filename not in held_out),
-        tuple(clip for clip in clips if clip.filename in held_out),
-        (),
-        DecodedSource(recipe.hearing, recipe.data.max_seconds),
-        find_background(recipe.augment.background_dir, clips_dir).files,
-        clips_dir,
-        folder,
-    )
-
-
-def train(job, reporter=None, stop=None):
-    return train_fold(job, CPU, reporter or Silent(), stop or StopRequest(), Processes())
-
-
-def tensors(folder, name=LAST):
-    return load_checkpoint(folder / name).tensors
-
-
-def assert_same_bits(folder, other):
-    for name in (LAST, BEST):
-        mine, theirs = tensors(folder, name), tensors(other, name)
-        assert mine.keys() == theirs.keys()
-        different = [key for key in mine if not torch.equal(mine[key], theirs[key])]
-        assert different == []
-    assert (folder / "oof.csv").read_bytes() == (other / "oof.csv").read_bytes()
-    assert without_seconds(folder) == without_seconds(other)
-
-
-def without_seconds(folder):
-    with (folder / "history.csv").open(newline="") as file:
-        return [{**row, "seconds": "", "wait_share": ""} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
@@ -182,26 +129,6 @@ class TestTrainFold:
         assert (tmp_path / BEST).is_file()
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing is saved on the way out."""
-
-
-def die_at(monkeypatch, step, how):
-    """Let the n-th step of the optimiser (from 1) end with ``how()``."""
-    real, count = TrainingState.step, iter(range(1, 1_000))
-
-    def step_or_die(self, *arguments):
-        real(self, *arguments)
-        if next(count) == step:
-            how()
-
-    monkeypatch.setattr(TrainingState, "step", step_or_die)
-
-
-def kill():
-    raise Killed
-
-
 class TestExactResume:
     @pytest.mark.parametrize("step", [1, 3, 4, 7, 11])
     def test_killed_at_any_step(self, step, finished, tiny_recipe, clips_dir, tmp_path, monkeypatch):
@@ -262,9 +189,8 @@ import torch
 torch.set_num_threads(1)
 from birdinfer.training.recipe.file import load_recipe
 from birdinfer.training.state import TrainingState
-import importlib.util
-spec = importlib.util.spec_from_file_location("loop_tests", {__file__!r})
-tests = importlib.util.module_from_spec(spec); spec.loader.exec_module(tests)
+sys.path.insert(0, {str(Path(one_fold.__file__).parent)!r})
+import one_fold
 real, count = TrainingState.step, iter(range(1, 99))
 def step(self, *arguments):
     real(self, *arguments)
@@ -272,7 +198,7 @@ def step(self, *arguments):
         os.kill(os.getpid(), signal.SIGKILL)
 TrainingState.step = step
 recipe = load_recipe(Path({str(tmp_path / "tiny.toml")!r}))
-tests.train(tests.job(recipe, Path({str(clips_dir)!r}), Path({str(tmp_path / "run")!r})))
+one_fold.train(one_fold.job(recipe, Path({str(clips_dir)!r}), Path({str(tmp_path / "run")!r})))
 """
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
@@ -301,14 +227,6 @@ def test_keys_that_change_no_result_may_differ(tmp_path):
     with pytest.raises(CheckpointError, match="and 1 more keys differ"):
         check_same_recipe(a, msgspec.structs.replace(b, seed=1, model=msgspec.structs.replace(a.model, backbone="x")),
                           tmp_path)  # fmt: skip
-
-
-def changed(recipe, **sections):
-    """The recipe with keys of its sections replaced: changed(recipe, loop={"epochs": 2})."""
-    return msgspec.structs.replace(
-        recipe,
-        **{name: msgspec.structs.replace(getattr(recipe, name), **keys) for name, keys in sections.items()},
-    )
 
 
 class TestWhatIsKept:
@@ -373,144 +291,6 @@ class TestWhatIsKept:
         assert (progress.best_epoch, progress.best_auc) == (2, None)
         assert (tmp_path / BEST).is_file()
         assert not (tmp_path / "oof.csv").exists()
-
-
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-def statistics(tensors, prefix):
-    """What norms have measured."""
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix) and name.endswith(STATISTICS)
-    }
-
-
-def different(tensors, others):
-    """The names of tensors that differ in any bit."""
-    assert tensors.keys() == others.keys()
-    return [name for name in tensors if not torch.equal(tensors[name], others[name])]
-
-
-class EachEpoch(Recorder):
-    """Keeps what the checkpoint of each epoch holds."""
-
-    def __init__(self, folder):
-        super().__init__()
-        self.folder, self.tensors = folder, []
-
-    def epoch(self, row, is_best):
-        super().epoch(row, is_best)
-        self.tensors.append(tensors(self.folder))
-
-
-@pytest.fixture(scope="module")
-def still(tmp_path_factory, tiny_recipe, clips_dir):
-    """A run of two epochs, and two more whose norms hold still, that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("still")
-    recipe, reporter = changed(tiny_recipe, loop={"epochs": 4}, optim={"frozen_norm_epochs": 2}), EachEpoch(folder)
-    train(job(recipe, clips_dir, folder), reporter)
-    return recipe, folder, reporter.tensors
-
-
-def with_scores(monkeypatch, scores):
-    """Let validation after each epoch score as told."""
-    real, told = loop_module.score, iter(scores)
-    monkeypatch.setattr(loop_module, "score", lambda *args: real(*args)._replace(macro_auc=next(told)))
-
-
-class TestNormsThatHoldStill:
-    @pytest.mark.parametrize("prefix", ["model.", "ema."])
-    def test_statistics_stay_as_the_last_free_epoch_left_them(self, still, prefix):
-        first, second, third, fourth = (statistics(one, prefix) for one in still[2])
-        assert different(first, second) == list(first) != []
-        assert different(second, third) == different(second, fourth) == []
-
-    def test_what_is_kept_has_these_statistics(self, still):
-        _, folder, epochs = still
-        assert different(statistics(tensors(folder, BEST), "model."), statistics(epochs[1], "model.")) == []
-
-    def test_their_weights_and_biases_learn_on(self, still):
-        third, fourth = still[2][2:]
-        learnt = [
-            name.replace("running_mean", kind)
-            for name in third
-            if name.startswith("model.") and name.endswith("running_mean")
-            for kind in ("weight", "bias")
-        ]
-        assert learnt
-        assert not any(torch.equal(third[name], fourth[name]) for name in learnt)
-
-    @pytest.mark.parametrize("step", [8, 9, 11, 13, 16])
-    def test_killed_before_or_while_they_hold_still(self, step, still, clips_dir, tmp_path, monkeypatch):
-        """Steps 9 to 16 are theirs; there is a checkpoint after every second."""
-        recipe, folder, _ = still
-        with monkeypatch.context() as patch:
-            die_at(patch, step, kill)
-            with pytest.raises(Killed):
-                train(job(recipe, clips_dir, tmp_path))
-        reporter = Recorder()
-        train(job(recipe, clips_dir, tmp_path), reporter)
-        assert reporter.starts[0].first_step == (step - 1) // 2 * 2
-        assert_same_bits(tmp_path, folder)
-
-    @pytest.mark.parametrize(
-        ("scores", "best"),
-        [
-            ([0.9, 0.8, 0.5, 0.6], 4),
-            ([0.9, 0.8, 0.6, 0.5], 3),
-            ([0.9, 0.8, 0.6, 0.6], 3),
-            ([0.4, 0.5, 0.6, 0.7], 4),
-            ([0.9, None, None, 0.5], 4),
-        ],
-    )
-    def test_the_best_of_their_epochs_is_kept(self, scores, best, clips_dir, tmp_path, plain_recipe, monkeypatch):
-        """What was trained before them is another network, however well it scored."""
-        recipe = changed(plain_recipe, loop={"epochs": 4}, optim={"frozen_norm_epochs": 2})
-        with_scores(monkeypatch, scores)
-        progress = train(job(recipe, clips_dir, tmp_path))
-        assert (progress.best_epoch, progress.best_auc) == (best, scores[best - 1])
-        kept = load_checkpoint(tmp_path / BEST)
-        assert (kept.epoch, kept.val_macro_auc) == (best, scores[best - 1])
-
-    def test_killed_before_they_begin_an_earlier_epoch_is_still_outdone(
-        self, clips_dir, tmp_path, plain_recipe, monkeypatch
-    ):
-        recipe = changed(plain_recipe, loop={"epochs": 3}, optim={"frozen_norm_epochs": 1})
-        with_scores(monkeypatch, [0.9, 0.8, 0.5])
-        with monkeypatch.context() as patch:
-            die_at(patch, 2 * 2 + 1, kill)  # two steps an epoch
-            with pytest.raises(Killed):
-                train(job(recipe, clips_dir, tmp_path))
-        assert load_checkpoint(tmp_path / BEST).epoch == 1
-        assert train(job(recipe, clips_dir, tmp_path)).best_epoch == 3
-
-    def test_a_soup_is_made_of_their_epochs_only(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
-        recipe = changed(plain_recipe, loop={"epochs": 5}, optim={"frozen_norm_epochs": 3, "soup_epochs": 2})
-        with_scores(monkeypatch, [0.9, 0.8, 0.3, 0.5, 0.4])
-        real, saved = finish_module.score, {}
-        monkeypatch.setattr(finish_module, "score", lambda *args: real(*args)._replace(macro_auc=0.6))
-        monkeypatch.setattr(finish_module.shutil, "rmtree", lambda folder, **_: saved.update(soup_of(folder)))
-        progress = train(job(recipe, clips_dir, tmp_path))
-        assert list(saved) == ["epoch0004.safetensors", "epoch0005.safetensors"]
-        # Better than each of them, though worse than what the first epoch scored.
-        assert (progress.soup, progress.best_auc) == ([4, 5], 0.6)
-        fourth, fifth = (statistics(weights, "") for weights in saved.values())
-        assert different(fourth, fifth) == []
-        assert different(statistics(tensors(tmp_path, BEST), "model."), fourth) == []
-
-    def test_nothing_is_kept_for_a_soup_before_them(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
-        recipe = changed(plain_recipe, loop={"epochs": 3}, optim={"frozen_norm_epochs": 1, "soup_epochs": 2})
-        with monkeypatch.context() as patch:
-            die_at(patch, 2 * 2 + 1, kill)
-            with pytest.raises(Killed):
-                train(job(recipe, clips_dir, tmp_path))
-        assert list((tmp_path / "soup").glob("*")) == []
-
-
-def soup_of(folder):
-    return {path.name: load_checkpoint(path).weights("model.") for path in sorted(folder.glob("*.safetensors"))}
 
 
 class TestParts:

@@ -10,8 +10,7 @@ finds no kernels for S8 activations. The ``MIXED`` preset, meant for SiLU, moved
 import contextlib
 import importlib
 import io
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from birdinfer.environment import variable
 from birdinfer.errors import ConfigError, MissingExtraError
 from birdinfer.files import write_atomic
 
@@ -79,23 +79,10 @@ def import_nncf() -> Any:
         MissingExtraError: it is not installed.
     """
     try:
-        with _silent():
+        # NNCF decides as it is imported; what runs here is nobody's business.
+        with variable(_SILENCE, "1"):
             nncf = importlib.import_module("nncf")
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "nncf", _EXTRA) from error
     nncf.set_log_level("ERROR")
     return nncf
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """NNCF decides as it is imported whether to report its use to its makers; what runs here is nobody's business."""
-    before = os.environ.get(_SILENCE)
-    os.environ[_SILENCE] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SILENCE]
-        else:
-            os.environ[_SILENCE] = before

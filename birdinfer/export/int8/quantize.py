@@ -15,6 +15,7 @@ classifier stay fp32: together they are less than a hundredth of the work, and e
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -57,7 +58,8 @@ class Int8Settings(NamedTuple):
 DEFAULT = Int8Settings()
 
 
-class Calibrated(NamedTuple):
+@dataclass(frozen=True)
+class Calibrated:
     """A graph, rewritten, and what its activations look like: ready to be written in INT8 in several ways."""
 
     graph: bytes
@@ -67,10 +69,17 @@ class Calibrated(NamedTuple):
     """[1, ...] each; what it was calibrated on."""
     logits: Float32
     """[windows, labels], of fp32 on these windows."""
+    _ranges: dict[Method, dict[str, Range]] = field(init=False, default_factory=dict, repr=False)
 
     def model(self) -> ir.Model:
         """The rewritten fp32 model, the caller's own."""
         return ir.from_proto(onnx.load_from_string(self.graph))
+
+    def ranges(self, method: Method) -> dict[str, Range]:
+        """The range of every activation that can become 8-bit, by name; chosen once, for a search asks many times."""
+        if method not in self._ranges:
+            self._ranges[method] = chosen_ranges(self.model().graph, self.observed, method)
+        return self._ranges[method]
 
 
 def calibrate_graph(graph: Path, windows: Sequence[Float32], progress: Progress = lambda done, of: None) -> Calibrated:
@@ -100,7 +109,7 @@ def calibrate_graph(graph: Path, windows: Sequence[Float32], progress: Progress 
 def int8_model(calibrated: Calibrated, settings: Int8Settings = DEFAULT) -> ir.Model:
     """The INT8 form of a graph. Input, outputs, batch axis and ``metadata_props`` stay as they are."""
     model = calibrated.model()
-    spans = chosen_ranges(model.graph, calibrated.observed, settings.method)
+    spans = calibrated.ranges(settings.method)
     insert_qdq(model.graph, spans, calibrated.observed.channel_means, settings.kept, settings.numbers)
     correct_logits(model, calibrated)
     return model

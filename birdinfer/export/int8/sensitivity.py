@@ -17,7 +17,7 @@ from birdinfer.export.graphs.graph_edit import array_of, input_of
 from birdinfer.export.int8.calibration import Progress, open_session
 from birdinfer.export.int8.nodes import int8_values, is_int8
 from birdinfer.export.int8.qdq import insert_qdq
-from birdinfer.export.int8.quantize import Calibrated, Int8Settings, chosen_ranges
+from birdinfer.export.int8.quantize import Calibrated, Int8Settings
 
 Float32 = npt.NDArray[np.float32]
 
@@ -57,7 +57,7 @@ def sensitivities(
     """
     reference = calibrated.model()
     wanted = logits_together(reference, windows)
-    ranges = chosen_ranges(reference.graph, calibrated.observed, settings.method)
+    ranges = calibrated.ranges(settings.method)
     work = _work_of_values(reference.graph)
 
     def error_of(names: Sequence[str]) -> float:

@@ -20,7 +20,7 @@ from birdinfer.training.clips.metadata_table import Row, find_table, parse_secon
 from birdinfer.training.fold_job import OUT_OF_FOLD
 from birdinfer.training.folds.file import FOLDS_FILE, LEFT_OUT
 from birdinfer.training.folds.laws import TEST
-from birdinfer.training.untrusted import printable
+from birdinfer.training.untrusted import in_short
 
 _NOT_TRAINED_ON = frozenset({str(TEST), str(LEFT_OUT)})
 _RETRAIN = "train the fold to its end"
@@ -131,13 +131,13 @@ def _path(table: Path, audio: Path, name: str, label: str) -> Path:
     for part in (name, label):
         place = PureWindowsPath(part)  # knows both slashes, and drives
         if place.anchor or ".." in place.parts or "\0" in part:
-            raise MetadataError(table, f"names {printable(repr(part))}, which is no place in the data folder", _RETRAIN)
+            raise MetadataError(table, f"names {in_short(repr(part))}, which is no place in the data folder", _RETRAIN)
     try:
         path = clip_file(audio, name, label)
         path.exists()  # fails for a name that is too long, and is False for a file that is gone, which others tell
         return path
     except OSError as error:
-        what = f"names a clip that no file can be ({error.strerror}): {printable(repr(name))}"
+        what = f"names a clip that no file can be ({error.strerror}): {in_short(repr(name))}"
         raise MetadataError(table, what, _RETRAIN) from error
 
 
@@ -178,7 +178,7 @@ def _probabilities(folder: Path, checkpoint: Checkpoint, labels: Sequence[str]) 
     try:
         found: npt.NDArray[np.float64] = table[list(labels)].to_numpy(np.float64)
     except ValueError as error:
-        raise MetadataError(folder / OUT_OF_FOLD, f"holds what is no number ({printable(error)})", _RETRAIN) from error
+        raise MetadataError(folder / OUT_OF_FOLD, f"holds what is no number ({in_short(error)})", _RETRAIN) from error
     wrong = ~((found >= 0) & (found <= 1))  # also true for NaN
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
@@ -199,7 +199,7 @@ def _out_of_fold(folder: Path, checkpoint: Checkpoint, labels: Sequence[str]) ->
     try:
         table = pd.read_csv(path, dtype={"filename": str, "primary_label": str}, keep_default_na=False)
     except (ValueError, OSError) as error:
-        raise MetadataError(path, f"is not a table ({printable(error)})", _RETRAIN) from error
+        raise MetadataError(path, f"is not a table ({in_short(error)})", _RETRAIN) from error
     missing = [name for name in ("filename", "primary_label", *labels) if name not in table.columns]
     if missing:
         raise MetadataError(path, f"lacks the column {missing[0]}", "it belongs to another run")

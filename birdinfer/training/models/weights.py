@@ -6,7 +6,6 @@ Nothing is unpickled: a local file must be safetensors, and whatever a hub sends
 import contextlib
 import importlib
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,9 +13,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from birdinfer.environment import variable
 from birdinfer.errors import CheckpointError, InputNotFoundError
 from birdinfer.training.torchvision_shim import import_timm
-from birdinfer.training.untrusted import check_values, printable
+from birdinfer.training.untrusted import check_values, in_short
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -35,15 +35,8 @@ def tensors_only() -> Iterator[None]:
     timm asks for that itself in its newer versions and for most, not all, of its sources; torch's own switch leaves
     no choice.
     """
-    before = os.environ.get(_TORCH_SWITCH)
-    os.environ[_TORCH_SWITCH] = "1"
-    try:
+    with variable(_TORCH_SWITCH, "1"):
         yield
-    finally:
-        if before is None:
-            del os.environ[_TORCH_SWITCH]
-        else:
-            os.environ[_TORCH_SWITCH] = before
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> str:
@@ -95,7 +88,7 @@ def _read(path: Path) -> Tensors:
     try:
         tensors: Tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(path, f"is not a safetensors file ({printable(error)})") from error
+        raise CheckpointError(path, f"is not a safetensors file ({in_short(error)})") from error
     return tensors
 
 

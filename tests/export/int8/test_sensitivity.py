@@ -1,5 +1,7 @@
 """Which activations a network can least afford in 8 bits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_a_spoilt_range_is_found_and_moves_its_activation_ahead(awkward_calibrat
     told, windows = [], awkward_windows[24:]
     plain = sensitivities(awkward_calibrated, windows, Int8Settings("minmax"))
     ranked = sensitivities(
-        awkward_calibrated._replace(observed=spoilt), windows, Int8Settings("minmax"), lambda *now: told.append(now)
+        replace(awkward_calibrated, observed=spoilt), windows, Int8Settings("minmax"), lambda *now: told.append(now)
     )
     errors, before = ({one.name: one.error for one in found} for found in (ranked, plain))
     assert errors[name] > 5 * before[name]

@@ -1,0 +1,110 @@
+"""One fold, trained, killed and held against another bit by bit."""
+
+import csv
+
+import msgspec
+import torch
+
+from birdinfer.training.augment import find_background
+from birdinfer.training.checkpoint import load_checkpoint
+from birdinfer.training.clips.metadata import read_metadata
+from birdinfer.training.clips.sources import DecodedSource
+from birdinfer.training.fold_job import BEST, LAST, FoldJob
+from birdinfer.training.interrupt import StopRequest
+from birdinfer.training.loop import train_fold
+from birdinfer.training.processes import Processes
+from birdinfer.training.report import Silent
+from birdinfer.training.state import TrainingState
+
+CPU = torch.device("cpu")
+STEPS_PER_EPOCH = 4
+
+
+class Recorder(Silent):
+    def __init__(self):
+        self.messages, self.rows, self.starts, self.results = [], [], [], []
+
+    def message(self, line):
+        self.messages.append(line)
+
+    def epoch(self, row, is_best):
+        self.rows.append((row, is_best))
+
+    def start(self, start):
+        self.starts.append(start)
+
+    def finish(self, result):
+        self.results.append(result)
+
+
+def job(recipe, clips_dir, folder):
+    metadata = read_metadata(clips_dir)
+    clips = metadata.clips
+    held_out = {clip.filename for index, clip in enumerate(clips) if index % 3 == 0}
+    return FoldJob(
+        recipe,
+        metadata.species,
+        0,
+        tuple(clip for clip in clips if clip.filename not in held_out),
+        tuple(clip for clip in clips if clip.filename in held_out),
+        (),
+        DecodedSource(recipe.hearing, recipe.data.max_seconds),
+        find_background(recipe.augment.background_dir, clips_dir).files,
+        clips_dir,
+        folder,
+    )
+
+
+def train(job, reporter=None, stop=None):
+    return train_fold(job, CPU, reporter or Silent(), stop or StopRequest(), Processes())
+
+
+def tensors(folder, name=LAST):
+    return load_checkpoint(folder / name).tensors
+
+
+def assert_same_bits(folder, other):
+    for name in (LAST, BEST):
+        mine, theirs = tensors(folder, name), tensors(other, name)
+        assert mine.keys() == theirs.keys()
+        different = [key for key in mine if not torch.equal(mine[key], theirs[key])]
+        assert different == []
+    assert (folder / "oof.csv").read_bytes() == (other / "oof.csv").read_bytes()
+    assert without_seconds(folder) == without_seconds(other)
+
+
+def without_seconds(folder):
+    with (folder / "history.csv").open(newline="") as file:
+        return [{**row, "seconds": "", "wait_share": ""} for row in csv.DictReader(file)]
+
+
+def changed(recipe, **sections):
+    """The recipe with keys of its sections replaced: changed(recipe, loop={"epochs": 2})."""
+    return msgspec.structs.replace(
+        recipe,
+        **{name: msgspec.structs.replace(getattr(recipe, name), **keys) for name, keys in sections.items()},
+    )
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing is saved on the way out."""
+
+
+def die_at(monkeypatch, step, how):
+    """Let the n-th step of the optimiser (from 1) end with ``how()``."""
+    real, count = TrainingState.step, iter(range(1, 1_000))
+
+    def step_or_die(self, *arguments):
+        real(self, *arguments)
+        if next(count) == step:
+            how()
+
+    monkeypatch.setattr(TrainingState, "step", step_or_die)
+
+
+def kill():
+    raise Killed
+
+
+def soup_of(folder):
+    return {path.name: load_checkpoint(path).weights("model.") for path in sorted(folder.glob("*.safetensors"))}
