@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer import postprocess
+from birdinfer.postprocess import smoothing
 from birdinfer.ensemble import WeightedMean
 from birdinfer.listener import Opinion
 from birdinfer.timeline import Timeline
@@ -32,7 +32,7 @@ class FileScores:
         Args:
             timelines: one for each member.
             blend: of the members' rows.
-            smoothing_kernel: as :func:`birdinfer.postprocess.smooth` takes it.
+            smoothing_kernel: as :func:`birdinfer.postprocess.smoothing.smooth` takes it.
             n_labels: species of the bundle.
         """
         self._timelines, self._blend = timelines, blend
@@ -94,7 +94,7 @@ class FileScores:
 
 
 class Smoother:
-    """Smooths a file's rows as they come: to the same bits as :func:`birdinfer.postprocess.smooth` on all of them."""
+    """Smooths a file's rows as they come: to the bits of :func:`birdinfer.postprocess.smoothing.smooth` on all."""
 
     def __init__(self, kernel: Sequence[float], n_labels: int) -> None:
         """Begin a file; arguments as of :class:`FileScores`."""
@@ -108,14 +108,14 @@ class Smoother:
         """Take the next rows [n, species]; those [m, species] come back all whose neighbours are known."""
         self._held = np.concatenate([self._held, rows])
         end = max(self._n_smoothed, len(self._held) - self._reach)
-        smoothed = postprocess.smooth(self._held, self._kernel)[self._n_smoothed : end].copy()
+        smoothed = smoothing.smooth(self._held, self._kernel)[self._n_smoothed : end].copy()
         keep = max(0, end - self._reach)
         self._held, self._n_smoothed = self._held[keep:].copy(), end - keep
         return smoothed
 
     def close(self) -> Float32:
         """The last rows [m, species]; no more come."""
-        return postprocess.smooth(self._held, self._kernel)[self._n_smoothed :]
+        return smoothing.smooth(self._held, self._kernel)[self._n_smoothed :]
 
 
 def join_pieces(pieces: list[Float32], n_labels: int) -> Float32:

@@ -11,7 +11,7 @@ from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, TimelineCon
 from birdinfer.ensemble import WeightedMean
 from birdinfer.file_scores import FileScores, Smoother, join_pieces
 from birdinfer.listener import Opinion
-from birdinfer.postprocess import smooth
+from birdinfer.postprocess.smoothing import smooth
 from birdinfer.timeline import Timeline
 from birdinfer.windows import place
 

@@ -10,7 +10,7 @@ from birdinfer.cores import available_cores, one_thread_per_lane
 from birdinfer.ensemble import WeightedMean
 from birdinfer.errors import LabelError
 from birdinfer.labels import check_labels
-from birdinfer.postprocess import smooth
+from birdinfer.postprocess.smoothing import smooth
 from birdinfer.scores import activate, sigmoid, softmax
 from birdinfer.spool import ScoreSpool
 
@@ -61,7 +61,7 @@ def test_smoothing_by_hand():
 def test_long_files_are_smoothed_piece_by_piece_to_the_same_bits(monkeypatch):
     scores = np.random.default_rng(0).random((50, 3), np.float32)
     whole = smooth(scores, (0.1, 0.2, 0.4, 0.2, 0.1))
-    monkeypatch.setattr("birdinfer.postprocess._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("birdinfer.postprocess.smoothing._ROWS_AT_ONCE", 7)
     assert np.array_equal(smooth(scores, (0.1, 0.2, 0.4, 0.2, 0.1)), whole)
 
 

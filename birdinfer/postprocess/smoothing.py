@@ -1,7 +1,4 @@
-"""What is done to one soundscape's probabilities [windows, species] after the ensemble: pure functions.
-
-Each function sees one file only, so nothing can leak from one file into another.
-"""
+"""Smoothing over time: one file's probabilities [windows, species] in time order -> the same shape."""
 
 from collections.abc import Sequence
 
