@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer.postprocess import smoothing
 from birdinfer.ensemble import WeightedMean
 from birdinfer.listener import Opinion
+from birdinfer.postprocess import smoothing
 from birdinfer.timeline import Timeline
 
 Float32 = npt.NDArray[np.float32]

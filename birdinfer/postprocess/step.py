@@ -1,7 +1,7 @@
 """What every step of post-processing is: parameters as data, bound to a bundle's species, then run file by file.
 
-A step is a frozen struct that reads from JSON and TOML as ``{"step": "its_name", ...}``. Bound, it is a pure function of
-one file's rows: it neither remembers a file nor looks at another.
+A step is a frozen struct that reads from JSON and TOML as ``{"step": "its_name", ...}``. Bound, it is a pure function
+of one file's rows: it neither remembers a file nor looks at another.
 """
 
 from collections.abc import Callable, Sequence
