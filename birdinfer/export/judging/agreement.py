@@ -9,16 +9,16 @@ Conventions
 * ROC-AUC ranks logits, or log-softmax where that is the activation: the order of the probabilities, without the ties
   that rounding makes of them near 0 and 1.
 * A cell that is not known counts in no ROC-AUC. A label is scored if it has a positive window and a negative one.
-* Windows of one recording are alike, so recordings are resampled, not windows: the cluster bootstrap (Davison and
-  Hinkley 1997, "Bootstrap Methods and their Application", section 3.8), with both graphs on the same resamples.
+* Windows of one recording are alike, so recordings are resampled, not windows (:mod:`birdinfer.bootstrap`), with both
+  graphs on the same resamples.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from birdinfer.bootstrap import Judged, percentile_interval, resampled_falls
 from birdinfer.errors import ParityError
 from birdinfer.export.windows.labelled import LabelledWindows
 from birdinfer.metrics import roc_auc_per_class
@@ -26,13 +26,9 @@ from birdinfer.scores import activate
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
 
 _RESAMPLES = 40
 """First element of the bootstrap's seed."""
-_AT_ONCE = 256
-"""Resamples that are weighed together: 4 MB for 2,000 windows, so that memory does not grow with their number."""
-_BOUNDS_PERCENT = (2.5, 97.5)
 
 
 class Agreement(NamedTuple):
@@ -115,63 +111,16 @@ def spearman_per_label(wanted: Float32, found: Float32) -> Float64:
     return correlation
 
 
-def auc_falls(labelled: LabelledWindows, wanted: Float64, found: Float64, weights: Float64) -> Float64:
-    """By how much macro ROC-AUC falls from ``wanted`` to ``found``, for windows that count several times or not at all.
-
-    ROC-AUC is the share of the pairs of a positive and a negative that are in order (Mann and Whitney 1947); a pair
-    counts as often as the product of its two windows' weights.
-
-    Args:
-        labelled: what is known of the windows.
-        wanted: values to rank by, [windows, labels].
-        found: of the same shape.
-        weights: >= 0, [resamples, windows].
-
-    Returns:
-        [resamples]; nan where no label has a positive and a negative.
-    """
-    positive, negative = labelled.truth & labelled.known, ~labelled.truth & labelled.known
-    pairs = (weights @ positive.astype(np.float64)) * (weights @ negative.astype(np.float64))
-    lost = np.zeros_like(pairs)
-    for label, (where, among) in enumerate(zip(positive.T, negative.T, strict=True)):
-        change = _won(wanted[:, label], where, among) - _won(found[:, label], where, among)
-        if change.any():
-            lost[:, label] = ((weights @ change) * weights[:, where]).sum(axis=1)
-    fall = np.divide(lost, pairs, out=np.zeros_like(lost), where=pairs > 0).sum(axis=1)
-    n_scored = (pairs > 0).sum(axis=1)
-    mean: Float64 = np.divide(fall, n_scored, out=np.full_like(fall, np.nan), where=n_scored > 0)
-    return mean
-
-
-def _won(values: Float64, positive: Bool, negative: Bool) -> Float64:
-    """[windows, positives]: 1 where the positive is above the window, 1/2 where level; 0 if that is no negative."""
-    above, beside = values[positive], values[:, np.newaxis]
-    won: Float64 = ((above > beside) + 0.5 * (above == beside)) * negative[:, np.newaxis]
-    return won
-
-
 def _interval(
     labelled: LabelledWindows, wanted: Float64, found: Float64, n_resamples: int, seed: int
 ) -> tuple[float, float] | None:
-    """Percentiles of the fall over resamples of the recordings; a resample without any scorable label tells nothing."""
-    _, recording = np.unique(labelled.recordings, return_inverse=True)
-    if recording.max() == 0:
+    """Of the fall, over resamples of the recordings."""
+    _, recordings = np.unique(labelled.recordings, return_inverse=True)
+    judged = Judged(labelled.truth, labelled.known, recordings)
+    if judged.n_clusters == 1:
         return None  # a resample of one recording is that recording
-    times = _times_drawn(int(recording.max()) + 1, n_resamples, np.random.default_rng((_RESAMPLES, seed)))
-    falls = np.concatenate([auc_falls(labelled, wanted, found, block[:, recording]) for block in times])
-    falls = falls[~np.isnan(falls)]
-    if not len(falls):
-        return None
-    low, high = np.percentile(falls, _BOUNDS_PERCENT)
-    return float(low), float(high)
-
-
-def _times_drawn(n_recordings: int, n_resamples: int, rng: np.random.Generator) -> Iterator[Float64]:
-    """How often each recording is drawn, as many drawn as there are: blocks [resamples, recordings]."""
-    even = np.full(n_recordings, 1.0 / n_recordings)
-    for begin in range(0, n_resamples, _AT_ONCE):
-        n_now = min(_AT_ONCE, n_resamples - begin)
-        yield rng.multinomial(n_recordings, even, size=n_now).astype(np.float64)
+    rng = np.random.default_rng((_RESAMPLES, seed))
+    return percentile_interval(resampled_falls(judged, wanted, found, n_resamples, rng))
 
 
 def _macro_auc(labelled: LabelledWindows, values: Float64) -> float | None:

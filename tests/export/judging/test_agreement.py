@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birdinfer.errors import ParityError
-from birdinfer.export.judging.agreement import auc_falls, compare, spearman_per_label
+from birdinfer.export.judging.agreement import compare, spearman_per_label
 from birdinfer.export.windows.labelled import LabelledWindows
 from birdinfer.metrics import macro_roc_auc
 from birdinfer.scores import softmax
@@ -58,26 +58,6 @@ class TestLaws:
         assert found.auc_fall_interval in ((0.0, 0.0), None)
         assert found.least_spearman == 1.0
         assert found.max_probability_difference > 0
-
-    @given(seeds)
-    @settings(max_examples=25, deadline=None)
-    def test_weights_do_what_repeating_the_windows_does(self, seed):
-        windows, wanted, found = made(seed)
-        windows = windows._replace(known=np.ones_like(windows.known))
-        times = np.random.default_rng(seed).integers(0, 4, (5, len(wanted)))
-        falls = auc_falls(windows, wanted.astype(float), found.astype(float), times.astype(float))
-        for fall, each in zip(falls, times, strict=True):
-            again = np.repeat(np.arange(len(wanted)), each)
-            expected = [macro_roc_auc(windows.truth[again], logits[again]) for logits in (wanted, found)]
-            assert fall == pytest.approx(expected[0] - expected[1], abs=1e-12, nan_ok=True)
-
-    @given(seeds)
-    @settings(max_examples=25, deadline=None)
-    def test_without_weights_it_is_the_fall_itself(self, seed):
-        windows, wanted, found = made(seed)
-        (fall,) = auc_falls(windows, wanted.astype(float), found.astype(float), np.ones((1, len(wanted))))
-        agreement = compare(wanted, found, windows, "sigmoid", n_resamples=2)
-        assert fall == pytest.approx(agreement.auc_fall, abs=1e-12)
 
     @given(seeds)
     @settings(max_examples=25, deadline=None)
