@@ -71,9 +71,9 @@ def _moments(pattern: re.Pattern[str], stem: str) -> Iterator[tuple[re.Match[str
     """Where a date stands in the name; 31 February and 25 o'clock are none."""
     for found in pattern.finditer(stem):
         number = {name: int(digits) for name, digits in found.groupdict().items() if digits.isdigit()}
-        clock = (number.get(name, 0) for name in ("hour", "minute", "second"))
+        hour, minute, second = (number.get(name, 0) for name in ("hour", "minute", "second"))
         try:
-            yield found, datetime(number["year"], number["month"], number["day"], *clock)
+            yield found, datetime(number["year"], number["month"], number["day"], hour, minute, second)
         except ValueError:
             continue
 
