@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from birdinfer.config import FrontEndConfig, Hearing, PostConfig, TimelineConfig, WaveformConfig, WindowConfig
+from birdinfer.ensemble import Blend
 from birdinfer.labels import Species
 
 FORMAT = 2
@@ -98,7 +99,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label_columns: dict[str, int] | None = None
     """Label of the bundle -> column of the graph, for a member that knows other labels; None: they are the same."""
     weight: float = 1.0
-    """Its say in the weighted mean."""
+    """Its say in the blend."""
     backbone: str = ""
     fold: int | None = None
     out_of_fold_macro_auc: float | None = None
@@ -158,5 +159,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Per species: the mean out-of-fold probability, which fills the rows of a file that cannot be read."""
     provenance: Provenance
     tolerance: Tolerance = Tolerance()
+    blend: Blend = Blend()
+    """How the members become one opinion; manifests of before there was a choice say nothing and mean the mean."""
     for_other_hosts: tuple[Graph, ...] = ()
     """Graphs with the front end inside, which take the waveform; birdinfer does not run them."""

@@ -15,7 +15,7 @@ from birdinfer.bundle import Bundle
 from birdinfer.config import FrontEndConfig
 from birdinfer.cores import available_cores
 from birdinfer.engines import FROM_FP32_GRAPHS, EnginePlan, EngineSpec, parse_spec
-from birdinfer.ensemble import WeightedMean
+from birdinfer.ensemble import make_blend
 from birdinfer.errors import ConfigError
 from birdinfer.file_scores import FileScores, join_pieces
 from birdinfer.listener import Listener, Opinion, load_listeners
@@ -54,7 +54,8 @@ class Predictor:
 
         Raises:
             BundleError: a graph cannot be loaded, or its labels are not the bundle's.
-            ConfigError: there is no such engine, this machine cannot run it, or no member has a graph for it.
+            ConfigError: there is no such engine, this machine cannot run it, no member has a graph for it, or the
+                members cannot be blended as the bundle says.
             MissingExtraError: the engine is not installed.
         """
         self.bundle = bundle
@@ -67,8 +68,12 @@ class Predictor:
         known = {loaded.index: loaded.labels for listener in self.listeners for loaded in listener.members}
         members = bundle.manifest.members
         self._columns = [known[index] for index in range(len(members))]
-        self._blend = WeightedMean(
-            [member.weight for member in members], self._columns, bundle.manifest.fallback_probabilities
+        self._blend = make_blend(
+            bundle.manifest.blend,
+            [member.name for member in members],
+            [member.weight for member in members],
+            self._columns,
+            bundle.manifest.fallback_probabilities,
         )
 
     def open(self, path: Path) -> SoundscapeReader:
