@@ -5,8 +5,8 @@ rows. Every cell is worked out from that cell of the members alone, so that neit
 change a bit of it. Each species is blended over the members that know it and have a weight above 0; one that nobody
 knows gets the bundle's fallback. In and out are probabilities, float32 in [0, 1].
 
-Cost of a minute (12 rows) of 206 species and 5 members on one core: less than 0.3 ms the dearest, a tenth of it the
-mean; a member's graph takes a thousand times that.
+Cost of a minute (12 rows) of 206 species and 5 members on one core: 0.13 ms for the median, 0.03 ms or less for all
+others; a member's graph takes some hundred milliseconds.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -248,7 +248,7 @@ class Gate:
         blended = self._others(opinions)
         gatekeeper = opinions[self._by]
         if self._threshold > 0:
-            blended[:, self._gated] *= np.minimum(gatekeeper[:, self._gates] / self._threshold, np.float32(1))
+            blended[:, self._gated] *= np.minimum(gatekeeper[:, self._gates], self._threshold) / self._threshold
         blended[:, self._alone] = gatekeeper[:, self._says]
         return blended
 
