@@ -1,0 +1,191 @@
+"""Scores on another scale, cell by cell: one file's probabilities [rows, species] -> the same shape, their order kept.
+
+A temperature makes a network's confidence milder or sharper. A histogram match gives each species' scores the
+distribution of other scores: another model's, or the same one's on other ground. Both are monotone for every species,
+so that no species' ROC-AUC moves; what moves is how scores meet those of other models and species, and thresholds.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from birdinfer.errors import ConfigError
+from birdinfer.labels import Species
+from birdinfer.postprocess.step import Bound, Step
+from birdinfer.postprocess.step_tables import TableStep
+from birdinfer.quantile_tables import Quantiles, read_quantiles
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+def temper(probabilities: Float32, temperatures: npt.ArrayLike) -> Float32:
+    """Divide each logit by a temperature: logit p' = logit p / t.
+
+    From Guo et al. 2017, "On Calibration of Modern Neural Networks". Computed as p' = 1 / (1 + ((1 - p) / p)^(1 / t)),
+    which is the same and holds at 0 and 1, too.
+
+    Args:
+        probabilities: [rows, species], in [0, 1].
+        temperatures: > 0, one or [species]; above 1 all moves towards 0.5, below 1 away from it.
+
+    Returns:
+        [rows, species], in [0, 1]; where a temperature is 1 the same bits.
+    """
+    exponents = 1 / np.broadcast_to(np.asarray(temperatures, np.float64), probabilities.shape[1:])
+    changed = np.flatnonzero(exponents != 1)
+    wide = probabilities[:, changed].astype(np.float64)
+    tempered = probabilities.copy()
+    with np.errstate(divide="ignore", over="ignore"):  # p = 0 becomes 1 / (1 + infinity) = 0
+        tempered[:, changed] = 1 / (1 + ((1 - wide) / wide) ** exponents[changed])
+    return tempered
+
+
+def quantiles_of(values: npt.ArrayLike, n: int) -> Float64:
+    """The values at n equal steps from the lowest to the highest, in between by linear interpolation.
+
+    Args:
+        values: one species' scores, any shape, at least one, finite.
+        n: 2 or more.
+
+    Returns:
+        [n], ascending: the minimum first, the maximum last.
+    """
+    quantiles = np.quantile(np.asarray(values, np.float64), np.linspace(0, 1, n))
+    ascending: Float64 = np.maximum.accumulate(quantiles)  # interpolation may err in the last bit
+    return ascending
+
+
+def match_histogram(
+    values: npt.ArrayLike, source_quantiles: npt.ArrayLike, reference_quantiles: npt.ArrayLike
+) -> Float64:
+    """Map scores so that their quantiles become the reference's: histogram matching (Gonzalez and Woods, 3.3).
+
+    Piecewise linear through the points (source, reference), with (0, 0) and (1, 1) beyond the first and the last.
+    Points with the same source become one with the mean of their references. So it is monotone, stays in [0, 1], and
+    leaves all as it is where source and reference are the same.
+
+    Args:
+        values: one species' scores, any shape, in [0, 1].
+        source_quantiles: [quantiles] of the scores that are changed, ascending, in [0, 1].
+        reference_quantiles: [quantiles] of the scores they are to be like, at the same shares, ascending, in [0, 1].
+
+    Returns:
+        The shape of ``values``, in [0, 1].
+
+    Raises:
+        ConfigError: the quantiles are none, not as many, not ascending or not in [0, 1].
+    """
+    source, reference = _curve(_checked("source", source_quantiles), _checked("reference", reference_quantiles))
+    scores = np.asarray(values, np.float64)
+    piece = np.clip(np.searchsorted(source, scores, side="right") - 1, 0, len(source) - 2)
+    low, high = reference[piece], reference[piece + 1]
+    share = (scores - source[piece]) / (source[piece + 1] - source[piece])
+    matched: Float64 = np.minimum(low + share * (high - low), high)
+    return matched
+
+
+def _checked(name: str, quantiles: npt.ArrayLike) -> Float64:
+    checked = np.asarray(quantiles, np.float64)
+    if checked.ndim != 1 or not checked.size:
+        raise ConfigError("match_histogram", f"the {name}'s quantiles are no list of numbers")
+    if not ((checked >= 0).all() and (checked <= 1).all() and (np.diff(checked) >= 0).all()):
+        raise ConfigError("match_histogram", f"the {name}'s quantiles do not ascend within 0 to 1")
+    return checked
+
+
+def _curve(source: Float64, reference: Float64) -> tuple[Float64, Float64]:
+    """The points of the curve, sources strictly ascending from 0 to 1."""
+    if len(source) != len(reference):
+        raise ConfigError(
+            "match_histogram", f"{len(source)} quantiles of the source, {len(reference)} of the reference"
+        )
+    distinct, group, sizes = np.unique(source, return_inverse=True, return_counts=True)
+    means = np.bincount(group, reference) / sizes
+    before = [0.0] if distinct[0] > 0 else []
+    behind = [1.0] if distinct[-1] < 1 else []
+    return np.concatenate([before, distinct, behind]), np.concatenate([before, means, behind])
+
+
+class Temperature(Step, frozen=True, forbid_unknown_fields=True, tag="temperature"):
+    """Each logit divided by a temperature, one for all or one for a class: logit p' = logit p / t."""
+
+    t: float = 1.0
+    """Above 1 confidence becomes milder, below 1 sharper; 0.01 to 100."""
+    by_class: dict[str, float] = msgspec.field(default_factory=dict)
+    """Class (Aves, Insecta ...) -> its own temperature in place of ``t``."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("t", self.t), *((f"by_class {key}", value) for key, value in self.by_class.items())):
+            if not 0.01 <= value <= 100:
+                raise ValueError(f"{name} is {value}, allowed are 0.01 to 100")
+
+    @property
+    def reach(self) -> int | None:
+        """Each cell is worked on by itself."""
+        return 0
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether all temperatures are 1."""
+        return all(value == 1 for value in (self.t, *self.by_class.values()))
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """The function for these columns.
+
+        Raises:
+            ConfigError: a class is none of the species'.
+        """
+        classes = {one.class_name for one in species}
+        unknown = sorted(self.by_class.keys() - classes)
+        if unknown:
+            known = ", ".join(sorted(classes - {""})) or "none is told"
+            raise ConfigError("temperature", f"no species is of class {unknown[0]!r}", f"their classes: {known}")
+        temperatures = np.array([self.by_class.get(one.class_name, self.t) for one in species])
+        return lambda probabilities, stem: temper(probabilities, temperatures)
+
+
+class HistogramMatch(TableStep, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="histogram_match"):
+    """Each species' scores on the distribution of other scores: p' = p + share * (matched p - p)."""
+
+    share: float = 1.0
+    """How far: 0 not at all, 1 wholly."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share is {self.share}, allowed are 0 to 1")
+
+    @property
+    def reach(self) -> int | None:
+        """Each cell is worked on by itself."""
+        return 0
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether nothing is taken of what is matched."""
+        return self.share == 0
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """The function for these columns; species that the table lacks stay as they are.
+
+        Raises:
+            InputNotFoundError: there is no such table.
+            MetadataError: it is not as :func:`birdinfer.quantile_tables.read_quantiles` needs it.
+            ConfigError: it knows none of the species.
+        """
+        table = read_quantiles(Path(self.table))
+        known = {column: table[one.label] for column, one in enumerate(species) if one.label in table}
+        if not known:
+            raise ConfigError("histogram_match", f"{self.table} knows none of the species", "its labels must be theirs")
+        return lambda probabilities, stem: _match_columns(probabilities, known, self.share)
+
+
+def _match_columns(probabilities: Float32, known: dict[int, Quantiles], share: float) -> Float32:
+    matched = probabilities.copy()
+    for column, (source, reference) in known.items():
+        own = probabilities[:, column]
+        matched[:, column] = own + share * (match_histogram(own, source, reference) - own)
+    return matched
