@@ -5,12 +5,12 @@ import csv
 import msgspec
 import torch
 
+from birdinfer.interrupt import StopRequest
 from birdinfer.training.augment import find_background
 from birdinfer.training.checkpoint import load_checkpoint
 from birdinfer.training.clips.metadata import read_metadata
 from birdinfer.training.clips.sources import DecodedSource
 from birdinfer.training.fold_job import BEST, LAST, FoldJob
-from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.loop import train_fold
 from birdinfer.training.processes import Processes
 from birdinfer.training.report import Silent

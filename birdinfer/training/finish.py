@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from birdinfer.files import write_atomic
+from birdinfer.interrupt import StopRequest
 from birdinfer.training.checkpoint import Progress, load_checkpoint
 from birdinfer.training.clips.metadata import Clip
 from birdinfer.training.evaluate import Validation, evaluating, oof_table, predict_clips, score
@@ -13,7 +14,6 @@ from birdinfer.training.fold_data import clips_loader
 from birdinfer.training.fold_job import BEST, SOUP_DIR, TEST_SCORES, FoldJob
 from birdinfer.training.fold_results import FoldResults, is_better
 from birdinfer.training.forward import Forward
-from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.report import Reporter
 from birdinfer.training.soup import average_weights
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from birdinfer.errors import ConfigError
+from birdinfer.interrupt import StopRequest
 from birdinfer.training.checkpoint import Progress
 from birdinfer.training.devices import memory_advice, peak_gpu_mb
 from birdinfer.training.evaluate import Heard, evaluating, predict_clips, score
@@ -19,7 +20,6 @@ from birdinfer.training.fold_data import FoldData, clips_per_label
 from birdinfer.training.fold_job import FoldJob
 from birdinfer.training.fold_results import FoldResults, epoch_row, is_better
 from birdinfer.training.forward import Forward, parts
-from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.models.norms import freeze_norms
 from birdinfer.training.processes import Processes
 from birdinfer.training.report import Complaints, FoldStart, Reporter

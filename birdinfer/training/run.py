@@ -13,6 +13,7 @@ import torch
 
 from birdinfer.errors import BirdinferError, CheckpointError, ConfigError
 from birdinfer.files import write_atomic
+from birdinfer.interrupt import StopRequest
 from birdinfer.training.augment import find_background
 from birdinfer.training.augment.background import Background
 from birdinfer.training.checkpoint import Progress, load_header, versions
@@ -21,7 +22,6 @@ from birdinfer.training.devices import choose_device, precision_for
 from birdinfer.training.fold_job import LAST, FoldJob
 from birdinfer.training.folds.file import FOLDS_FILE
 from birdinfer.training.folds.laying import TEST
-from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.loop import train_fold
 from birdinfer.training.losses import build_loss
 from birdinfer.training.models import build_model

@@ -25,13 +25,13 @@ from one_fold import (
 )
 
 from birdinfer.errors import CheckpointError, ConfigError
+from birdinfer.interrupt import StopRequest
 from birdinfer.training import finish as finish_module
 from birdinfer.training import fold_results as results_module
 from birdinfer.training import forward as forward_module
 from birdinfer.training import loop as loop_module
 from birdinfer.training.checkpoint import load_checkpoint
 from birdinfer.training.fold_job import BEST, LAST
-from birdinfer.training.interrupt import StopRequest
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.resume import check_same_recipe
 from birdinfer.training.state import TrainingState

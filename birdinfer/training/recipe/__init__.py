@@ -71,7 +71,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
-NOT_DECISIVE = frozenset({"name", "loop.num_workers", "loop.checkpoint_every_steps", "post.smoothing_kernel"})
+NOT_DECISIVE = frozenset(
+    {"name", "loop.num_workers", "loop.checkpoint_every_steps", "post.smoothing_kernel", "post.steps"}
+)
 """Keys that change no result: a run may be resumed with other values."""
 
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from birdinfer.training.interrupt import StopRequest
+from birdinfer.interrupt import StopRequest
 
 
 class TestStopRequest:
