@@ -2,13 +2,18 @@
 
 In: a file's rows [rows, species], whole or piece by piece. Memory holds an index only (a name and two numbers a piece,
 which nearly always is a file), so a survey of 100,000 files takes what ten files take, and a day what a minute takes.
+Lanes may add while another thread reads.
 """
 
 import contextlib
+import os
 import tempfile
+import threading
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,27 +23,35 @@ from birdinfer.errors import OutputError
 Float32 = npt.NDArray[np.float32]
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
+    """Neighbouring rows of one file."""
+
     offset_bytes: int
-    n_windows: int
+    n_rows: int
 
 
 class ScoreSpool:
-    """A nameless temporary file of scores; gone when closed, also by kill -9.
+    """A file of scores.
 
     Use as a context manager.
     """
 
-    def __init__(self, folder: Path, n_labels: int) -> None:
-        """Open an empty spool.
+    def __init__(self, place: Path, n_labels: int) -> None:
+        """Open a spool.
 
         Args:
-            folder: where the temporary file lives; the one of the result has the room it needs.
-            n_labels: species per window.
+            place: a file that keeps the scores, made if need be; or a folder: then the file is nameless and gone when
+                closed, also by kill -9. The folder of the result has the room it needs.
+            n_labels: species per row.
+
+        Raises:
+            OutputError: the file cannot be made.
         """
-        self.n_labels, self._folder = n_labels, folder
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
-        self._pieces: dict[str, tuple[_Piece, ...]] = {}
+        self.n_labels, self._place = n_labels, place
+        self._file = _opened(place)
+        self._lock = threading.Lock()
+        self._pieces: dict[str, tuple[Piece, ...]] = {}
+        self._checksums: dict[str, int] = {}
         self._latest: tuple[str, Float32] | None = None
 
     def __enter__(self) -> "ScoreSpool":
@@ -47,43 +60,94 @@ class ScoreSpool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; harmless when repeated."""
         with contextlib.suppress(OSError):  # of scores that nobody will read
             self._file.close()
 
     def add(self, stem: str, probabilities: Float32) -> None:
-        """Keep a file's next scores [windows, species], behind those that it has here.
+        """Keep a file's next scores [rows, species], behind those that it has here.
 
         Raises:
             OutputError: the disk does not take them.
         """
         rows = np.ascontiguousarray(probabilities, np.float32)
-        try:
-            offset = self._file.seek(0, 2)
-            self._file.write(rows.data)
-            self._file.flush()  # a full disk is to be met here, not when the scores are read
-        except OSError as error:
-            problem = f"does not take the scores ({error.strerror})"
-            raise OutputError(self._folder, problem, "choose another place for the result") from error
-        self._pieces[stem] = (*self._pieces.get(stem, ()), _Piece(offset, len(rows)))
-        if self._latest is not None and self._latest[0] == stem:
-            self._latest = None
+        with self._lock:
+            try:
+                offset = self._file.seek(0, os.SEEK_END)
+                self._file.write(rows.data)
+                self._file.flush()  # a full disk is to be met here, not when the scores are read
+            except OSError as error:
+                problem = f"does not take the scores ({error.strerror})"
+                raise OutputError(self._place, problem, "choose another place for the result") from error
+            self._pieces[stem] = (*self._pieces.get(stem, ()), Piece(offset, len(rows)))
+            self._checksums[stem] = zlib.crc32(rows.data, self._checksums.get(stem, 0))
+            if self._latest is not None and self._latest[0] == stem:
+                self._latest = None
+
+    def pieces(self, stem: str) -> tuple[Piece, ...]:
+        """Where a file's rows lie, in their order; none if it is not here."""
+        return self._pieces.get(stem, ())
+
+    def checksum(self, stem: str) -> int:
+        """CRC-32 of a file's rows; 0 if it is not here."""
+        return self._checksums.get(stem, 0)
+
+    def recall(self, stem: str, pieces: Sequence[Piece], checksum: int) -> bool:
+        """Take over rows that an earlier process left in this file.
+
+        Returns:
+            Whether they are all there and as they were.
+        """
+        found, size = 0, os.fstat(self._file.fileno()).st_size
+        for piece in pieces:
+            n_bytes = piece.n_rows * self.n_labels * 4
+            if min(piece) < 0 or piece.offset_bytes + n_bytes > size:
+                return False
+            with self._lock:
+                self._file.seek(piece.offset_bytes)
+                found = zlib.crc32(self._file.read(n_bytes), found)
+        if found != checksum:
+            return False
+        self._pieces[stem], self._checksums[stem] = tuple(pieces), checksum
+        return True
+
+    def sync(self) -> None:
+        """Have on the disk what was added, so that not even a power cut loses it."""
+        os.fsync(self._file.fileno())
 
     def n_windows(self, stem: str) -> int | None:
-        """How many windows a file has; None if it is not here."""
+        """How many rows a file has; None if it is not here."""
         pieces = self._pieces.get(stem)
-        return sum(piece.n_windows for piece in pieces) if pieces else None
+        return sum(piece.n_rows for piece in pieces) if pieces else None
 
     def scores(self, stem: str) -> Float32 | None:
-        """A file's scores [windows, species]; None if it is not here. The file asked for last is kept in memory."""
+        """A file's scores [rows, species]; None if it is not here. The file asked for last is kept in memory."""
         if self._latest is not None and self._latest[0] == stem:
             return self._latest[1]
-        n_windows = self.n_windows(stem)
-        if n_windows is None:
+        pieces = self._pieces.get(stem)
+        if not pieces:
             return None
-        scores, begin = np.empty((n_windows, self.n_labels), np.float32), 0
-        for piece in self._pieces[stem]:
-            self._file.seek(piece.offset_bytes)
-            self._file.readinto(scores[begin : begin + piece.n_windows].data)
-            begin += piece.n_windows
-        self._latest = (stem, scores)
+        scores, begin = np.empty((sum(piece.n_rows for piece in pieces), self.n_labels), np.float32), 0
+        with self._lock:
+            for piece in pieces:
+                self._file.seek(piece.offset_bytes)
+                self._file.readinto(scores[begin : begin + piece.n_rows].data)  # type: ignore[attr-defined]
+                begin += piece.n_rows
+            if self._pieces[stem] == pieces:
+                self._latest = (stem, scores)
         return scores
+
+
+def _opened(place: Path) -> BinaryIO:
+    try:
+        if place.is_dir():
+            return cast(BinaryIO, tempfile.TemporaryFile(dir=place))
+        place.touch()
+        return place.open("r+b")
+    except OSError as error:
+        raise OutputError(
+            place, f"cannot be written ({error.strerror})", "choose another place for the result"
+        ) from error
