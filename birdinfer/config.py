@@ -9,6 +9,9 @@ from typing import Literal
 
 import msgspec
 
+from birdinfer.postprocess.smoothing import Smooth, check_kernel
+from birdinfer.postprocess.steps import AnyStep
+
 
 class AudioConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The waveform every model of a bundle hears: mono float32 at one rate."""
@@ -164,15 +167,19 @@ class PostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is done to one soundscape's probabilities after the ensemble."""
 
     smoothing_kernel: tuple[float, ...] = (0.2, 0.6, 0.2)
-    """Weights of the neighbouring windows, centred, odd in number, summing to 1. ``(1.0,)`` smooths nothing."""
+    """Weights of the neighbouring rows, centred, odd in number, summing to 1. ``(1.0,)`` smooths nothing."""
+
+    steps: tuple[AnyStep, ...] = ()
+    """What follows after the smoothing, in order."""
 
     def __post_init__(self) -> None:
-        if len(self.smoothing_kernel) % 2 == 0:
-            raise ValueError(f"smoothing_kernel has {len(self.smoothing_kernel)} weights, an odd number is needed")
-        if not all(weight >= 0 for weight in self.smoothing_kernel) or not math.isclose(
-            sum(self.smoothing_kernel), 1, abs_tol=1e-6
-        ):
-            raise ValueError(f"smoothing_kernel is {list(self.smoothing_kernel)}, weights must be >= 0 and sum to 1")
+        check_kernel("smoothing_kernel", self.smoothing_kernel)
+
+    @property
+    def all_steps(self) -> tuple[AnyStep, ...]:
+        """The smoothing, if there is any, and what follows."""
+        smoothing = Smooth(self.smoothing_kernel)
+        return self.steps if smoothing.is_neutral else (smoothing, *self.steps)
 
 
 class WindowedAudio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.bundle import Bundle
-from birdinfer.config import FrontEndConfig
+from birdinfer.config import FrontEndConfig, PostConfig
 from birdinfer.cores import available_cores
 from birdinfer.engines import FROM_FP32_GRAPHS, EnginePlan, EngineSpec, parse_spec
 from birdinfer.ensemble import make_blend
 from birdinfer.errors import ConfigError
-from birdinfer.file_scores import FileScores, join_pieces
+from birdinfer.file_scores import FileScores, Finisher, join_pieces
 from birdinfer.listener import Listener, Opinion, load_listeners
 from birdinfer.manifest import Member, Precision
+from birdinfer.postprocess.pipeline import Pipeline
 from birdinfer.reader import HeardRun, SoundscapeReader
 from birdinfer.timeline import Timeline
 
@@ -43,19 +44,19 @@ class Predictor:
         self,
         bundle: Bundle,
         engine: str | EnginePlan = "onnxruntime",
-        smoothing_kernel: tuple[float, ...] | None = None,
+        post: PostConfig | None = None,
     ):
         """Load every member.
 
         Args:
             bundle: what predicts.
             engine: ``onnxruntime``, ``openvino:bf16`` ..., or a plan that also says lanes and batch size.
-            smoothing_kernel: instead of the bundle's own; ``(1.0,)`` smooths nothing.
+            post: what is done to the scores, instead of the bundle's own.
 
         Raises:
             BundleError: a graph cannot be loaded, or its labels are not the bundle's.
-            ConfigError: there is no such engine, this machine cannot run it, no member has a graph for it, or the
-                members cannot be blended as the bundle says.
+            ConfigError: there is no such engine, this machine cannot run it, no member has a graph for it, the members
+                cannot be blended as the bundle says, or a step of the post-processing does not fit the species.
             MissingExtraError: the engine is not installed.
         """
         self.bundle = bundle
@@ -63,7 +64,8 @@ class Predictor:
         self.plan = engine if isinstance(engine, EnginePlan) else make_plan(engine)
         _refuse_missing_graphs(bundle, self.plan.spec)
         self.rows = bundle.manifest.rows
-        self.smoothing_kernel = smoothing_kernel or bundle.manifest.post.smoothing_kernel
+        self.post = bundle.manifest.post if post is None else post
+        self._pipeline = Pipeline(self.post.all_steps, bundle.manifest.species)
         self.listeners: Sequence[Listener] = load_listeners(bundle, self.plan)
         known = {loaded.index: loaded.labels for listener in self.listeners for loaded in listener.members}
         members = bundle.manifest.members
@@ -98,15 +100,15 @@ class Predictor:
         place = self.listeners[heard.listener].placement
         return heard.run.n_windows * place.stride_samples / place.sample_rate / len(self.listeners)
 
-    def gather(self) -> FileScores:
-        """An empty sheet for the opinions on one file."""
+    def gather(self, path: Path) -> FileScores:
+        """An empty sheet for the opinions on this file."""
         timelines = {
             loaded.index: Timeline(listener.placement, loaded.member.timeline, self._n_known(loaded.index))
             for listener in self.listeners
             for loaded in listener.members
         }
         in_order = [timelines[index] for index in range(len(timelines))]
-        return FileScores(in_order, self._blend, self.smoothing_kernel, len(self.labels))
+        return FileScores(in_order, self._blend, Finisher(self._pipeline, path.stem, len(self.labels)))
 
     def picture_frontend(self) -> FrontEndConfig:
         """A log-mel to draw soundscapes with, a row wide: that of the first member that hears one."""
@@ -120,8 +122,9 @@ class Predictor:
         Raises:
             AudioError: the file yields no sound.
         """
-        scores = self.gather()
-        with self.open(Path(path)) as reader:
+        path = Path(path)
+        scores = self.gather(path)
+        with self.open(path) as reader:
             for heard in reader.runs():
                 scores.add(self.score_run(heard))
             scores.close(reader.n_rows)

@@ -207,7 +207,7 @@ class _Desk:
             self.finished.put(SoundscapeResult(path, "failed", problem=_one_line(error, path)))
             self._on_progress(1.0, 0.0)
             return None
-        return _OpenFile(path, reader, reader.runs(), self._predictor.gather(), helpers=1)
+        return _OpenFile(path, reader, reader.runs(), self._predictor.gather(path), helpers=1)
 
     def _work_on(self, file: _OpenFile) -> None:
         """Score runs of a file until it is read to its end or every lane is to stop."""

@@ -8,7 +8,7 @@ from onnx import TensorProto
 from birdinfer import Bundle, Predictor
 from birdinfer import adopt as room
 from birdinfer.adopt import adopt
-from birdinfer.config import TimelineConfig
+from birdinfer.config import PostConfig, TimelineConfig
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, LabelError, OutputError
 from birdinfer.scores import activate
 
@@ -116,7 +116,7 @@ def test_fixed_batches_and_a_channel_axis(graph, labels, folder, sound, shape, e
     folds = predict(folder, path)
     adopt(graph(shape), labels, folder)
     scores = activate(loudness_logits(samples.reshape(3, -1), len(FOREIGN)), "sigmoid")
-    found = Predictor(Bundle.load(folder), engine, smoothing_kernel=(1.0,)).predict(path)
+    found = Predictor(Bundle.load(folder), engine, post=PostConfig((1.0,))).predict(path)
     np.testing.assert_allclose(found, blend(folds, scores, 1, KNOWN), atol=2e-5)
 
 
@@ -193,7 +193,7 @@ class TestNewBundle:
         assert bundle.manifest.name == "perch"
         assert bundle.manifest.provenance.run == "adopted"
         assert bundle.manifest.members[0].label_columns is None
-        found = Predictor(bundle, smoothing_kernel=(1.0,)).predict(path)
+        found = Predictor(bundle, post=PostConfig((1.0,))).predict(path)
         expected = activate(loudness_logits(samples.reshape(3, -1), len(FOREIGN)), "sigmoid")
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
@@ -221,7 +221,7 @@ class TestNewBundle:
         member = adopt(graph(clip=False, frames=True), labels, tmp_path / "new", frames="frame_scores").member
         assert (member.outputs.clip, member.timeline.frame_share) == (None, 1.0)
         path, samples = sound
-        found = Predictor(Bundle.load(tmp_path / "new"), smoothing_kernel=(1.0,)).predict(path)
+        found = Predictor(Bundle.load(tmp_path / "new"), post=PostConfig((1.0,))).predict(path)
         per_frame = activate(loudness_logits(samples.reshape(3 * N_FRAMES, -1), len(FOREIGN)), "sigmoid")
         np.testing.assert_allclose(found, per_frame.reshape(3, N_FRAMES, -1).max(axis=1), atol=2e-5)
 

@@ -7,17 +7,22 @@ from hypothesis import strategies as st
 from making import SAMPLE_RATE, tone, write_sound
 
 from birdinfer import Bundle, Predictor, file_scores
-from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, TimelineConfig, WindowConfig
+from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, PostConfig, TimelineConfig, WindowConfig
 from birdinfer.ensemble import WeightedMean
-from birdinfer.file_scores import FileScores, Smoother, join_pieces
+from birdinfer.file_scores import FileScores, Finisher, join_pieces
+from birdinfer.labels import Species
 from birdinfer.listener import Opinion
-from birdinfer.postprocess.smoothing import smooth
+from birdinfer.postprocess.file_boosts import FileMax, LowRankPower
+from birdinfer.postprocess.pipeline import Pipeline
+from birdinfer.postprocess.smoothing import AdaptiveSmooth, FatTail, GaussianSmooth, LocalMax, Smooth, smooth
+from birdinfer.postprocess.taxon_kernels import TaxonKernels
 from birdinfer.timeline import Timeline
 from birdinfer.windows import place
 
 HEARING = FrontEndConfig(AudioConfig(), WindowConfig(), MelConfig())
 KERNEL = (0.2, 0.6, 0.2)
-N_LABELS = 3
+SPECIES = [Species("a", class_name="Aves"), Species("b", class_name="Amphibia"), Species("c", class_name="Insecta")]
+N_LABELS = len(SPECIES)
 
 
 def sheet(n_members=1, kernel=KERNEL):
@@ -26,28 +31,53 @@ def sheet(n_members=1, kernel=KERNEL):
     return FileScores(
         [Timeline(placement, timeline, N_LABELS) for _ in range(n_members)],
         WeightedMean([1.0] * n_members, [None] * n_members, [0.5] * N_LABELS),
-        kernel,
-        N_LABELS,
+        finisher([Smooth(kernel)]),
     )
+
+
+def finisher(steps):
+    return Finisher(Pipeline(steps, SPECIES), "recording", N_LABELS)
 
 
 def some_scores(n_rows, seed=0):
     return np.random.default_rng(seed).random((n_rows, N_LABELS), np.float32)
 
 
-@given(
-    cuts=st.lists(st.integers(0, 9), max_size=12),
-    kernel=st.sampled_from([(1.0,), KERNEL, (0.1, 0.2, 0.4, 0.2, 0.1), (0.5, 0.0, 0.5), (1 / 9,) * 9]),
+near_sighted = st.sampled_from(
+    [
+        Smooth((1.0,)),
+        Smooth((0.1, 0.2, 0.4, 0.2, 0.1)),
+        Smooth((0.5, 0.0, 0.5)),
+        Smooth((1 / 9,) * 9),
+        GaussianSmooth(1.5),
+        FatTail(1.0, 6),
+        AdaptiveSmooth(0.5),
+        LocalMax(0.7, 2),
+        TaxonKernels(),
+    ]
 )
-def test_smoothing_as_rows_come_gives_the_bits_of_smoothing_the_file(cuts, kernel):
-    rows = some_scores(sum(cuts), seed=len(cuts))
-    smoother, begin, pieces = Smoother(kernel, N_LABELS), 0, []
+
+
+@given(cuts=st.lists(st.integers(0, 9), max_size=12), steps=st.lists(near_sighted, max_size=4))
+def test_rows_finished_as_they_come_have_the_bits_of_the_file_at_once(cuts, steps):
+    rows, pipeline = some_scores(sum(cuts), seed=len(cuts)), Pipeline(steps, SPECIES)
+    finishing, begin, pieces = finisher(steps), 0, []
     for n_rows in cuts:
-        pieces.append(smoother.push(rows[begin : begin + n_rows]))
+        pieces.append(finishing.push(rows[begin : begin + n_rows]))
         begin += n_rows
-        assert sum(map(len, pieces)) == max(0, begin - len(kernel) // 2)
-    pieces.append(smoother.close())
-    assert np.array_equal(np.concatenate(pieces), smooth(rows, kernel))
+        assert sum(map(len, pieces)) == max(0, begin - pipeline.reach)
+    pieces.append(finishing.close())
+    assert np.array_equal(np.concatenate(pieces), pipeline(rows, "recording"))
+
+
+@given(cuts=st.lists(st.integers(0, 9), max_size=12))
+def test_rows_wait_for_the_end_where_a_step_looks_at_the_whole_file(cuts):
+    rows, steps, begin = some_scores(sum(cuts)), [Smooth(), FileMax(), LowRankPower(1)], 0
+    finishing = finisher(steps)
+    for n_rows in cuts:
+        assert len(finishing.push(rows[begin : begin + n_rows])) == 0
+        begin += n_rows
+    assert np.array_equal(finishing.close(), Pipeline(steps, SPECIES)(rows, "recording"))
 
 
 @given(
@@ -101,6 +131,20 @@ def test_rows_that_are_not_the_files_are_left_out():
     assert np.array_equal(join_pieces(scores.take(), N_LABELS), smooth(rows[:5], KERNEL))
 
 
+def test_a_file_that_is_cut_ends_with_the_last_row_of_which_all_have_spoken():
+    scores, rows = sheet(n_members=2), some_scores(9)
+    scores.add([Opinion(0, 0, rows, None)])
+    scores.add([Opinion(1, 0, rows[:4], None), Opinion(1, 6, rows[6:], None)])
+    scores.cut()
+    np.testing.assert_allclose(join_pieces(scores.take(), N_LABELS), smooth(rows[:4], KERNEL), rtol=1e-6)
+
+
+def test_a_file_that_is_cut_before_anybody_spoke_has_no_rows():
+    scores = sheet()
+    scores.cut()
+    assert scores.take() == []
+
+
 def test_joining_lets_each_piece_go():
     rows = some_scores(9)
     pieces = [rows[:4], rows[4:8], rows[8:]]
@@ -115,3 +159,23 @@ def test_pieces_change_no_bit_of_a_prediction(bundle, tmp_path, monkeypatch):
     whole = predictor.predict(tmp_path / "a.wav")
     monkeypatch.setattr(file_scores, "PIECE_ROWS", 4)
     assert np.array_equal(predictor.predict(tmp_path / "a.wav"), whole)
+
+
+def test_a_prediction_is_what_the_members_say_through_the_pipeline(bundle, tmp_path):
+    write_sound(tmp_path / "a.wav", tone(30.0), SAMPLE_RATE)
+    loaded = Bundle.load(bundle)
+    raw = Predictor(loaded, post=PostConfig((1.0,))).predict(tmp_path / "a.wav")
+    post = PostConfig((0.25, 0.5, 0.25), (FileMax(0.5),))
+    found = Predictor(loaded, post=post).predict(tmp_path / "a.wav")
+    smoothed = smooth(raw, (0.25, 0.5, 0.25))
+    np.testing.assert_allclose(found, smoothed * smoothed.max(axis=0) ** 0.5, rtol=1e-6)
+    assert np.abs(found - raw).max() > 0.01
+
+
+def test_the_pipeline_learns_the_files_name(monkeypatch):
+    heard = []
+    monkeypatch.setattr(Pipeline, "__call__", lambda self, rows, stem: heard.append(stem) or rows)
+    finishing = Finisher(Pipeline([], SPECIES), "site_20260101_120000", N_LABELS)
+    finishing.push(some_scores(2))
+    finishing.close()
+    assert set(heard) == {"site_20260101_120000"}

@@ -8,7 +8,7 @@ from birdinfer import listener as listener_module
 from birdinfer import mel
 from birdinfer.bundle import Bundle, save_manifest
 from birdinfer.cli.bundle import hears
-from birdinfer.config import FrontEndConfig, MelConfig, WaveformConfig
+from birdinfer.config import FrontEndConfig, MelConfig, PostConfig, WaveformConfig
 from birdinfer.engines import EnginePlan
 from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
 from birdinfer.errors import BundleError
@@ -34,7 +34,7 @@ def pictures_bundle(tmp_path_factory):
 
 
 def test_a_member_hears_pictures_of_the_size_that_its_front_end_says(pictures_bundle, soundscapes):
-    predictor = Predictor(Bundle.load(pictures_bundle), smoothing_kernel=(1.0,))
+    predictor = Predictor(Bundle.load(pictures_bundle), post=PostConfig((1.0,)))
     plain, stretched = predictor.listeners
     with predictor.open(soundscapes / "site_2.ogg") as reader:
         runs = [heard.run for heard in reader.runs()]

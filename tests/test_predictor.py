@@ -20,7 +20,15 @@ from msgspec.structs import replace
 
 from birdinfer import Bundle, Predictor, predict_soundscapes
 from birdinfer.bundle import file_sha256, save_manifest
-from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, TimelineConfig, WaveformConfig, WindowConfig
+from birdinfer.config import (
+    AudioConfig,
+    FrontEndConfig,
+    MelConfig,
+    PostConfig,
+    TimelineConfig,
+    WaveformConfig,
+    WindowConfig,
+)
 from birdinfer.errors import BundleError, ConfigError
 from birdinfer.manifest import Graph, Manifest, Member, Outputs
 from birdinfer.mel import windows_to_input
@@ -166,9 +174,9 @@ def test_frames_and_clip_are_blended_on_the_rows(tmp_path, soundscapes):
 
 def test_overlap_is_an_option_of_the_run(bundle, soundscapes):
     loaded, path = Bundle.load(bundle), soundscapes / "site_1.ogg"
-    side_by_side = Predictor(loaded, smoothing_kernel=(1.0,)).predict(path)
-    mean = Predictor(loaded.with_overlap(2.5), smoothing_kernel=(1.0,)).predict(path)
-    highest = Predictor(loaded.with_overlap(2.5, "max"), smoothing_kernel=(1.0,)).predict(path)
+    side_by_side = Predictor(loaded, post=PostConfig((1.0,))).predict(path)
+    mean = Predictor(loaded.with_overlap(2.5), post=PostConfig((1.0,))).predict(path)
+    highest = Predictor(loaded.with_overlap(2.5, "max"), post=PostConfig((1.0,))).predict(path)
     assert mean.shape == highest.shape == side_by_side.shape
     assert np.abs(mean - side_by_side).max() > 1e-4
     assert (highest >= side_by_side - 1e-7).all()
@@ -221,7 +229,7 @@ def test_a_member_that_lacks_a_graph_is_run_in_fp32_beside_the_others(make_bundl
     mixed, path = with_int8(make_bundle(), ["fold0"]), soundscapes / "site_2.ogg"
 
     def scores(precision, *names):
-        predictor = Predictor(mixed.with_members(names), f"{engine}:{precision}", smoothing_kernel=(1.0,))
+        predictor = Predictor(mixed.with_members(names), f"{engine}:{precision}", post=PostConfig((1.0,)))
         return predictor.predict(path)
 
     wanted = (scores("int8", "fold0") + scores("fp32", "fold1")) / 2

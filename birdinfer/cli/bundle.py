@@ -238,6 +238,8 @@ def _size(loaded: "Bundle", graph: "Graph") -> str:
 
 
 def _settings(loaded: "Bundle") -> list[tuple[str, str]]:
+    from birdinfer.postprocess.steps import write_step
+
     manifest = loaded.manifest
     provenance, tolerance = manifest.provenance, manifest.tolerance
     others = [f"{graph.file} {_size(loaded, graph)}, takes the waveform" for graph in manifest.for_other_hosts]
@@ -245,6 +247,7 @@ def _settings(loaded: "Bundle") -> list[tuple[str, str]]:
     return [
         ("rows", f"{manifest.rows.window_seconds:g} s, a rest of {manifest.rows.min_tail_seconds:g} s makes one"),
         ("smoothing", ", ".join(f"{weight:g}" for weight in manifest.post.smoothing_kernel)),
+        *(("then", write_step(step)) for step in manifest.post.steps),
         (
             "tolerance",
             f"{tolerance.max_probability_difference:g} of a probability, "

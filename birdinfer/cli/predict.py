@@ -88,6 +88,7 @@ def predict(
     """
     from birdinfer.bundle import Bundle, demo_bundle_path
     from birdinfer.cli.choosing import choose_and_tell, usual_engine
+    from birdinfer.config import PostConfig
     from birdinfer.predictor import Predictor, make_plan
     from birdinfer.soundscapes import find_soundscapes
 
@@ -98,7 +99,8 @@ def predict(
         plan = choose_and_tell(loaded, paths, workers, batch_size, quiet=quiet)
     else:
         plan = make_plan(engine or usual_engine(), workers, batch_size)
-    predictor = Predictor(loaded, plan, kernel)
+    own = loaded.manifest.post
+    predictor = Predictor(loaded, plan, own if kernel is None else PostConfig(kernel, own.steps))
     results = predict_to_submission(predictor, paths, output, sample_submission, year, threshold, plots, quiet=quiet)
     if any(result.status != "ok" for result in results):
         raise typer.Exit(EXIT_WITH_FAILURES)

@@ -1,44 +1,279 @@
-"""Smoothing over time: one file's probabilities [windows, species] in time order -> the same shape."""
+"""Smoothing over time: one file's probabilities [rows, species] in time order -> the same shape, float32 in [0, 1].
 
+A call rarely stops where a row does, so neighbouring rows bear witness to each other. At a file's two ends every kernel
+is cut and its remaining weights are scaled to sum to 1: what is constant stays constant.
+"""
+
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from birdinfer.labels import Species
+from birdinfer.postprocess.step import Bound, Step
+
 Float32 = npt.NDArray[np.float32]
+Kernel = tuple[float, ...]
 
 _ROWS_AT_ONCE = 1024
+_MAX_RADIUS_ROWS = 100
+
+
+def check_kernel(name: str, kernel: Sequence[float]) -> None:
+    """Refuse weights that are no kernel.
+
+    Raises:
+        ValueError: they are even in number, one is below 0, or they do not sum to 1; it calls them by ``name``.
+    """
+    if len(kernel) % 2 == 0:
+        raise ValueError(f"{name} has {len(kernel)} weights, an odd number is needed")
+    if not all(weight >= 0 for weight in kernel) or not math.isclose(sum(kernel), 1, abs_tol=1e-6):
+        raise ValueError(f"{name} is {list(kernel)}, weights must be >= 0 and sum to 1")
+
+
+def keeps_all(kernel: Kernel) -> bool:
+    """Whether only the row itself has weight."""
+    middle = len(kernel) // 2
+    return not any(kernel[:middle]) and not any(kernel[middle + 1 :])
 
 
 def smooth(probabilities: Float32, kernel: Sequence[float]) -> Float32:
-    """Weighted mean of each window with its neighbours in time; a call rarely stops where a window does.
+    """Weighted mean of each row with its neighbours in time: p'[t] = sum_d w_d p[t+d] / sum_d w_d over rows that exist.
 
-    At a file's two ends the kernel is cut and its remaining weights scaled to sum to 1, so that a constant stays
-    constant. The kernels [.1, .2, .4, .2, .1] and [.2, .6, .2] are those of BirdCLEF 2025 and 2026 winners.
+    The kernels [.1, .2, .4, .2, .1] and [.2, .6, .2] are those of BirdCLEF 2025 and 2026 winners.
 
     Args:
-        probabilities: [windows, species], one file in time order.
-        kernel: an odd number of weights >= 0, the middle one for the window itself.
+        probabilities: [rows, species], one file in time order.
+        kernel: an odd number of weights >= 0, the middle one for the row itself.
 
     Returns:
-        [windows, species], within the range of the input of each species.
+        [rows, species], within the range of the input of each species.
     """
     reach = len(kernel) // 2
-    n_windows = len(probabilities)
+    n_rows = len(probabilities)
     total = np.zeros_like(probabilities)
-    weight_sum = np.zeros((n_windows, 1), np.float32)
+    weight_sum = np.zeros((n_rows, 1), np.float32)
     for offset, weight in zip(range(-reach, reach + 1), kernel, strict=True):
-        here = slice(max(0, -offset), n_windows - max(0, offset))
-        there = slice(max(0, offset), n_windows - max(0, -offset))
+        here = slice(max(0, -offset), n_rows - max(0, offset))
+        there = slice(max(0, offset), n_rows - max(0, -offset))
         if here.start < here.stop:
             weight_sum[here] += np.float32(weight)
             # Piece by piece: a day of sound is 17,280 rows, and its products would be as large as all its scores.
             for begin in range(0, here.stop - here.start, _ROWS_AT_ONCE):
                 end = begin + _ROWS_AT_ONCE
                 total[here][begin:end] += np.float32(weight) * probabilities[there][begin:end]
-    # A kernel whose middle is 0 leaves a lone window without any weight: it stays as it is.
+    # A kernel whose middle is 0 leaves a lone row without any weight: it stays as it is.
     unweighted = weight_sum[:, 0] == 0
     total[unweighted] = probabilities[unweighted]
     weight_sum[unweighted] = 1
     total /= weight_sum
     return total
+
+
+def gaussian_kernel(sigma_rows: float, truncate_sigmas: float) -> Kernel:
+    """Weights proportional to exp(-d^2 / (2 sigma^2)) for |d| up to the truncation, rounded to rows; they sum to 1.
+
+    The public notebooks of BirdCLEF 2026 take sigma 0.65; truncation at 4 sigma is scipy.ndimage's rule.
+    """
+    radius = int(truncate_sigmas * sigma_rows + 0.5)
+    return _normalised([math.exp(-0.5 * (d / sigma_rows) ** 2) if d else 1.0 for d in range(-radius, radius + 1)])
+
+
+def fat_tail_kernel(width_rows: float, radius_rows: int) -> Kernel:
+    """Weights proportional to 1 / (1 + (d / width)^2), Cauchy's bell, for |d| up to the radius; they sum to 1.
+
+    At the same middle weight a far row counts for more than under a Gaussian: a species that called a minute ago is
+    likelier now, though no neighbour heard it.
+    """
+    return _normalised([1 / (1 + (d / width_rows) ** 2) for d in range(-radius_rows, radius_rows + 1)])
+
+
+def smooth_adaptively(probabilities: Float32, strength: float) -> Float32:
+    """Pull each row towards its two neighbours, the more the less sure it is of anything.
+
+    p'[t] = (1 - a) p[t] + a n[t] with n the mean of the neighbours that exist and a = strength (1 - max over species of
+    p[t]): the "adaptive delta smoothing" of BirdCLEF 2026's public notebooks, which take strength 0.2.
+
+    Args:
+        probabilities: [rows, species], one file in time order.
+        strength: 0 to 0.5; beyond it a greater score could become a smaller one.
+
+    Returns:
+        [rows, species], within the range of the input of each species.
+    """
+    neighbours = smooth(probabilities, (0.5, 0.0, 0.5))
+    share = np.float32(strength) * (1 - probabilities.max(axis=1, keepdims=True))
+    neighbours -= probabilities
+    neighbours *= share
+    neighbours += probabilities
+    return neighbours
+
+
+def lift_to_local_max(probabilities: Float32, share: float, radius_rows: int) -> Float32:
+    """Lift each row towards the greatest of the rows around it: p'[t] = (1 - share) p[t] + share max_{|d|<=r} p[t+d].
+
+    A running maximum, softened; the second place of BirdCLEF 2026 took the maximum over its shifted windows per row.
+
+    Args:
+        probabilities: [rows, species], one file in time order.
+        share: 0 to 1.
+        radius_rows: rows before and behind that count.
+
+    Returns:
+        [rows, species], nowhere below the input.
+    """
+    greatest = probabilities.copy()
+    for distance in range(1, min(radius_rows, len(probabilities) - 1) + 1):
+        np.maximum(greatest[distance:], probabilities[:-distance], out=greatest[distance:])
+        np.maximum(greatest[:-distance], probabilities[distance:], out=greatest[:-distance])
+    greatest -= probabilities
+    greatest *= np.float32(share)
+    greatest += probabilities
+    return greatest
+
+
+class Smooth(Step, frozen=True, forbid_unknown_fields=True, tag="smooth"):
+    """Weighted mean with neighbouring rows."""
+
+    kernel: Kernel = (0.2, 0.6, 0.2)
+    """An odd number of weights that sum to 1, the row's own in the middle; 2025's winner: 0.1, 0.2, 0.4, 0.2, 0.1."""
+
+    def __post_init__(self) -> None:
+        check_kernel("kernel", self.kernel)
+
+    @property
+    def reach(self) -> int:
+        """Half the kernel."""
+        return len(self.kernel) // 2
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether only the row itself has weight."""
+        return keeps_all(self.kernel)
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`smooth`, whatever the species."""
+        return lambda probabilities, stem: smooth(probabilities, self.kernel)
+
+
+class GaussianSmooth(Step, frozen=True, forbid_unknown_fields=True, tag="gaussian_smooth"):
+    """Weighted mean with neighbouring rows, weights after Gauss."""
+
+    sigma_rows: float = 0.65
+    """Standard deviation, 0 to 25 rows; 0 smooths nothing."""
+    truncate_sigmas: float = 4.0
+    """Where the bell is cut, 1 to 4 standard deviations."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sigma_rows <= 25:
+            raise ValueError(f"sigma_rows is {self.sigma_rows}, allowed are 0 to 25")
+        if not 1 <= self.truncate_sigmas <= 4:
+            raise ValueError(f"truncate_sigmas is {self.truncate_sigmas}, allowed are 1 to 4")
+
+    @property
+    def reach(self) -> int:
+        """The truncation, rounded to rows."""
+        return int(self.truncate_sigmas * self.sigma_rows + 0.5)
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the bell is cut before the first neighbour."""
+        return self.reach == 0
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`smooth` with :func:`gaussian_kernel`, whatever the species."""
+        kernel = gaussian_kernel(self.sigma_rows, self.truncate_sigmas)
+        return lambda probabilities, stem: smooth(probabilities, kernel)
+
+
+class FatTail(Step, frozen=True, forbid_unknown_fields=True, tag="fat_tail"):
+    """Weighted mean with rows near and far, weights after Cauchy."""
+
+    width_rows: float = 0.5
+    """Distance at which the weight is half the row's own, 0.05 to 100. At 0.5 the row has 0.62, a neighbour 0.12."""
+    radius_rows: int = 5
+    """Rows before and behind that count, 0 to 100; 0 smooths nothing."""
+
+    def __post_init__(self) -> None:
+        if not 0.05 <= self.width_rows <= 100:
+            raise ValueError(f"width_rows is {self.width_rows}, allowed are 0.05 to 100")
+        _check_radius(self.radius_rows)
+
+    @property
+    def reach(self) -> int:
+        """The radius."""
+        return self.radius_rows
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether no neighbour counts."""
+        return self.radius_rows == 0
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`smooth` with :func:`fat_tail_kernel`, whatever the species."""
+        kernel = fat_tail_kernel(self.width_rows, self.radius_rows)
+        return lambda probabilities, stem: smooth(probabilities, kernel)
+
+
+class AdaptiveSmooth(Step, frozen=True, forbid_unknown_fields=True, tag="adaptive_smooth"):
+    """Unsure rows lean on their neighbours, sure ones stay."""
+
+    strength: float = 0.2
+    """Share that a row wholly unsure takes from its neighbours, 0 to 0.5; 0 smooths nothing."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 0.5:
+            raise ValueError(f"strength is {self.strength}, allowed are 0 to 0.5")
+
+    @property
+    def reach(self) -> int:
+        """The two neighbours."""
+        return 1
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether nothing is taken."""
+        return self.strength == 0
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`smooth_adaptively`, whatever the species."""
+        return lambda probabilities, stem: smooth_adaptively(probabilities, self.strength)
+
+
+class LocalMax(Step, frozen=True, forbid_unknown_fields=True, tag="local_max"):
+    """Rows are lifted towards the greatest around them."""
+
+    share: float = 0.5
+    """Of the maximum in the result, 0 to 1; 0 lifts nothing."""
+    radius_rows: int = 1
+    """Rows before and behind that count, 0 to 100; 0 lifts nothing."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share is {self.share}, allowed are 0 to 1")
+        _check_radius(self.radius_rows)
+
+    @property
+    def reach(self) -> int:
+        """The radius."""
+        return self.radius_rows
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether nothing is lifted."""
+        return self.share == 0 or self.radius_rows == 0
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`lift_to_local_max`, whatever the species."""
+        return lambda probabilities, stem: lift_to_local_max(probabilities, self.share, self.radius_rows)
+
+
+def _normalised(weights: Sequence[float]) -> Kernel:
+    total = sum(weights)
+    return tuple(weight / total for weight in weights)
+
+
+def _check_radius(radius_rows: int) -> None:
+    if not 0 <= radius_rows <= _MAX_RADIUS_ROWS:
+        raise ValueError(f"radius_rows is {radius_rows}, allowed are 0 to {_MAX_RADIUS_ROWS}")

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 import birdinfer
 from birdinfer import Bundle, Predictor
 from birdinfer.adopt import adopt
-from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WaveformConfig, WindowConfig
+from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, PostConfig, WaveformConfig, WindowConfig
 from birdinfer.engines import EnginePlan, load_engine, parse_spec
 from birdinfer.errors import BundleError, ConfigError, LabelError, OutputError, ParityError
 from birdinfer.export.graphs.waveform_graph import PROBABILITIES_NAME, export_with_frontend
@@ -188,7 +188,7 @@ def test_it_may_be_adopted_and_then_says_what_the_member_said(tmp_path, out):
     assert (adopted.outputs.clip, adopted.outputs.activation) == (PROBABILITIES_NAME, "none")
     write_sound(tmp_path / "a.wav", sound, 24_000, "FLOAT")
     whole = Predictor(Bundle.load(folder)).predict(tmp_path / "a.wav")
-    found = Predictor(Bundle.load(tmp_path / "adopted"), smoothing_kernel=(1.0,)).predict(tmp_path / "a.wav")
+    found = Predictor(Bundle.load(tmp_path / "adopted"), post=PostConfig((1.0,))).predict(tmp_path / "a.wav")
     np.testing.assert_allclose(found, whole, atol=1e-5)
 
 

@@ -1,0 +1,293 @@
+"""A file's own evidence: one file's probabilities [rows, species], at least one row -> the same, float32 in [0, 1].
+
+A species that was surely heard once in a file is likely to call again in it, and one that was never surely heard is
+likely not there. Nothing else is looked at than the file itself, so nothing leaks from one file into another.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from birdinfer.labels import Species
+from birdinfer.postprocess.step import Bound, Step
+
+Float32 = npt.NDArray[np.float32]
+
+
+def scale_by_max(probabilities: Float32, power: float) -> Float32:
+    """Scale by the maximum: p' = p m^power with m the species' greatest probability in the file.
+
+    Power 1 is that of the second place of BirdCLEF 2025 (+.005 to +.01); public notebooks of 2026 take 0.4 ("rank-aware
+    scaling").
+
+    Args:
+        probabilities: [rows, species] of one file.
+        power: >= 0.
+
+    Returns:
+        [rows, species], nowhere above the input; the order of rows stays.
+    """
+    scaled: Float32 = probabilities * probabilities.max(axis=0) ** np.float32(power)
+    return scaled
+
+
+def scale_by_top_mean(probabilities: Float32, top_rows: int, power: float) -> Float32:
+    """Scale by the mean of the greatest: p' = p m^power with m that of the species' ``top_rows`` greatest in the file.
+
+    Of all rows, if the file has fewer. Two rows and power 1: the second place of BirdCLEF 2026. One row is
+    :func:`scale_by_max`; with more a single loud mistake counts for less.
+
+    Args:
+        probabilities: [rows, species] of one file.
+        top_rows: >= 1.
+        power: >= 0.
+
+    Returns:
+        [rows, species], nowhere above the input; the order of rows stays.
+    """
+    first = max(0, len(probabilities) - top_rows)
+    top = np.partition(probabilities, first, axis=0)[first:]
+    scaled: Float32 = probabilities * np.minimum(top.mean(axis=0), 1) ** np.float32(power)
+    return scaled
+
+
+def boost_logits(probabilities: Float32, strength: float) -> Float32:
+    """Add to the logits: logit p' = logit p + strength m with m the species' greatest probability in the file.
+
+    After the "max boost" of BirdCLEF 2026's first place. The maximum enters as a probability, for its logit has no
+    bounds. Computed without logarithms, as p / (p + (1 - p) exp(-strength m)): 0 and 1 stay.
+
+    Args:
+        probabilities: [rows, species] of one file.
+        strength: 0 to 20, in logits.
+
+    Returns:
+        [rows, species], nowhere below the input; the order of rows stays.
+    """
+    odds_against = np.exp(np.float32(-strength) * probabilities.max(axis=0))
+    boosted: Float32 = probabilities / (probabilities + (1 - probabilities) * odds_against)
+    return boosted
+
+
+def contrast(probabilities: Float32, strength: float) -> Float32:
+    """Lift what stands out: p' = (p + strength (m - mean m + mean p)) / (1 + strength), below 0 taken as 0.
+
+    m is the species' greatest probability in the file, mean m is over species, mean p over all cells of the file: what
+    stands out is lifted, and the file's mean stays where it is unless a cell is cut at 0. After the third place of
+    BirdCLEF 2024, P + 0.8 (Pmax + mean P - mean Pmax), which goes to 1.8: cut off at 1, a file's surest rows would tie.
+    The division by 1 + strength ranks alike and keeps them apart.
+
+    Args:
+        probabilities: [rows, species] of one file.
+        strength: >= 0.
+
+    Returns:
+        [rows, species]; the order of rows stays, but for ties at 0.
+    """
+    greatest = probabilities.max(axis=0)
+    lift = greatest - greatest.mean() + probabilities.mean()
+    raised = (probabilities + np.float32(strength) * lift) / np.float32(1 + strength)
+    contrasted: Float32 = np.clip(raised, 0, 1)
+    return contrasted
+
+
+def cut_off(probabilities: Float32, threshold: float, factor: float) -> Float32:
+    """Scale down the unlikely: p' = factor p for species whose greatest probability in the file is below the threshold.
+
+    The fourth place of BirdCLEF 2024 cuts off at .10.
+
+    Args:
+        probabilities: [rows, species] of one file.
+        threshold: 0 to 1.
+        factor: 0 to 1; 0 makes all rows of such a species equal.
+
+    Returns:
+        [rows, species], nowhere above the input.
+    """
+    weak = probabilities.max(axis=0) < threshold
+    cut: Float32 = probabilities * np.where(weak, np.float32(factor), np.float32(1))
+    return cut
+
+
+def press_low_ranks(probabilities: Float32, top_species: int, power: float) -> Float32:
+    """Press down: p' = p^power for species not among the file's ``top_species`` by their greatest probability.
+
+    "Post-processing with power adjustment for low-ranked classes", a public notebook of BirdCLEF 2025, took 30 species
+    and power 2. Species that tie with the last of the top all count among it, whatever their columns.
+
+    Args:
+        probabilities: [rows, species] of one file.
+        top_species: >= 1.
+        power: >= 1.
+
+    Returns:
+        [rows, species], nowhere above the input; the order of rows stays.
+    """
+    greatest = probabilities.max(axis=0)
+    n_species = len(greatest)
+    if n_species <= top_species:
+        return probabilities.copy()
+    last_of_top = np.partition(greatest, n_species - top_species)[n_species - top_species]
+    low = greatest < last_of_top
+    pressed = probabilities.copy()
+    pressed[:, low] **= np.float32(power)
+    return pressed
+
+
+class FileMax(Step, frozen=True, forbid_unknown_fields=True, tag="file_max"):
+    """Scores times the file's maximum of the species."""
+
+    power: float = 1.0
+    """Of the maximum, 0 to 10; 0 changes nothing."""
+
+    def __post_init__(self) -> None:
+        _check("power", self.power, 0, 10)
+
+    @property
+    def reach(self) -> None:
+        """The whole file."""
+        return None
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the factor is 1 everywhere."""
+        return self.power == 0
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`scale_by_max`, whatever the species."""
+        return lambda probabilities, stem: scale_by_max(probabilities, self.power)
+
+
+class FileTopMean(Step, frozen=True, forbid_unknown_fields=True, tag="file_top_mean"):
+    """Scores times the mean of the species' greatest in the file."""
+
+    top_rows: int = 2
+    """How many of the greatest, 1 to 1000."""
+    power: float = 1.0
+    """Of their mean, 0 to 10; 0 changes nothing."""
+
+    def __post_init__(self) -> None:
+        _check("top_rows", self.top_rows, 1, 1000)
+        _check("power", self.power, 0, 10)
+
+    @property
+    def reach(self) -> None:
+        """The whole file."""
+        return None
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the factor is 1 everywhere."""
+        return self.power == 0
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`scale_by_top_mean`, whatever the species."""
+        return lambda probabilities, stem: scale_by_top_mean(probabilities, self.top_rows, self.power)
+
+
+class FileBoost(Step, frozen=True, forbid_unknown_fields=True, tag="file_boost"):
+    """Logits plus the file's maximum of the species."""
+
+    strength: float = 1.0
+    """Added to the logit where the maximum is 1, 0 to 20; 0 changes nothing."""
+
+    def __post_init__(self) -> None:
+        _check("strength", self.strength, 0, 20)
+
+    @property
+    def reach(self) -> None:
+        """The whole file."""
+        return None
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether nothing is added."""
+        return self.strength == 0
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`boost_logits`, whatever the species."""
+        return lambda probabilities, stem: boost_logits(probabilities, self.strength)
+
+
+class FileContrast(Step, frozen=True, forbid_unknown_fields=True, tag="file_contrast"):
+    """Species that stand out in the file are lifted above the others."""
+
+    strength: float = 0.8
+    """Weight of the species' maximum beside the row's own score, 0 to 10; 0 changes nothing."""
+
+    def __post_init__(self) -> None:
+        _check("strength", self.strength, 0, 10)
+
+    @property
+    def reach(self) -> None:
+        """The whole file."""
+        return None
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether nothing is lifted."""
+        return self.strength == 0
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`contrast`, whatever the species."""
+        return lambda probabilities, stem: contrast(probabilities, self.strength)
+
+
+class CutOff(Step, frozen=True, forbid_unknown_fields=True, tag="cut_off"):
+    """Species that were nowhere likely in the file are scaled down."""
+
+    threshold: float = 0.1
+    """Of the species' maximum in the file, 0 to 1; 0 cuts nothing."""
+    factor: float = 0.1
+    """What is left below it, 0 to 1; 1 changes nothing."""
+
+    def __post_init__(self) -> None:
+        _check("threshold", self.threshold, 0, 1)
+        _check("factor", self.factor, 0, 1)
+
+    @property
+    def reach(self) -> None:
+        """The whole file."""
+        return None
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether nothing can be cut."""
+        return self.threshold == 0 or self.factor == 1
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`cut_off`, whatever the species."""
+        return lambda probabilities, stem: cut_off(probabilities, self.threshold, self.factor)
+
+
+class LowRankPower(Step, frozen=True, forbid_unknown_fields=True, tag="low_rank_power"):
+    """Species that are not among the file's likeliest are pressed down by a power."""
+
+    top_species: int = 30
+    """How many stay as they are, 1 to 100000."""
+    power: float = 2.0
+    """Of the others' scores, 1 to 10; 1 changes nothing."""
+
+    def __post_init__(self) -> None:
+        _check("top_species", self.top_species, 1, 100_000)
+        _check("power", self.power, 1, 10)
+
+    @property
+    def reach(self) -> None:
+        """The whole file."""
+        return None
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the power is none."""
+        return self.power == 1
+
+    def bind(self, species: Sequence[Species]) -> Bound:
+        """:func:`press_low_ranks`, whatever the species."""
+        return lambda probabilities, stem: press_low_ranks(probabilities, self.top_species, self.power)
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}, allowed are {low:g} to {high:g}")
