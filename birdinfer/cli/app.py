@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import birdinfer
+from birdinfer.cli.blend import blend
 from birdinfer.cli.bundle import bundle
 from birdinfer.cli.demo import demo
 from birdinfer.cli.doctor import doctor
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, plot, export, predict, demo, score, doctor):
+for command in (train, plot, export, predict, demo, blend, score, doctor):
     app.command()(command)
 app.add_typer(bundle, name="bundle")
 
