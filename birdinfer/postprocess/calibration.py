@@ -21,6 +21,9 @@ from birdinfer.quantile_tables import Quantiles, read_quantiles
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
+_ROWS_AT_ONCE = 256
+"""Each is compared with every quantile of every species: a day of sound at once would be gigabytes."""
+
 
 def temper(probabilities: Float32, temperatures: npt.ArrayLike) -> Float32:
     """Divide each logit by a temperature: logit p' = logit p / t.
@@ -79,9 +82,17 @@ def match_histogram(
     Raises:
         ConfigError: the quantiles are none, not as many, not ascending or not in [0, 1].
     """
-    source, reference = _curve(_checked("source", source_quantiles), _checked("reference", reference_quantiles))
+    source, reference = _curve(source_quantiles, reference_quantiles)
     scores = np.asarray(values, np.float64)
-    piece = np.clip(np.searchsorted(source, scores, side="right") - 1, 0, len(source) - 2)
+    piece = np.searchsorted(source, scores, side="right") - 1
+    return _along(scores, source, reference, piece.clip(0, len(source) - 2))
+
+
+def _along(scores: Float64, source: Float64, reference: Float64, piece: npt.NDArray[np.intp]) -> Float64:
+    """Scores on a curve of points (source, reference), each between the points ``piece`` and ``piece + 1``.
+
+    Not numpy's interp, whose pieces may overshoot in the last bit where they meet, and then are not monotone.
+    """
     low, high = reference[piece], reference[piece + 1]
     share = (scores - source[piece]) / (source[piece + 1] - source[piece])
     matched: Float64 = np.minimum(low + share * (high - low), high)
@@ -97,8 +108,9 @@ def _checked(name: str, quantiles: npt.ArrayLike) -> Float64:
     return checked
 
 
-def _curve(source: Float64, reference: Float64) -> tuple[Float64, Float64]:
+def _curve(source_quantiles: npt.ArrayLike, reference_quantiles: npt.ArrayLike) -> tuple[Float64, Float64]:
     """The points of the curve, sources strictly ascending from 0 to 1."""
+    source, reference = _checked("source", source_quantiles), _checked("reference", reference_quantiles)
     if len(source) != len(reference):
         raise ConfigError(
             "match_histogram", f"{len(source)} quantiles of the source, {len(reference)} of the reference"
@@ -108,6 +120,31 @@ def _curve(source: Float64, reference: Float64) -> tuple[Float64, Float64]:
     before = [0.0] if distinct[0] > 0 else []
     behind = [1.0] if distinct[-1] < 1 else []
     return np.concatenate([before, distinct, behind]), np.concatenate([before, means, behind])
+
+
+class _Curves:
+    """A curve for each species, all followed at once: one call of numpy's for a species would take longer."""
+
+    def __init__(self, quantiles: Sequence[Quantiles]) -> None:
+        """Lay the curves end to end.
+
+        Args:
+            quantiles: [species].
+        """
+        curves = [_curve(*both) for both in quantiles]
+        self._source = np.concatenate([source for source, _ in curves])
+        self._reference = np.concatenate([reference for _, reference in curves])
+        sizes = np.array([len(source) for source, _ in curves])
+        self._first = np.cumsum(sizes) - sizes
+        self._inner = np.full((len(curves), max(sizes.max() - 2, 0)), np.inf)
+        for row, (source, _) in zip(self._inner, curves, strict=True):
+            row[: len(source) - 2] = source[1:-1]
+
+    def __call__(self, probabilities: Float32) -> Float64:
+        """[rows, species] -> the same shape."""
+        scores = probabilities.astype(np.float64)
+        piece = self._first + (scores[..., None] >= self._inner).sum(axis=-1)
+        return _along(scores, self._source, self._reference, piece)
 
 
 class Temperature(Step, frozen=True, forbid_unknown_fields=True, tag="temperature"):
@@ -177,15 +214,17 @@ class HistogramMatch(TableStep, frozen=True, kw_only=True, forbid_unknown_fields
             ConfigError: it knows none of the species.
         """
         table = read_quantiles(Path(self.table))
-        known = {column: table[one.label] for column, one in enumerate(species) if one.label in table}
-        if not known:
+        columns = [column for column, one in enumerate(species) if one.label in table]
+        if not columns:
             raise ConfigError("histogram_match", f"{self.table} knows none of the species", "its labels must be theirs")
-        return lambda probabilities, stem: _match_columns(probabilities, known, self.share)
+        curves = _Curves([table[species[column].label] for column in columns])
+        return lambda probabilities, stem: _match_columns(probabilities, columns, curves, self.share)
 
 
-def _match_columns(probabilities: Float32, known: dict[int, Quantiles], share: float) -> Float32:
+def _match_columns(probabilities: Float32, columns: Sequence[int], curves: _Curves, share: float) -> Float32:
     matched = probabilities.copy()
-    for column, (source, reference) in known.items():
-        own = probabilities[:, column]
-        matched[:, column] = own + share * (match_histogram(own, source, reference) - own)
+    for begin in range(0, len(probabilities), _ROWS_AT_ONCE):
+        rows = slice(begin, begin + _ROWS_AT_ONCE)
+        own = probabilities[rows, columns]
+        matched[rows, columns] = own + share * (curves(own) - own)
     return matched

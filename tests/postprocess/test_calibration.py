@@ -7,7 +7,14 @@ from hypothesis.extra import numpy as hnp
 
 from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.labels import Species
-from birdinfer.postprocess.calibration import HistogramMatch, Temperature, match_histogram, quantiles_of, temper
+from birdinfer.postprocess.calibration import (
+    HistogramMatch,
+    Temperature,
+    _Curves,
+    match_histogram,
+    quantiles_of,
+    temper,
+)
 from birdinfer.quantile_tables import Quantiles, write_quantiles
 
 SPECIES = (Species("a", "", "", "Aves"), Species("b", "", "", "Insecta"), Species("0012"))
@@ -176,6 +183,19 @@ class TestHistogramMatch:
         assert np.array_equal(run(step, probabilities[::-1]), found[::-1])
         shuffled = run(step, probabilities[:, order], [SPECIES[index] for index in order])
         assert np.array_equal(shuffled, found[:, order])
+
+    @given(st.lists(quantiles, min_size=3, max_size=3), scores)
+    def test_all_species_at_once_are_as_one_by_one(self, sources, probabilities):
+        references = [np.sqrt(source) for source in sources]
+        found = _Curves([Quantiles(*both) for both in zip(sources, references, strict=True)])(probabilities)
+        for column, both in enumerate(zip(sources, references, strict=True)):
+            assert np.array_equal(found[:, column], match_histogram(probabilities[:, column], *both))
+
+    def test_a_long_file_is_matched_piece_by_piece_to_the_same_bits(self, table, monkeypatch):
+        probabilities = np.random.default_rng(0).random((50, 3), np.float32)
+        whole = run(HistogramMatch(table=table), probabilities)
+        monkeypatch.setattr("birdinfer.postprocess.calibration._ROWS_AT_ONCE", 7)
+        assert np.array_equal(run(HistogramMatch(table=table), probabilities), whole)
 
     @given(scores)
     def test_a_share_of_0_changes_no_bit(self, table, probabilities):
