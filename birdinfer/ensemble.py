@@ -212,15 +212,6 @@ class SpeciesBlend:
         return blended
 
 
-class WeightedMean(SpeciesBlend):
-    """The weighted mean, made without names."""
-
-    def __init__(self, weights: Sequence[float], columns: Sequence[Columns], fallback: Sequence[float]) -> None:
-        """Arguments as of :func:`make_blend`."""
-        check_blend(Blend(), [str(number) for number in range(len(columns))], weights)
-        super().__init__(mean, weights, columns, fallback)
-
-
 class Gate:
     """One member decides how much of the others' weighted mean passes; monotone in what each of them says."""
 

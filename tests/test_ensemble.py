@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from birdinfer import Bundle, Predictor
 from birdinfer.bundle import save_manifest
-from birdinfer.ensemble import EPSILON, Blend, WeightedMean, check_blend, make_blend
+from birdinfer.ensemble import EPSILON, Blend, check_blend, make_blend
 from birdinfer.errors import BundleError, ConfigError
 from birdinfer.manifest import Manifest
 
@@ -209,8 +209,6 @@ class TestRefusals:
     def test_weights_without_sense(self, weights):
         with pytest.raises(ConfigError, match="weights: are"):
             make_blend(Blend(), ["a", "b"], weights, [None, None], [0.0])
-        with pytest.raises(ValueError, match="weights"):
-            WeightedMean(weights, [None, None], [0.0])
 
     @pytest.mark.parametrize(
         ("blend", "weights", "complaint"),

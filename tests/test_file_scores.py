@@ -8,7 +8,7 @@ from making import SAMPLE_RATE, tone, write_sound
 
 from birdinfer import Bundle, Predictor, file_scores
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, PostConfig, TimelineConfig, WindowConfig
-from birdinfer.ensemble import WeightedMean
+from birdinfer.ensemble import Blend, make_blend
 from birdinfer.file_scores import FileScores, Finisher, join_pieces
 from birdinfer.labels import Species
 from birdinfer.listener import Opinion
@@ -30,7 +30,7 @@ def sheet(n_members=1, kernel=KERNEL):
     placement = place(HEARING, timeline, WindowConfig())
     return FileScores(
         [Timeline(placement, timeline, N_LABELS) for _ in range(n_members)],
-        WeightedMean([1.0] * n_members, [None] * n_members, [0.5] * N_LABELS),
+        make_blend(Blend(), [*map(str, range(n_members))], [1.0] * n_members, [None] * n_members, [0.5] * N_LABELS),
         finisher([Smooth(kernel)]),
     )
 

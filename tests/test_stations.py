@@ -1,4 +1,4 @@
-"""The small pure stations: scores, ensemble, postprocess, labels, spool, cores."""
+"""The small pure stations: scores, postprocess, labels, spool, cores."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from birdinfer.cores import available_cores, one_thread_per_lane
-from birdinfer.ensemble import WeightedMean
 from birdinfer.errors import LabelError
 from birdinfer.labels import check_labels
 from birdinfer.postprocess.smoothing import smooth
@@ -68,42 +67,6 @@ def test_long_files_are_smoothed_piece_by_piece_to_the_same_bits(monkeypatch):
 def test_a_file_shorter_than_the_kernel():
     np.testing.assert_allclose(smooth(np.float32([[0.3]]), (0.1, 0.2, 0.4, 0.2, 0.1)), [[0.3]], rtol=1e-6)
     np.testing.assert_allclose(smooth(np.float32([[0.3]]), (0.5, 0, 0.5)), [[0.3]], rtol=1e-6)
-
-
-def weighted_mean(opinions, weights):
-    """Of members that know all labels."""
-    return WeightedMean(weights, [None] * len(weights), [0.0] * opinions[0].shape[1])(opinions)
-
-
-@given(probabilities, st.lists(st.floats(0.1, 5), min_size=1, max_size=4))
-def test_the_mean_of_one_opinion_is_that_opinion(scores, weights):
-    np.testing.assert_allclose(weighted_mean([scores] * len(weights), weights), scores, atol=1e-6)
-
-
-@given(probabilities, st.floats(0.1, 5), st.floats(0.1, 5))
-def test_the_mean_lies_between_the_members(scores, a, b):
-    other = scores[::-1].copy()
-    mean = weighted_mean([scores, other], [a, b])
-    assert (mean <= np.maximum(scores, other) + 1e-6).all()
-    assert (mean >= np.minimum(scores, other) - 1e-6).all()
-
-
-@pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0], [float("nan"), 1.0]])
-def test_weights_without_sense_are_refused(weights):
-    with pytest.raises(ValueError, match="weights"):
-        WeightedMean(weights, [None, None], [0.0])
-
-
-def test_members_that_know_some_species_by_hand():
-    """Species 0: both know it; 1: the first alone; 2: the second alone; 3: nobody, so the fallback speaks."""
-    blend = WeightedMean([1.0, 3.0], [np.array([0, 1]), np.array([2, 0])], [0.9, 0.9, 0.9, 0.25])
-    found = blend([np.float32([[0.2, 0.4]]), np.float32([[0.6, 1.0]])])
-    np.testing.assert_allclose(found, [[(0.2 + 3 * 1.0) / 4, 0.4, 0.6, 0.25]], rtol=1e-6)
-
-
-def test_a_member_of_weight_nothing_does_not_speak():
-    blend = WeightedMean([0.0, 2.0], [None, np.array([0])], [0.1, 0.1])
-    np.testing.assert_allclose(blend([np.float32([[0.7, 0.7]]), np.float32([[0.3]])]), [[0.3, 0.1]], rtol=1e-6)
 
 
 def test_softmax_by_hand_and_far_out():
