@@ -4,7 +4,7 @@ Members with equal front end and placement share one spectrogram. A foreign memb
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +14,11 @@ import numpy.typing as npt
 from birdinfer import mel
 from birdinfer.bundle import Bundle, labels_sha256, sharing
 from birdinfer.config import FrontEndConfig, Hearing
-from birdinfer.engines import EnginePlan, GraphWanted, LoadedGraph, load_together
+from birdinfer.engines import Engine, EnginePlan, GraphWanted, LoadedGraph, load_together
 from birdinfer.errors import BundleError
 from birdinfer.manifest import Graph, Member
 from birdinfer.scores import activate
+from birdinfer.stopwatch import Stopwatch
 from birdinfer.windows import Placement, WindowRun, place
 
 Float32 = npt.NDArray[np.float32]
@@ -56,9 +57,15 @@ class Listener:
     hearing: Hearing
     placement: Placement
     members: tuple[LoadedMember, ...]
+    watch: Stopwatch = field(default_factory=Stopwatch, compare=False, repr=False)
+    """What its time is spent on: its hearing (that is the part's name), and its members, by name."""
 
     def hear(self, run: WindowRun) -> Float32:
         """What the graphs take: log-mel [windows, 1, n_mels, frames] or waveform [windows, (1,) samples]."""
+        with self.watch.timing(self.hearing):
+            return self._input_of(run)
+
+    def _input_of(self, run: WindowRun) -> Float32:
         if isinstance(self.hearing, FrontEndConfig):
             return mel.windows_to_input(run.samples, run.n_windows, self.hearing, self.placement.stride_samples)
         every = np.lib.stride_tricks.sliding_window_view(run.samples, self.placement.window_samples)
@@ -74,10 +81,18 @@ class Listener:
             first: index of the first window.
             heard: from :meth:`hear`.
         """
-        # An engine may run the graphs of several members at once.
-        engines = {id(loaded.graph.engine): loaded.graph.engine for loaded in self.members}
-        answers = {key: engine.run(heard) for key, engine in engines.items()}
+        answers = {}
+        for engine, asked in self._by_engine():
+            with self.watch.timing(*(loaded.member.name for loaded in asked)):
+                answers[id(engine)] = engine.run(heard)
         return [_opinion(loaded, first, answers[id(loaded.graph.engine)]) for loaded in self.members]
+
+    def _by_engine(self) -> list[tuple[Engine, list[LoadedMember]]]:
+        """Each engine once, and whose graphs it runs: perhaps those of several members at once."""
+        asked: dict[int, tuple[Engine, list[LoadedMember]]] = {}
+        for loaded in self.members:
+            asked.setdefault(id(loaded.graph.engine), (loaded.graph.engine, []))[1].append(loaded)
+        return list(asked.values())
 
 
 def load_listeners(bundle: Bundle, plan: EnginePlan) -> tuple[Listener, ...]:
@@ -88,11 +103,19 @@ def load_listeners(bundle: Bundle, plan: EnginePlan) -> tuple[Listener, ...]:
         ConfigError: this machine cannot run the plan.
         MissingExtraError: the engine is not installed.
     """
+    return tuple(
+        Listener(hearing, placement, _load_members(bundle, indices, plan))
+        for (hearing, placement), indices in listening(bundle).items()
+    )
+
+
+def listening(bundle: Bundle) -> dict[tuple[Hearing, Placement], list[int]]:
+    """What its listeners will hear and how their windows lie -> indices of the members that do; in their order."""
     together: dict[tuple[Hearing, Placement], list[int]] = {}
     for index, member in enumerate(bundle.manifest.members):
         placement = place(member.hearing, member.timeline, bundle.manifest.rows)
         together.setdefault((member.hearing, placement), []).append(index)
-    return tuple(Listener(*key, _load_members(bundle, indices, plan)) for key, indices in together.items())
+    return together
 
 
 def graph_for(member: Member, plan: EnginePlan) -> Graph:

@@ -138,3 +138,19 @@ def test_an_int8_member_is_of_another_kind_than_one_that_has_none(fused_and_sepa
     first, second, third = fused_and_separate[1].manifest.members
     int8 = msgspec.structs.replace(second, graphs={**second.graphs, "int8": Graph("int8.onnx", "")})
     assert members_alike([first, int8, third]) == [[[first], [third]], [[int8]]]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_listener_knows_what_its_time_was_spent_on(fused_and_separate, soundscapes, engine):
+    """Members that an engine runs together share its time equally."""
+    pytest.importorskip(engine)
+    fused, separate = fused_and_separate
+    for bundle, is_equal in ((fused, True), (separate, engine == "openvino")):
+        predictor = Predictor(bundle, engine)
+        assert predictor.listeners[0].watch.shares() == {}
+        predictor.predict(soundscapes / "site_1.ogg")
+        (listener,) = predictor.listeners
+        shares = listener.watch.shares()
+        assert set(shares) == {listener.hearing, "fold0", "fold1", "fold2"}
+        assert sum(shares.values()) == pytest.approx(1)
+        assert (len({shares["fold0"], shares["fold1"], shares["fold2"]}) == 1) == is_equal
