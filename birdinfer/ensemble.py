@@ -103,8 +103,8 @@ def check_blend(blend: Blend, names: Sequence[str], weights: Sequence[float]) ->
         ConfigError: not one weight each, one below 0, all of them 0; or a gate by nobody, or by one with nobody to let
             pass.
     """
-    valid = len(names) == len(weights) and all(0 <= weight < float("inf") for weight in weights)
-    if not valid or not sum(weights) > 0:
+    valid = len(names) == len(weights) and all(weight >= 0 for weight in weights)
+    if not valid or not 0 < sum(weights) < float("inf"):
         raise ConfigError(
             "weights",
             f"are {list(weights)} for {len(names)} members",

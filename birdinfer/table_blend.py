@@ -17,7 +17,7 @@ from birdinfer.ensemble import Blend, check_blend, make_blend
 from birdinfer.errors import MetadataError
 from birdinfer.files import atomic_text
 from birdinfer.labels import Species
-from birdinfer.postprocess.calibration import match_histogram, quantiles_of
+from birdinfer.postprocess.calibration import match_histogram
 from birdinfer.ranks import rank_per_class
 from birdinfer.tables import ROW_ID, ScoreTable
 
@@ -148,12 +148,10 @@ def write_scores(
 
 
 def _matched(values: Float64, reference: Float64) -> Float64:
-    n_quantiles = max(2, len(values))
-    columns = [
-        match_histogram(own, quantiles_of(own, n_quantiles), quantiles_of(others, n_quantiles))
-        for own, others in zip(values.T, reference.T, strict=True)
-    ]
-    return np.column_stack(columns)
+    # Both have as many rows, so that the values in order are the quantiles, exactly.
+    quantiles, others = np.sort(values, axis=0), np.sort(reference, axis=0)
+    columns = range(values.shape[1])
+    return np.column_stack([match_histogram(values[:, at], quantiles[:, at], others[:, at]) for at in columns])
 
 
 def _places(kind: str, wanted: Sequence[str], given: Sequence[str], first: Path, path: Path) -> list[int]:

@@ -205,7 +205,9 @@ class TestLaws:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0], [float("nan"), 1.0], [-1.0, 2.0], [float("inf"), 1.0]])
+    @pytest.mark.parametrize(
+        "weights", [[1.0], [0.0, 0.0], [float("nan"), 1.0], [-1.0, 2.0], [float("inf"), 1.0], [1e308, 1e308]]
+    )
     def test_weights_without_sense(self, weights):
         with pytest.raises(ConfigError, match="weights: are"):
             make_blend(Blend(), ["a", "b"], weights, [None, None], [0.0])

@@ -68,7 +68,7 @@ class BlendReport(NamedTuple):
 
 
 def blend(
-    tables: Annotated[list[Path], typer.Argument(help="Tables of scores: row_id and one column per label.")],
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE", help="Scores: row_id and one column per label.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The table to write.")],
     how: Annotated[How, typer.Option(help="rank: the mean of each class's ranks over all rows.")] = How.mean,
     weights: Annotated[
