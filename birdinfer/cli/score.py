@@ -1,4 +1,4 @@
-"""``birdinfer score``: submission.csv and truth.csv -> the competitions' metrics."""
+"""``birdinfer score``: submission.csv and truth.csv -> the competitions' metrics, or which post-processing helps."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 if TYPE_CHECKING:
-    from birdinfer.tables import ScoreTable
+    from birdinfer.cli.matched_tables import MatchedTables
 
-_NAMED_ROWS = 3
+_ABLATION = "Which post-processing helps"
 _NAMED_COLUMNS = 5
 
 
@@ -46,15 +46,81 @@ class ScoreReport(NamedTuple):
 
 
 def score(
-    submission: Annotated[Path, typer.Argument(help="Table of scores: row_id and one column per label.")],
-    truth: Annotated[Path, typer.Argument(help="Table of the same shape that holds 0 or 1.")],
+    submission: Annotated[
+        Path | None, typer.Argument(help="Table of scores: row_id and one column per label.", show_default=False)
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Argument(help="Table of the same shape that holds 0 or 1.", show_default=False)
+    ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="List every class, the worst first.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
-) -> None:
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate", help="Try steps of post-processing on scores without any (predict --smooth none --post none).",
+            rich_help_panel=_ABLATION,
+        ),
+    ] = False,
+    post: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A step, as for predict; several are one pipeline: each is tried alone and taken out of the whole. "
+            "Left out: every kind of step is tried alone.",
+            rich_help_panel=_ABLATION, show_default=False,
+        ),
+    ] = None,
+    oof: Annotated[
+        Path | None,
+        typer.Option(
+            help="Try them on a run's out-of-fold scores instead, runs/NAME.", rich_help_panel=_ABLATION,
+            show_default=False,
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="The bundle that predicted: its species' names and classes.", rich_help_panel=_ABLATION,
+            show_default=False,
+        ),
+    ] = None,
+    taxonomy: Annotated[
+        Path | None,
+        typer.Option(
+            help="taxonomy.csv with the species' names and classes.", rich_help_panel=_ABLATION, show_default=False
+        ),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Of the files, for the intervals.", rich_help_panel=_ABLATION)
+    ] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.", rich_help_panel=_ABLATION)] = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the gains with their intervals: a PNG.", rich_help_panel=_ABLATION, show_default=False),
+    ] = None,
+) -> None:  # fmt: skip
     """Score a submission against the truth: macro ROC-AUC (BirdCLEF 2024-2026) and padded cmAP (2023).
 
     Rows and columns are matched by name. What the truth asks for must be there; what it does not ask for is left out.
+
+    With --ablate: which steps of post-processing help, with intervals from a bootstrap over files.
     """
+    from birdinfer.errors import ConfigError
+
+    asked = {"--post": post, "--oof": oof, "--bundle": bundle, "--taxonomy": taxonomy, "--plot": plot}
+    if ablate:
+        from birdinfer.cli.ablating import Asked, run_ablation
+
+        if per_class:
+            raise ConfigError("--per-class", "does not go with --ablate", "leave one of them out")
+        run_ablation(
+            Asked(submission, truth, oof, tuple(post or ()), bundle, taxonomy, resamples, seed, plot), as_json=json
+        )
+        return
+    for name, value in asked.items():
+        if value:
+            raise ConfigError(name, "goes with --ablate alone", "add --ablate, or leave it out")
+    if submission is None or truth is None:
+        raise ConfigError("score", "needs two tables", "birdinfer score submission.csv truth.csv")
     report = score_submission(submission, truth)
     if json:
         _print_json(report, per_class)
@@ -72,59 +138,24 @@ def score_submission(submission: Path, truth: Path) -> ScoreReport:
         MetadataError: a table is not as needed, the submission lacks rows or columns of the truth, or the truth holds
             something else than 0 or 1.
     """
-    from birdinfer.tables import read_scores
+    from birdinfer.cli.matched_tables import read_matched
 
-    wanted, given = read_scores(truth), read_scores(submission)
-    _check_truth(wanted)
-    return _compare(wanted, _picked(given, wanted), given)
+    return _compare(read_matched(submission, truth))
 
 
-def _check_truth(truth: "ScoreTable") -> None:
-    import numpy as np
-
-    from birdinfer.errors import MetadataError
-
-    wrong = np.argwhere((truth.values != 0) & (truth.values != 1))
-    if len(wrong):
-        row, column = wrong[0]
-        raise MetadataError(
-            truth.path,
-            f"row {truth.row_ids[row]!r}, column {truth.labels[column]!r} holds {truth.values[row, column]:g}",
-            "truth is 0 or 1",
-        )
-
-
-def _picked(given: "ScoreTable", wanted: "ScoreTable") -> "ScoreTable":
-    """The submission's cells in the order of the truth's rows and columns."""
-    from birdinfer.errors import MetadataError
-
-    row_of = {row_id: index for index, row_id in enumerate(given.row_ids)}
-    column_of = {label: index for index, label in enumerate(given.labels)}
-    for kind, names, known, named in (
-        ("rows", wanted.row_ids, row_of, _NAMED_ROWS),
-        ("columns", wanted.labels, column_of, _NAMED_COLUMNS),
-    ):
-        missing = [name for name in names if name not in known]
-        if missing:
-            first = ", ".join(missing[:named]) + (", ..." if len(missing) > named else "")
-            raise MetadataError(given.path, f"lacks {len(missing)} of {len(names)} {kind} of {wanted.path}: {first}")
-    rows = [row_of[row_id] for row_id in wanted.row_ids]
-    columns = [column_of[label] for label in wanted.labels]
-    return given._replace(row_ids=wanted.row_ids, labels=wanted.labels, values=given.values[rows][:, columns])
-
-
-def _compare(truth: "ScoreTable", scores: "ScoreTable", given: "ScoreTable") -> ScoreReport:
+def _compare(tables: "MatchedTables") -> ScoreReport:
     import numpy as np
 
     from birdinfer.metrics import macro_roc_auc, padded_cmap, roc_auc_per_class
 
-    macro = macro_roc_auc(truth.values, scores.values)
-    per_class = roc_auc_per_class(truth.values, scores.values)
+    truth, given, scores = tables.truth, tables.given, tables.scores
+    macro = macro_roc_auc(truth.values, scores)
+    per_class = roc_auc_per_class(truth.values, scores)
     positives = truth.values.sum(axis=0).astype(int)
     wanted_labels = set(truth.labels)
     return ScoreReport(
         macro_roc_auc=None if np.isnan(macro) else macro,
-        padded_cmap=padded_cmap(truth.values, scores.values),
+        padded_cmap=padded_cmap(truth.values, scores),
         rows=len(truth.row_ids),
         classes=[
             ClassScore(label, None if np.isnan(auc) else float(auc), int(count))
@@ -132,7 +163,7 @@ def _compare(truth: "ScoreTable", scores: "ScoreTable", given: "ScoreTable") -> 
         ],
         extra_rows=len(given.row_ids) - len(truth.row_ids),
         extra_columns=[label for label in given.labels if label not in wanted_labels],
-        outside_0_1=bool((scores.values < 0).any() or (scores.values > 1).any()),
+        outside_0_1=bool((scores < 0).any() or (scores > 1).any()),
     )
 
 

@@ -1,0 +1,178 @@
+"""``birdinfer score --ablate``: tables on disk and steps as text -> an ablation as a table, as JSON, as a picture.
+
+The scores are a submission with its truth, or the out-of-fold scores of a run.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from birdinfer.ablation import Ablation, Attempt, Subject
+    from birdinfer.labels import Species
+
+_NAMED = 3
+_CLIPS_ARE_ROWS = (
+    "each clip is a file of one row: steps over time find no neighbours; clips of one group are resampled together"
+)
+
+
+class Asked(NamedTuple):
+    """What the command line asks for."""
+
+    submission: Path | None
+    truth: Path | None
+    oof: Path | None
+    """Instead of the two tables."""
+    post: tuple[str, ...]
+    bundle: Path | None
+    taxonomy: Path | None
+    resamples: int
+    seed: int
+    plot: Path | None
+
+
+def run_ablation(asked: Asked, as_json: bool) -> None:
+    """Try the steps and tell what came out.
+
+    Raises:
+        ConfigError: options contradict one another, a step cannot be used, or the resamples are too few.
+        InputNotFoundError, MetadataError, LabelError, BundleError: a table or the bundle is missing or damaged.
+        MissingExtraError: a picture is wanted and matplotlib is not there.
+        OutputError: the picture cannot be written.
+    """
+    from birdinfer.ablation import ablate
+    from birdinfer.cli.ablation_table import ablation_json, print_ablation
+
+    _check(asked)
+    subject = _out_of_fold(asked) if asked.oof else _submission(asked)
+    attempts, left_out = _attempts(asked.post, subject.species)
+    ablation = ablate(subject, attempts, asked.resamples, asked.seed)
+    notes = [*([_CLIPS_ARE_ROWS] if asked.oof else []), *(f"not tried: {line}" for line in left_out)]
+    if as_json:
+        typer.echo(ablation_json(ablation, left_out))
+    else:
+        print_ablation(ablation, notes)
+    if asked.plot:
+        _draw(asked.plot, ablation)
+
+
+def _check(asked: Asked) -> None:
+    from birdinfer.errors import ConfigError
+
+    tables = asked.submission, asked.truth
+    if asked.oof and any(tables):
+        raise ConfigError("--oof", "takes the place of submission and truth", "leave one of them out")
+    if not asked.oof and not all(tables):
+        remedy = "birdinfer score submission.csv truth.csv --ablate, or --ablate --oof runs/NAME"
+        raise ConfigError("--ablate", "needs scores and their truth", remedy)
+    if asked.bundle and asked.taxonomy:
+        raise ConfigError("--taxonomy", "the bundle has one of its own", "leave --bundle or --taxonomy out")
+    if asked.plot and asked.plot.suffix.lower() != ".png":
+        raise ConfigError("--plot", f"{asked.plot} does not end in .png", "pictures are PNG")
+
+
+def _attempts(post: Sequence[str], species: "Sequence[Species]") -> tuple["list[Attempt]", tuple[str, ...]]:
+    """What is tried, and what is not."""
+    from birdinfer.ablation_attempts import each_alone, pipeline_parts, standard_steps
+    from birdinfer.errors import ConfigError
+    from birdinfer.postprocess.steps import parse_steps
+
+    if not post:
+        standard = standard_steps(species)
+        return each_alone(standard.steps), standard.left_out
+    steps = parse_steps(post)
+    if not steps:
+        raise ConfigError("--post", "names no step", "leave it out to try every kind of step")
+    return pipeline_parts(steps), ()
+
+
+def _submission(asked: Asked) -> "Subject":
+    """All the submission's rows, for those without truth are neighbours of others."""
+    import numpy as np
+
+    from birdinfer.ablation import Subject, judged_rows
+    from birdinfer.cli.matched_tables import read_matched
+    from birdinfer.score_files import rows_by_file
+
+    assert asked.submission is not None
+    assert asked.truth is not None
+    tables = read_matched(asked.submission, asked.truth)
+    given = tables.given
+    _check_probabilities(asked.submission, given.values)
+    files = rows_by_file(given.row_ids, asked.submission)
+    stem_of = {row: file.stem for file in files for row in file.rows.tolist()}
+    stems = [stem_of[row] for row in tables.rows.tolist()]
+    return Subject(
+        given.values.astype(np.float32),
+        _species(given.labels, asked),
+        files,
+        tables.rows,
+        tables.columns,
+        judged_rows(tables.truth.values == 1, stems),
+    )
+
+
+def _out_of_fold(asked: Asked) -> "Subject":
+    """Each clip is a file of one row; clips of one recording are resampled together."""
+    import numpy as np
+
+    from birdinfer.ablation import Subject, judged_rows
+    from birdinfer.out_of_fold import read_out_of_fold
+    from birdinfer.score_files import FileRows
+
+    assert asked.oof is not None
+    clips = read_out_of_fold(asked.oof)
+    return Subject(
+        clips.probabilities,
+        _species(clips.labels, asked),
+        [FileRows(Path(name).stem, np.array([row])) for row, name in enumerate(clips.filenames)],
+        np.arange(len(clips.filenames)),
+        np.arange(len(clips.labels)),
+        judged_rows(clips.truth, clips.groups),
+    )
+
+
+def _check_probabilities(path: Path, values: "npt.NDArray[np.float64]") -> None:
+    import numpy as np
+
+    from birdinfer.errors import MetadataError
+
+    outside = np.count_nonzero((values < 0) | (values > 1))
+    if outside:
+        remedy = "try steps on what predict writes, without post-processing"
+        raise MetadataError(path, f"{outside} cells lie outside 0 to 1: they are no probabilities", remedy)
+
+
+def _species(labels: Sequence[str], asked: Asked) -> "tuple[Species, ...]":
+    """What is known of the species of these columns; without bundle and taxonomy, their labels."""
+    from birdinfer.bundle import Bundle
+    from birdinfer.errors import LabelError
+    from birdinfer.label_lists import read_label_list, species_of
+    from birdinfer.labels import Species
+
+    where = asked.bundle or asked.taxonomy
+    if where is None:
+        return tuple(Species(label) for label in labels)
+    listed = Bundle.load(where).manifest.species if asked.bundle else species_of(read_label_list(where))
+    known = {each.label: each for each in listed}
+    unknown = [label for label in labels if label not in known]
+    if unknown:
+        first = ", ".join(unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
+        raise LabelError(where, f"does not know {len(unknown)} of {len(labels)} columns: {first}")
+    return tuple(known[label] for label in labels)
+
+
+def _draw(path: Path, ablation: "Ablation") -> None:
+    from birdinfer.errors import MissingExtraError
+
+    try:
+        from birdinfer.report.ablation_gains import draw_ablation
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "matplotlib", "report") from error
+    draw_ablation(path, ablation)
