@@ -18,7 +18,8 @@ import msgspec
 import numpy as np
 
 from birdinfer import mel
-from birdinfer.config import TimelineConfig
+from birdinfer.config import PostConfig, TimelineConfig
+from birdinfer.ensemble import Blend, check_blend
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.files import write_atomic
 from birdinfer.labels import check_labels
@@ -89,7 +90,18 @@ class Bundle:
     def with_members(self, names: Collection[str]) -> "Bundle":
         """The same bundle with these members alone; of a graph that they share with others, all is still computed."""
         members = tuple(member for member in self.manifest.members if member.name in names)
-        return Bundle(self.folder, msgspec.structs.replace(self.manifest, members=members))
+        blend = self.manifest.blend.among([member.name for member in members])
+        return Bundle(self.folder, msgspec.structs.replace(self.manifest, members=members, blend=blend))
+
+    def with_scoring(self, blend: Blend, post: PostConfig) -> "Bundle":
+        """The same bundle with its members blended otherwise, or their rows post-processed otherwise.
+
+        Raises:
+            ConfigError: the blend does not fit the members.
+        """
+        members = self.manifest.members
+        check_blend(blend, [member.name for member in members], [member.weight for member in members])
+        return Bundle(self.folder, msgspec.structs.replace(self.manifest, blend=blend, post=post))
 
     def with_overlap(self, overlap_seconds: float | None, merge: Literal["mean", "max"] | None = None) -> "Bundle":
         """The same bundle with its members' windows laid otherwise.

@@ -24,12 +24,14 @@ from birdinfer.errors import ConfigError, InputNotFoundError, MetadataError
 from birdinfer.files import atomic_text
 from birdinfer.soundscapes import SoundscapeResult
 from birdinfer.spool import ScoreSpool
-from birdinfer.windows import end_seconds
+from birdinfer.windows import count_windows, end_seconds
 
 Float32 = npt.NDArray[np.float32]
 
 YEARS = (2021, 2022, 2023, 2024, 2025, 2026)
 NO_CALL = "nocall"
+_BELIEVED_SECONDS = 2 * 86_400.0
+"""A header may claim anything; no recorder writes longer files."""
 
 
 class Sample(NamedTuple):
@@ -178,17 +180,35 @@ class SubmissionWriter:
         return row
 
     def _own_rows(self, spool: ScoreSpool, results: Sequence[SoundscapeResult]) -> Iterator[_Row]:
-        """Every window of every file; a file without scores gets as many rows as most files have."""
-        counts = Counter(spool.n_windows(result.path.stem) for result in results)
-        del counts[None]
-        usual = counts.most_common(1)[0][0] if counts else None
+        """Every window of every file."""
+        usual = self._usual_rows(spool, results)
         for result in results:
             stem = self._row_stem(result.path.stem)
-            for end in end_seconds(spool.n_windows(result.path.stem) or usual or 1, self._window):
+            for end in end_seconds(self._n_rows(spool, result, usual), self._window):
                 if self._year == 2022:
                     yield from (_Row(f"{stem}_{label}_{end}", stem, end, label) for label in self._labels)
                 else:
                     yield _Row(f"{stem}_{end}", stem, end)
+
+    def _usual_rows(self, spool: ScoreSpool, results: Sequence[SoundscapeResult]) -> int:
+        """What most files have; for those that tell nothing of their length."""
+        known = (self._rows_of(result.expected_seconds) or spool.n_windows(result.path.stem) for result in results)
+        counts = Counter(n_rows for n_rows in known if n_rows)
+        return counts.most_common(1)[0][0] if counts else 1
+
+    def _n_rows(self, spool: ScoreSpool, result: SoundscapeResult, usual: int) -> int:
+        """Rows of a file: of the sound that was heard, and of what its header claims beyond that."""
+        heard = spool.n_windows(result.path.stem)
+        claimed = self._rows_of(result.expected_seconds)
+        return usual if heard is None and claimed is None else max(heard or 0, claimed or 0)
+
+    def _rows_of(self, seconds: float | None) -> int | None:
+        """Rows of so much sound; None where that is unknown, or not to be believed."""
+        if seconds is None or not 0 < seconds <= _BELIEVED_SECONDS:
+            return None
+        rate = 1_000_000  # whole microseconds: no rounding of seconds makes or loses a row
+        window, tail = round(self._window.window_seconds * rate), round(self._window.min_tail_seconds * rate)
+        return max(1, count_windows(round(seconds * rate), window, tail))
 
     def _sample_rows(self) -> Iterator[_Row]:
         assert self._sample is not None
@@ -233,13 +253,15 @@ class SubmissionWriter:
 
 
 def write_file_report(path: Path, results: Sequence[SoundscapeResult]) -> None:
-    """What became of each file, as a table: file, status (ok, damaged, failed), seconds heard, problem.
+    """What became of each file, as a table: its status, seconds heard and expected, rows scored, level, problem.
 
     Raises:
         OutputError: it cannot be written.
     """
     with atomic_text(path) as text:
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["file", "status", "seconds", "problem"])
+        table.writerow(["file", "status", "seconds", "expected_seconds", "rows", "level", "problem"])
         for result in results:
-            table.writerow([result.path, result.status, f"{result.seconds:.3f}", result.problem])
+            expected = "" if result.expected_seconds is None else f"{result.expected_seconds:.3f}"
+            seconds = f"{result.seconds:.3f}"
+            table.writerow([result.path, result.status, seconds, expected, result.n_rows, result.level, result.problem])

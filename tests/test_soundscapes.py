@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from making import LABELS, SAMPLE_RATE, tone, write_sound
 from birdinfer import Bundle, Predictor, predict_soundscapes
 from birdinfer.config import TimelineConfig
 from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
-from birdinfer.errors import AudioError, InputNotFoundError, OutputError
+from birdinfer.errors import AudioError, BundleError, InputNotFoundError, OutputError
 from birdinfer.mel import windows_to_input
 from birdinfer.predictor import make_plan
 from birdinfer.soundscapes import find_soundscapes
@@ -32,6 +33,52 @@ def with_lanes(bundle, lanes, engine="onnxruntime"):
 def engines(predictor):
     (listener,) = predictor.listeners
     return listener.hearing, [loaded.graph.engine for loaded in listener.members]
+
+
+class Kept:
+    """A keeper that remembers."""
+
+    def __init__(self):
+        self.pieces, self.results = {}, []
+
+    def add(self, path, rows):
+        self.pieces.setdefault(path, []).append(rows)
+
+    def finish(self, result):
+        assert sum(map(len, self.pieces.get(result.path, []))) == result.n_rows
+        self.results.append(result)
+
+
+class Hurried:
+    """A pace that opens so many files, and cuts off what is heard after so many runs."""
+
+    def __init__(self, predictor, files=99, runs=99):
+        self.predictor, self.files, self.runs, self.lanes = predictor, files, runs, predictor.plan.lanes
+        self.noted = []
+
+    def predictor_for(self, path):
+        self.files -= 1
+        return self.predictor if self.files >= 0 else None
+
+    def is_over(self):
+        return self.runs <= 0
+
+    def level_of(self, path):
+        return "with less"
+
+    def expected_seconds(self, path):
+        return 60.0
+
+    def note_opened(self, path, seconds):
+        assert seconds > 0
+
+    def note_run(self, predictor, heard, read_seconds, score_seconds):
+        assert read_seconds >= 0
+        assert score_seconds > 0
+        self.runs -= 1
+
+    def note_done(self, path, sound_seconds):
+        self.noted.append((path.name, sound_seconds))
 
 
 def by_name(results):
@@ -87,23 +134,24 @@ def test_rows_are_handed_over_in_order_as_they_are_finished(
 ):
     write_sound(tmp_path / "long.wav", tone(400.0), SAMPLE_RATE)
     monkeypatch.setattr("birdinfer.file_scores.PIECE_ROWS", 8)
-    paths, pieces = [tmp_path / "long.wav", *find_soundscapes([soundscapes])], {}
-    running = predict_soundscapes(
-        with_lanes(bundle, lanes), paths, keep=lambda path, rows: pieces.setdefault(path, []).append(rows)
-    )
-    assert [result.probabilities for result in running] == [None] * 4
-    assert len(pieces[paths[0]]) > 4
+    paths = [tmp_path / "long.wav", *find_soundscapes([soundscapes])]
+    keeper = Kept()
+    results = list(predict_soundscapes(with_lanes(bundle, lanes), paths, keep=keeper))
+    assert [result.probabilities for result in results] == [None] * 4
+    assert len(keeper.pieces[paths[0]]) > 4
     for path in paths:
-        assert np.array_equal(np.concatenate(pieces[path]), predictor.predict(path))
+        assert np.array_equal(np.concatenate(keeper.pieces[path]), predictor.predict(path))
+    assert {result.path: result for result in results} == {result.path: result for result in keeper.results}
 
 
 @pytest.mark.timeout(30)
 def test_who_cannot_keep_rows_ends_the_run_instead_of_hanging(predictor, soundscapes):
-    def keep(path, rows):
-        raise OutputError("out", "does not take the scores (No space left on device)")
+    class Full(Kept):
+        def add(self, path, rows):
+            raise OutputError("out", "does not take the scores (No space left on device)")
 
     with pytest.raises(OutputError, match="No space left"):
-        list(predict_soundscapes(predictor, find_soundscapes([soundscapes]), keep=keep))
+        list(predict_soundscapes(predictor, find_soundscapes([soundscapes]), keep=Full()))
 
 
 def test_progress_adds_up(predictor, soundscapes):
@@ -204,8 +252,8 @@ def test_pitfall_13_bad_files_cost_no_good_ones(predictor, soundscapes, tmp_path
     paths = [*find_soundscapes([tmp_path]), *find_soundscapes([soundscapes])]
     results = by_name(predict_soundscapes(predictor, paths))
     assert {name: result.status for name, result in results.items()} == {
-        "empty.ogg": "failed", "text.ogg": "failed", "no_samples.wav": "failed", "cut.ogg": "damaged",
-        "short.wav": "ok", "site_0.ogg": "ok", "site_1.ogg": "ok", "site_2.ogg": "ok",
+        "empty.ogg": "unreadable", "text.ogg": "unreadable", "no_samples.wav": "unreadable", "cut.ogg": "truncated",
+        "short.wav": "too short", "site_0.ogg": "ok", "site_1.ogg": "ok", "site_2.ogg": "ok",
     }  # fmt: skip
     assert results["cut.ogg"].problem.startswith("truncated after")
     assert results["short.wav"].probabilities.shape == (1, 4)
@@ -228,7 +276,7 @@ def test_a_file_that_fails_half_way_keeps_its_scores(predictor, soundscapes, mon
     assert len(result.probabilities) == 6  # three blocks of 10 s
     monkeypatch.setattr(Failing, "n_good", 0)
     (result,) = predict_soundscapes(predictor, [soundscapes / "site_0.ogg"])
-    assert (result.status, result.problem) == ("failed", "Input/output error")
+    assert (result.status, result.problem, result.n_rows) == ("unreadable", "Input/output error", 0)
 
 
 def test_an_engine_that_breaks_ends_the_run_instead_of_hanging(predictor, soundscapes, monkeypatch):
@@ -238,6 +286,77 @@ def test_an_engine_that_breaks_ends_the_run_instead_of_hanging(predictor, sounds
     monkeypatch.setattr(OnnxRuntimeEngine, "run", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         list(predict_soundscapes(predictor, find_soundscapes([soundscapes])))
+
+
+def silent_for(monkeypatch, is_hit):
+    """An engine that answers NaN to the calls that are hit."""
+    real, calls = OnnxRuntimeEngine.run, iter(range(10_000))
+
+    def run(self, batch):
+        answers = real(self, batch)
+        return {name: answer * np.nan for name, answer in answers.items()} if is_hit(next(calls)) else answers
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "run", run)
+
+
+def test_a_file_that_a_model_cannot_answer_costs_no_other(bundle, predictor, soundscapes, monkeypatch):
+    paths = find_soundscapes([soundscapes])
+    alone = predictor.predict(paths[0])
+    predictor = with_lanes(bundle, 1)
+    n_calls = 2 * 2  # two members, two runs of six windows
+    silent_for(monkeypatch, lambda call: call == n_calls)
+    results = by_name(predict_soundscapes(predictor, paths))
+    assert [result.status for result in results.values()] == ["ok", "non-finite", "ok"]
+    assert np.array_equal(results["site_0.ogg"].probabilities, alone)
+    lost = results["site_1.ogg"]
+    assert (lost.n_rows, lost.expected_seconds) == (0, 15.0)
+    assert "answers with what is no number (NaN)" in lost.problem
+
+
+def test_rows_before_the_one_that_a_model_cannot_answer_are_kept(bundle, predictor, soundscapes, monkeypatch):
+    monkeypatch.setattr("birdinfer.file_scores.PIECE_ROWS", 1)
+    path = soundscapes / "site_0.ogg"
+    whole = predictor.predict(path)
+    silent_for(monkeypatch, lambda call: call == 2)  # the second run of six, after two members' first
+    (result,) = predict_soundscapes(with_lanes(bundle, 1), [path])
+    assert (result.status, result.n_rows) == ("non-finite", 6)
+    assert np.array_equal(result.probabilities[:5], whole[:5])
+
+
+def test_a_model_that_never_answers_ends_the_run(bundle, soundscapes, monkeypatch):
+    silent_for(monkeypatch, lambda call: True)
+    with pytest.raises(BundleError, match=r"fold\d: answers with what is no number"):
+        list(predict_soundscapes(with_lanes(bundle, 2), find_soundscapes([soundscapes])))
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_files_for_which_there_is_no_time_are_named(bundle, soundscapes, lanes):
+    pace, keeper = Hurried(with_lanes(bundle, lanes), files=2), Kept()
+    results = by_name(predict_soundscapes(pace, find_soundscapes([soundscapes]), keep=keeper))
+    assert sorted(result.status for result in results.values()) == ["ok", "ok", "skipped by budget"]
+    (left_out,) = [result for result in results.values() if result.status == "skipped by budget"]
+    assert (left_out.n_rows, left_out.expected_seconds) == (0, 60.0)
+    assert {result.level for result in results.values() if result.n_rows} == {"with less"}
+    assert len(keeper.results) == len(pace.noted) == 3
+
+
+def test_a_file_is_cut_off_where_time_is_up_and_keeps_its_rows(bundle, predictor, tmp_path):
+    write_sound(tmp_path / "long.wav", tone(120.0), SAMPLE_RATE)
+    (result,) = predict_soundscapes(Hurried(with_lanes(bundle, 1), runs=2), [tmp_path / "long.wav"])
+    assert (result.status, result.n_rows, result.expected_seconds) == ("skipped by budget", 12, 120.0)
+    assert re.fullmatch(r"time was up after \d+\.0 of 120\.0 s", result.problem)
+    assert np.array_equal(result.probabilities[:11], predictor.predict(tmp_path / "long.wav")[:11])
+
+
+def test_a_run_that_is_stopped_leaves_what_it_is_at(bundle, soundscapes, tmp_path):
+    write_sound(tmp_path / "long.wav", tone(1200.0), SAMPLE_RATE)
+    paths, keeper = [*find_soundscapes([soundscapes]), tmp_path / "long.wav"], Kept()
+    results = list(
+        predict_soundscapes(with_lanes(bundle, 1), paths, keep=keeper, is_stopped=lambda: len(keeper.results) > 1)
+    )
+    assert {result.path for result in results} <= set(paths[:3])
+    assert "long.wav" not in by_name(keeper.results)
+    assert not [thread for thread in threading.enumerate() if "work" in thread.name]
 
 
 @pytest.mark.timeout(30)

@@ -10,6 +10,7 @@ from birdinfer.config import WindowConfig
 from birdinfer.errors import ConfigError, InputNotFoundError, MetadataError
 from birdinfer.soundscapes import SoundscapeResult
 from birdinfer.spool import ScoreSpool
+from birdinfer.status import Status
 from birdinfer.submission import SubmissionWriter, Written, read_sample, write_file_report
 
 LABELS = ("comcuc", "0012", "1161364")
@@ -24,7 +25,7 @@ def write(tmp_path, stems, sample=None, **options):
         for stem, n_windows in stems.items():
             if n_windows:
                 spool.add(stem, rng.random((n_windows, len(LABELS)), np.float32))
-            results.append(SoundscapeResult(Path(f"{stem}.ogg"), "ok" if n_windows else "failed"))
+            results.append(SoundscapeResult(Path(f"{stem}.ogg"), Status.ok if n_windows else Status.unreadable))
         writer = SubmissionWriter(LABELS, FALLBACK, WindowConfig(), sample=sample, **options)
         written = writer.write(tmp_path / "submission.csv", spool, results)
         scores = {stem: spool.scores(stem) for stem in stems}
@@ -166,12 +167,52 @@ def test_names_with_commas_and_quotes_are_quoted(tmp_path):
 
 def test_the_file_report_names_every_file(tmp_path):
     results = [
-        SoundscapeResult(Path("a.ogg"), "ok", seconds=60),
-        SoundscapeResult(Path("b.ogg"), "failed", problem="x, y"),
+        SoundscapeResult(Path("a.ogg"), Status.ok, n_rows=12, seconds=60),
+        SoundscapeResult(Path("b.ogg"), Status.unreadable, problem="x, y"),
+        SoundscapeResult(Path("c.wav"), Status.truncated, None, 5, 23.4, 60.0, "without overlap", "truncated: 23.4"),
     ]
     write_file_report(tmp_path / "r.csv", results)
-    with (tmp_path / "r.csv").open() as file:
-        assert list(csv.DictReader(file)) == [
-            {"file": "a.ogg", "status": "ok", "seconds": "60.000", "problem": ""},
-            {"file": "b.ogg", "status": "failed", "seconds": "0.000", "problem": "x, y"},
+    with (tmp_path / "r.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["file", "status", "seconds", "expected_seconds", "rows", "level", "problem"],
+            ["a.ogg", "ok", "60.000", "", "12", "", ""],
+            ["b.ogg", "unreadable", "0.000", "", "0", "", "x, y"],
+            ["c.wav", "truncated", "23.400", "60.000", "5", "without overlap", "truncated: 23.4"],
         ]
+
+
+def ends_of(tmp_path, *files):
+    """Files as (status, rows that are scored, seconds expected) -> their last row's end, rows filled in all."""
+    results = []
+    with ScoreSpool(tmp_path, len(LABELS)) as spool:
+        for index, (status, n_rows, expected) in enumerate(files):
+            if n_rows:
+                spool.add(str(index), np.full((n_rows, len(LABELS)), 0.7, np.float32))
+            results.append(SoundscapeResult(Path(f"{index}.wav"), status, None, n_rows, expected_seconds=expected))
+        written = SubmissionWriter(LABELS, FALLBACK, WindowConfig()).write(tmp_path / "s.csv", spool, results)
+    ends = {}
+    with (tmp_path / "s.csv").open(newline="") as file:
+        for row in list(csv.reader(file))[1:]:
+            stem, _, end = row[0].rpartition("_")
+            ends[stem] = int(end)
+    return list(ends.values()), written.fallback_rows
+
+
+def test_every_window_that_should_be_there_has_a_row(tmp_path):
+    """Of a file that breaks off, what its header claims beyond is filled; 59.999 and 60.001 s are twelve windows."""
+    files = [(Status.truncated, 5, 59.999), (Status.truncated, 5, 60.001), (Status.skipped_by_budget, 0, 30.4)]
+    assert ends_of(tmp_path, *files) == ([60, 60, 30], 7 + 7 + 6)
+    assert ends_of(tmp_path, (Status.skipped_by_budget, 3, 20.0), (Status.stopped, 0, None)) == ([20, 20], 1 + 4)
+
+
+def test_rows_that_were_scored_are_never_cut_to_a_claim(tmp_path):
+    assert ends_of(tmp_path, (Status.damaged, 4, 5.0)) == ([20], 0)
+
+
+@pytest.mark.parametrize("claim", [0.0, -3.0, float("nan"), float("inf"), 1e18])
+def test_claims_beyond_belief_make_no_rows(tmp_path, claim):
+    assert ends_of(tmp_path, (Status.truncated, 2, claim)) == ([10], 0)
+
+
+def test_a_run_that_has_scored_nothing_yet_writes_what_it_expects(tmp_path):
+    assert ends_of(tmp_path, (Status.stopped, 0, 60.0), (Status.stopped, 0, None)) == ([60, 60], 24)

@@ -26,9 +26,9 @@ def demo(
 
     from birdinfer.bundle import Bundle, demo_bundle_path
     from birdinfer.cli.console import stdout
-    from birdinfer.cli.predict import predict_to_submission
+    from birdinfer.cli.prediction import Wanted, predict_to_submission
     from birdinfer.cli.score import score_submission
-    from birdinfer.predictor import Predictor
+    from birdinfer.predictor import make_plan
     from birdinfer.soundscapes import find_soundscapes
     from birdinfer.synthetic_files import write_soundscapes
     from birdinfer.tables import read_scores
@@ -41,7 +41,8 @@ def demo(
     _clear_old_soundscapes(audio)
     truth = write_soundscapes(audio, files, seconds, seed)
     console.print(f"[bold]2.[/] birdinfer predict {escape(str(audio))} -o {escape(str(submission))}")
-    predict_to_submission(Predictor(bundle), find_soundscapes([audio]), submission)
+    wanted = Wanted(submission, force=True)
+    predict_to_submission(bundle, find_soundscapes([audio]), wanted, lambda before: make_plan("onnxruntime"))
     console.print(f"[bold]3.[/] birdinfer score {escape(str(submission))} {escape(str(truth))}")
     report = score_submission(submission, truth)
     table = read_scores(submission)

@@ -53,6 +53,13 @@ class Progress:
             self._failed += failed
             self._show()
 
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar."""
+        from rich.markup import escape
+
+        if not self._quiet:
+            self._console.print(escape(line))
+
     def _state(self) -> str:
         speed = self._seconds / max(1e-9, perf_counter() - self._began)
         failures = f", {self._failed} failed" if self._failed else ""

@@ -3,10 +3,7 @@
 import csv
 import io
 import re
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -17,8 +14,13 @@ from rich.console import Console
 
 from birdinfer import Bundle, Predictor
 from birdinfer.bundle import save_manifest
-from birdinfer.cli.predict import parse_kernel, predict_to_submission
+from birdinfer.cli.predict import parse_blend, parse_kernel, parse_post
+from birdinfer.cli.prediction import Wanted, predict_to_submission
+from birdinfer.config import PostConfig
+from birdinfer.ensemble import Blend
 from birdinfer.errors import ConfigError
+from birdinfer.postprocess.file_boosts import FileMax
+from birdinfer.predictor import make_plan
 
 
 def rows_of(path):
@@ -49,9 +51,8 @@ def test_a_good_run(birdinfer, bundle, soundscapes, tmp_path):
     assert len(rows) == 1 + 17
     scores = np.array([row[1:] for row in rows[1:13]], np.float32)
     np.testing.assert_allclose(scores, Predictor(Bundle.load(bundle)).predict(soundscapes / "site_0.ogg"), atol=1e-6)
-    assert "3 files, 17 windows" in stderr
-    assert re.search(r"x real time \(onnxruntime:fp32, \d+ lanes?, batch 3\), peak memory", stderr)
-    assert "0 failed, 0 damaged" in stderr
+    assert re.search(r"x real time \(onnxruntime:fp32, \d+ lanes?, batch 3\), peak memory \d+ MB\n", stderr)
+    assert "3 files (all ok), 17 windows" in stderr
     assert [row[1] for row in rows_of(out.with_suffix(".files.csv"))[1:]] == ["ok"] * 3
 
 
@@ -81,19 +82,21 @@ def test_bad_files_are_listed_filled_and_cost_no_good_one(birdinfer, bundle, sou
     code, _, stderr = birdinfer("predict", soundscapes, bad, "-o", out, "--bundle", bundle)
     assert code == 3
     for line in (
-        f"failed  {bad / 'text.ogg'}: cannot be decoded",
-        f"failed  {bad / 'zero.ogg'}: is empty (0 bytes)",
-        f"damaged  {bad / 'cut.ogg'}: truncated after",
-        f"damaged  {bad / 'nan.wav'}: 1 samples are not finite, taken as 0",
+        f"unreadable  {bad / 'text.ogg'}: cannot be decoded",
+        f"unreadable  {bad / 'zero.ogg'}: is empty (0 bytes)",
+        f" truncated  {bad / 'cut.ogg'}: truncated after",
+        f"non-finite  {bad / 'nan.wav'}: 1 samples are not finite, taken as 0",
+        f"    silent  {bad / 'silence.wav'}: all samples are 0",
     ):
         assert line in stderr
-    assert "2 failed, 2 damaged" in stderr
+    assert "9 files (4 ok, 2 unreadable, 1 truncated, 1 non-finite, 1 silent)" in stderr
     rows = {row[0]: np.array(row[1:], float) for row in rows_of(out)[1:]}
     np.testing.assert_allclose(rows["text_5"], [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
     assert len([row for row in rows if row.startswith("site_0")]) == 12
     assert all(np.isfinite(values).all() for values in rows.values())
     status = {row[0].rsplit("/", 1)[-1]: row[1] for row in rows_of(tmp_path / "s.files.csv")}
-    assert status["silence.wav"] == status["stereo44.wav"] == status["site_2.ogg"] == "ok"
+    assert status["silence.wav"] == "silent"
+    assert status["stereo44.wav"] == status["site_2.ogg"] == "ok"
 
 
 def test_many_bad_files_do_not_flood_the_screen(birdinfer, bundle, tmp_path):
@@ -141,6 +144,11 @@ def refusals(tmp_path, bundle, soundscapes):
             [texts / "readme.txt", "--bundle", bundle, "--engine", "auto"],
             "none of 1 files can be",
         ),
+        "step": ([*good, "--post", "file_maks"], "file_max"),
+        "step's value": ([*good, "--post", "file_max:power=-1"], "power"),
+        "blend": ([*good, "--blend", "rank"], "blend whole tables with birdinfer blend --how rank"),
+        "gate": ([*good, "--blend", "gate:by=me,threshold=0.5"], "the gate is by 'me', which is no member"),
+        "budget": ([*good, "--time-budget", "soon"], "--time-budget: "),
         "kernel": ([*good, "--smooth", "0.5,0.5"], "--smooth: '0.5,0.5': smoothing_kernel has 2 weights"),
     }
 
@@ -149,7 +157,7 @@ def refusals(tmp_path, bundle, soundscapes):
     "what",
     ["missing directory", "empty directory", "no audio in it", "no bundle", "csv without a needed column",
      "unknown label", "no sample", "output in a file", "output is a folder", "year", "engine", "precision",
-     "graphs", "overlap", "kernel"],
+     "graphs", "overlap", "kernel", "step", "step's value", "blend", "gate", "budget"],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_2(birdinfer, bundle, soundscapes, tmp_path, monkeypatch, what):
     monkeypatch.chdir(tmp_path)
@@ -245,46 +253,41 @@ def test_kernels_on_the_command_line(text, kernel):
     assert parse_kernel(text) == kernel
 
 
+def test_steps_and_blends_on_the_command_line():
+    own = PostConfig((0.25, 0.5, 0.25), (FileMax(0.5),))
+    assert parse_post(own, None, None) == own
+    assert parse_post(own, "none", None) == PostConfig((1.0,), (FileMax(0.5),))
+    assert parse_post(own, None, ["none"]) == PostConfig((0.25, 0.5, 0.25))
+    assert parse_post(own, None, ["file_max:power=0.25", "file_max"]).steps == (FileMax(0.25), FileMax())
+    assert parse_blend("rms") == Blend("rms")
+    assert parse_blend("gate:by=a,threshold=0.25") == Blend("gate", "a", 0.25)
+    for wrong in ("", "average", "gate", "gate:by=a", "mean:by=a", "gate:by=a,threshold=x", "gate:limit=3"):
+        with pytest.raises(ConfigError, match="--blend"):
+            parse_blend(wrong)
+
+
+def test_steps_and_blends_are_heard(birdinfer, bundle, soundscapes, tmp_path):
+    tables = set()
+    for options in ((), ("--smooth", "none"), ("--post", "file_max:power=0.5"), ("--blend", "minimum")):
+        out = tmp_path / "s.csv"
+        assert birdinfer("predict", soundscapes, "-o", out, "--bundle", bundle, *options)[0] == 0
+        tables.add(out.read_bytes())
+    assert len(tables) == 4
+
+
 @pytest.mark.parametrize("text", ["", "a,b,c", "0.1,0.8,0.2", "nan"])
 def test_kernels_that_are_none(text):
     with pytest.raises(ConfigError, match="--smooth"):
         parse_kernel(text)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT])
-def test_ctrl_c_leaves_the_old_table_and_says_so(bundle, soundscapes, tmp_path, signal_number):
-    out = tmp_path / "s.csv"
-    out.write_text("the old table")
-    write_sound(tmp_path / "long.wav", np.zeros(3_600 * SAMPLE_RATE, np.int16), SAMPLE_RATE)
-    command = [sys.executable, "-m", "birdinfer", "predict", str(tmp_path / "long.wav"), "-o", str(out), "-j", "1"]
-    process = subprocess.Popen([*command, "--bundle", str(bundle)], stderr=subprocess.PIPE, text=True)
-    _wait_for_a_lane(process.pid)
-    process.send_signal(signal_number)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert stderr == "birdinfer: stopped with Ctrl-C\n"
-    assert out.read_text() == "the old table"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.wav", "s.csv"]
-
-
-def _wait_for_a_lane(pid):
-    """Until the process reads the recording, which is after it has set up everything else."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
-        except OSError:
-            links = []
-        if any(link.name == "long.wav" for link in links):
-            return
-        time.sleep(0.01)
-    raise AssertionError("the run never opened its file")
+def predict(bundle, paths, out):
+    predict_to_submission(Bundle.load(bundle), paths, Wanted(out), lambda before: make_plan("onnxruntime"))
 
 
 def test_progress_in_plain_lines(bundle, soundscapes, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("birdinfer.cli.progress._PLAIN_LINE_SECONDS", 0.0)
-    predictor = Predictor(Bundle.load(bundle))
-    predict_to_submission(predictor, sorted(soundscapes.iterdir()), tmp_path / "s.csv")
+    predict(bundle, sorted(soundscapes.iterdir()), tmp_path / "s.csv")
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("3/3 files, ") and "x real time" in line and "s left" in line for line in lines)
 
@@ -293,9 +296,8 @@ def test_progress_as_a_bar(bundle, soundscapes, tmp_path, monkeypatch, capsys):
     from rich.console import Console
 
     monkeypatch.setattr("birdinfer.cli.console.stderr", lambda: Console(stderr=True, force_terminal=True, width=100))
-    predictor = Predictor(Bundle.load(bundle))
     (tmp_path / "bad.ogg").touch()
-    predict_to_submission(predictor, [tmp_path / "bad.ogg", *sorted(soundscapes.iterdir())], tmp_path / "s.csv")
+    predict(bundle, [tmp_path / "bad.ogg", *sorted(soundscapes.iterdir())], tmp_path / "s.csv")
     shown = capsys.readouterr().err
     assert "4/4 files" in shown
     assert "1 failed" in shown
@@ -320,20 +322,6 @@ def test_plots_without_matplotlib_say_what_to_install(birdinfer, bundle, soundsc
     assert code == 2
     assert 'pip install "birdinfer[report]"' in stderr
     assert not (tmp_path / "s.csv").exists()
-
-
-def test_peak_memory_is_this_process_own(tmp_path, monkeypatch):
-    """Not that of whoever started it: a child of a process with 200 MB more must not report them."""
-    from birdinfer.cli import predict
-
-    ballast = np.ones(25_000_000)
-    code = "from birdinfer.cli.predict import peak_memory_mb; print(peak_memory_mb())"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < ballast.nbytes / 1e6 / 2
-    monkeypatch.setattr(predict, "_PROCESS_STATUS", tmp_path / "gone")
-    assert predict.peak_memory_mb() > ballast.nbytes / 1e6
-    monkeypatch.setitem(sys.modules, "resource", None)
-    assert predict.peak_memory_mb() is None
 
 
 def test_a_plot_of_a_long_recording_shows_its_beginning(birdinfer, bundle, tmp_path, monkeypatch):
