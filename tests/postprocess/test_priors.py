@@ -1,0 +1,245 @@
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from birdinfer.errors import ConfigError, InputNotFoundError
+from birdinfer.labels import Species
+from birdinfer.postprocess.priors import (
+    RATE_FLOOR,
+    PriorShift,
+    logit_difference,
+    shift_logits,
+    shrunk_rates,
+    with_neighbouring_hours,
+)
+from birdinfer.postprocess.step_tables import resolved
+from birdinfer.prior_tables import Occasion, PriorTable, write_priors
+
+SPECIES = (Species("a"), Species("0012"), Species("stranger"))
+COUNTS = PriorTable(
+    labels=("0012", "a", "elsewhere"),
+    occasions=(Occasion("S05", 1), Occasion("S05", 2), Occasion("S08", 1), Occasion(None, None)),
+    windows=np.array([10, 10, 40, 40]),
+    heard=np.array([[0, 6, 1], [0, 2, 0], [20, 1, 0], [0, 1, 0]]),
+)
+"""a: 8 of 20 windows at S05, 7 of 50 at 1 o'clock, 2 of 10 at 2 o'clock, 10 of 100 in all; 0012: 20 of 100 in all."""
+
+STEMS = ["S05_20250227_010002", "S05_20250227_015950", "S08_20250227_020000", "S99_20250227_010000", "soundscape_7"]
+
+scores = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.just(3)), elements=st.floats(0, 1, width=32))
+stems = st.sampled_from(STEMS)
+strengths = st.floats(0, 2)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tables") / "prior.csv"
+    write_priors(path, COUNTS)
+    return str(path)
+
+
+def run(step, probabilities, stem=STEMS[0], species=SPECIES):
+    return step.bind(species)(probabilities, stem)
+
+
+def logit(p):
+    return math.log(p / (1 - p))
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+class TestShiftLogits:
+    def test_by_hand(self):
+        """Odds of .2 are 1/4; three times that is 3/4 and p = 3/7. Odds of .6 are 3/2; a third is 1/2, p = 1/3."""
+        found = shift_logits(np.float32([[0.2, 0.6, 0.3]]), np.array([math.log(3), -math.log(3), 0]))
+        np.testing.assert_allclose(found, [[3 / 7, 1 / 3, 0.3]], rtol=1e-6)
+
+    @given(scores, hnp.arrays(np.float64, 3, elements=st.floats(-100, 100)))
+    def test_is_bounded_monotone_and_keeps_what_is_certain(self, probabilities, shifts):
+        before = probabilities.copy()
+        found = shift_logits(probabilities, shifts)
+        assert found.dtype == np.float32
+        assert ((found >= 0) & (found <= 1)).all()
+        assert (np.diff(shift_logits(np.sort(probabilities, axis=0), shifts), axis=0) >= 0).all()
+        assert np.array_equal(shift_logits(np.float32([[0] * 3, [1] * 3]), shifts), [[0] * 3, [1] * 3])
+        assert np.array_equal(probabilities, before)
+
+    @given(scores)
+    def test_0_changes_no_bit(self, probabilities):
+        assert np.array_equal(shift_logits(probabilities, np.zeros(3)), probabilities)
+
+    @given(scores, st.floats(0, 5))
+    def test_a_shift_upwards_raises_and_the_opposite_takes_it_back(self, probabilities, shift):
+        inner = probabilities.clip(0.01, 0.99)
+        up = shift_logits(inner, np.full(3, shift))
+        assert (up >= inner - 1e-7).all()
+        np.testing.assert_allclose(shift_logits(up, np.full(3, -shift)), inner, atol=1e-4)
+
+
+class TestShrunkRates:
+    def test_by_hand(self):
+        """8 of 20 windows, 5 windows' doubt, .1 overall: .8 * .4 + .2 * .1 = .34."""
+        found = shrunk_rates(np.array([[8.0]]), np.array([20.0]), np.array([0.1]), 5)
+        np.testing.assert_allclose(found, [[0.34]])
+
+    @given(st.integers(0, 100), st.integers(0, 100), st.floats(0, 1), st.floats(0, 1e9))
+    def test_lies_between_the_observed_and_the_overall_rate(self, windows, heard, overall, k):
+        heard = min(heard, windows)
+        found = shrunk_rates(np.array([[float(heard)]]), np.array([float(windows)]), np.array([overall]), k)[0, 0]
+        if windows == 0:
+            assert found == overall
+        else:
+            low, high = sorted((overall, heard / windows))
+            assert low - 1e-12 <= found <= high + 1e-12
+        if windows and k == 0:
+            assert found == pytest.approx(heard / windows, abs=1e-12)
+
+
+class TestLogitDifference:
+    def test_by_hand(self):
+        """Odds 1 and 1/4 differ by the factor 4."""
+        np.testing.assert_allclose(logit_difference(np.array([[0.5]]), np.array([0.2])), [[math.log(4)]])
+
+    def test_rates_of_0_and_1_are_kept_finite(self):
+        found = logit_difference(np.array([[0.0, 1.0, 0.0]]), np.array([0.5, 0.5, 0.0]))
+        np.testing.assert_allclose(found, [[logit(RATE_FLOOR), -logit(RATE_FLOOR), 0]])
+
+
+class TestWithNeighbouringHours:
+    def test_by_hand_over_midnight(self):
+        """Six windows at 23: with a radius of 2 they count 6 at 23, 4 at 22 and 0, 2 at 21 and 1."""
+        counts = np.zeros(24)
+        counts[23] = 6
+        found = with_neighbouring_hours(counts, 2)
+        np.testing.assert_allclose(found[[20, 21, 22, 23, 0, 1, 2]], [0, 2, 4, 6, 4, 2, 0])
+
+    @given(hnp.arrays(np.float64, (24, 2), elements=st.integers(0, 1000)), st.integers(0, 11), st.integers(0, 23))
+    def test_every_hour_is_treated_alike(self, counts, radius, turn):
+        found = with_neighbouring_hours(counts, radius)
+        np.testing.assert_allclose(found.sum(axis=0), counts.sum(axis=0) * (radius + 1))
+        np.testing.assert_allclose(with_neighbouring_hours(np.roll(counts, turn, 0), radius), np.roll(found, turn, 0))
+
+    def test_a_radius_of_0_changes_nothing(self):
+        assert np.array_equal(with_neighbouring_hours(np.arange(24.0), 0), np.arange(24.0))
+
+
+class TestPriorShift:
+    def test_by_hand(self, table):
+        """k = 5, no neighbouring hours; S05: a (.8 * .4 + .2 * .1) = .34; at 1: 50/55 * .14 + 5/55 * .1 = .15/1.1.
+
+        0012 was never heard at S05: .2 * .2 = .04; at 1 o'clock in 20 of 50: 50/55 * .4 + 5/55 * .2 = .42/1.1.
+        """
+        step = PriorShift(table=table, site_strength=0.5, hour_strength=1, shrinkage_windows=5, hour_radius=0)
+        a = logit(0.3) + 0.5 * (logit(0.34) - logit(0.1)) + (logit(0.15 / 1.1) - logit(0.1))
+        b = logit(0.6) + 0.5 * (logit(0.04) - logit(0.2)) + (logit(0.42 / 1.1) - logit(0.2))
+        found = run(step, np.float32([[0.3, 0.6, 0.9]]))
+        np.testing.assert_allclose(found, [[sigmoid(a), sigmoid(b), 0.9]], rtol=1e-6)
+
+    def test_each_row_has_the_hour_in_which_it_begins(self, table):
+        """From 01:59:50 on rows of 5 s lie in hours 1, 1, 2, 2; a is heard at 2 more often than at 1."""
+        step = PriorShift(table=table, site_strength=0, hour_radius=0)
+        probabilities = np.full((4, 3), 0.3, np.float32)
+        found = run(step, probabilities, "S05_20250227_015950")
+        np.testing.assert_array_equal(found[:2], run(step, probabilities[:2], "S05_20250227_010000"))
+        np.testing.assert_array_equal(found[2:], run(step, probabilities[:2], "S05_20250227_020000"))
+        assert found[2, 0] > found[1, 0]
+        minutes = PriorShift(table=table, site_strength=0, hour_radius=0, row_seconds=600)
+        assert np.array_equal(run(minutes, probabilities, "S05_20250227_015950")[1:], found[[2, 2, 2]])
+
+    @pytest.mark.parametrize(
+        ("stem", "alike"), [("S99_20250227_010000", "site"), ("S05_x", "both"), ("S05_20250227", "hour")]
+    )
+    def test_what_a_name_does_not_tell_shifts_nothing(self, table, stem, alike):
+        probabilities = np.full((2, 3), 0.3, np.float32)
+        of_site = run(PriorShift(table=table, hour_strength=0), probabilities, stem)
+        of_hour = run(PriorShift(table=table, site_strength=0), probabilities, stem)
+        assert np.array_equal(of_site, probabilities) == (alike in {"site", "both"})
+        assert np.array_equal(of_hour, probabilities) == (alike in {"hour", "both"})
+
+    def test_an_hour_of_which_nothing_is_known_shifts_nothing(self, table):
+        probabilities = np.full((1, 3), 0.3, np.float32)
+        step = PriorShift(table=table, site_strength=0, shrinkage_windows=0, hour_radius=0)
+        assert np.array_equal(run(step, probabilities, "S05_20250227_120000"), probabilities)
+        assert not np.array_equal(run(step, probabilities), probabilities)
+
+    def test_the_more_doubt_the_less_of_a_shift(self, table):
+        probabilities = np.full((1, 3), 0.3, np.float32)
+        found = [run(PriorShift(table=table, shrinkage_windows=k), probabilities)[0, 0] for k in (0, 5, 100, 1e9)]
+        assert found == sorted(found, reverse=True)
+        assert found[0] > found[1] > found[2] > 0.3
+        assert found[3] == pytest.approx(0.3)
+
+    @given(scores, stems, strengths, strengths)
+    def test_is_bounded_and_monotone(self, table, probabilities, stem, site, hour):
+        step = PriorShift(table=table, site_strength=site, hour_strength=hour, shrinkage_windows=0)
+        found = run(step, probabilities, stem)
+        assert found.dtype == np.float32
+        assert ((found >= 0) & (found <= 1)).all()
+        raised = np.maximum(probabilities, probabilities[::-1])
+        assert (run(step, raised, stem) >= found).all()
+
+    @given(scores, stems)
+    def test_without_strength_no_bit_changes(self, table, probabilities, stem):
+        step = PriorShift(table=table, site_strength=0, hour_strength=0)
+        assert step.is_neutral
+        assert np.array_equal(run(step, probabilities, stem), probabilities)
+        assert not PriorShift(table=table, site_strength=0).is_neutral
+        assert not PriorShift(table=table, hour_strength=0).is_neutral
+
+    @given(st.lists(st.tuples(stems, scores), min_size=2, max_size=4), st.randoms(use_true_random=False))
+    def test_no_file_leaves_a_trace_in_another(self, table, files, random):
+        bound = PriorShift(table=table).bind(SPECIES)
+        alone = [run(PriorShift(table=table), probabilities, stem) for stem, probabilities in files]
+        order = list(range(len(files)))
+        random.shuffle(order)
+        for index in order:
+            stem, probabilities = files[index]
+            assert np.array_equal(bound(probabilities, stem), alone[index])
+
+    @given(scores, stems, st.permutations(range(3)))
+    def test_the_order_of_the_columns_does_not_matter(self, table, probabilities, stem, order):
+        step = PriorShift(table=table)
+        shuffled = run(step, probabilities[:, order], stem, [SPECIES[index] for index in order])
+        np.testing.assert_allclose(shuffled, run(step, probabilities, stem)[:, order], rtol=1e-6)
+
+    @given(scores, stems)
+    def test_without_hours_a_file_may_come_row_by_row(self, table, probabilities, stem):
+        step = PriorShift(table=table, hour_strength=0)
+        assert step.reach == 0
+        rows = [run(step, row[None], stem) for row in probabilities]
+        assert np.array_equal(run(step, probabilities, stem), np.concatenate(rows))
+
+    def test_with_hours_it_wants_the_whole_file(self, table):
+        assert PriorShift(table=table).reach is None
+
+    def test_refuses_a_table_of_other_species_and_one_that_is_not_there(self, table, tmp_path):
+        with pytest.raises(ConfigError, match=r"^prior_shift: .*prior.csv knows none of the species"):
+            PriorShift(table=table).bind([Species("b")])
+        with pytest.raises(InputNotFoundError, match=r"none.csv: no such file - birdinfer prior makes one"):
+            PriorShift(table=str(tmp_path / "none.csv")).bind(SPECIES)
+
+    def test_its_table_lies_in_the_bundle(self, tmp_path):
+        write_priors(tmp_path / "prior.csv", COUNTS)
+        assert run(resolved(PriorShift(table="prior.csv"), tmp_path), np.float32([[0.3] * 3])).shape == (1, 3)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "message"),
+        [
+            ("site_strength", 2.5, "site_strength is 2.5, allowed are 0 to 2"),
+            ("hour_strength", -1, "hour_strength is -1.0, allowed are 0 to 2"),
+            ("shrinkage_windows", -0.1, "shrinkage_windows is -0.1, allowed are 0 to 1e.09"),
+            ("hour_radius", 12, "hour_radius is 12, allowed are 0 to 11"),
+            ("row_seconds", 0, "row_seconds is 0.0, allowed are 0.1 to 3600"),
+            ("k", 1, "unknown field `k`"),
+        ],
+    )
+    def test_refuses_parameters_that_make_no_sense(self, field, value, message):
+        with pytest.raises(msgspec.ValidationError, match=message):
+            msgspec.convert({"step": "prior_shift", "table": "x.csv", field: value}, PriorShift)
