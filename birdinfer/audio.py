@@ -1,14 +1,15 @@
 """File -> mono float32 waveform [samples] at one rate or several, block by block, with a word on what is broken.
 
-Decoding is libsndfile's (Ogg Vorbis and Opus, FLAC, WAV, MP3, AIFF; it goes by content, so a wrong extension does
+Decoding is libsndfile's (Ogg Vorbis, Opus and FLAC, FLAC, WAV, MP3, AIFF; it goes by content, so a wrong extension does
 no harm) and resampling is soxr's, streaming: memory does not grow with a file's length. Channels are averaged.
-A file is decoded once, however many rates are asked for.
+A file is decoded once, however many rates are asked for. The links of a chained Ogg are one waveform, each resampled
+from a rate of its own.
 
 What is wrong with a file is one of two things: it yields nothing (an :class:`~birdinfer.errors.AudioError`), or it
-yields sound and is damaged (``AudioStream.damage`` says how). Sound that is there is never thrown away.
+yields sound and has a status (``AudioStream.status``, and ``damage`` says more). Sound that is there is never thrown
+away, and keeps its time: what is missing within is replaced by silence.
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,26 +17,17 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 
-from birdinfer.errors import AudioError, InputNotFoundError
+from birdinfer.decoder import Decoder, is_constant
+from birdinfer.errors import AudioError
+from birdinfer.native_sound import NativeSound
+from birdinfer.status import Status
 
 Float32 = npt.NDArray[np.float32]
-Int16 = npt.NDArray[np.int16]
 
 AUDIO_SUFFIXES = frozenset({".ogg", ".oga", ".opus", ".flac", ".wav", ".mp3", ".aif", ".aiff"})
 """Extensions, lower case, by which files are found in a folder; a file named outright is opened whatever its name."""
-
-# libsndfile alone. Per minute of mono sound on one core it takes 27.8 ms (Vorbis) or 20.8 ms (FLAC), miniaudio 21.5 or
-# 12.7, and as long for MP3. But a damaged Vorbis setup header makes miniaudio overrun its memory, a damaged FLAC frame
-# is left out without a word, so that all that follows is early, and its MP3 samples differ.
-_NATIVE_BLOCK_SECONDS = 10.0
-_INT16_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "AIFF"})
-"""Containers whose 16-bit samples are read as they lie there: numpy scales them six times faster than libsndfile (0.7
-instead of 3.9 ms), to the same floats."""
-_OGG_TAIL_BYTES = 65_536 + 27 + 255
-"""An Ogg page has at most 27 + 255 + 255 * 255 bytes: the last one's header begins within this many of the end."""
 
 
 class AudioInfo(NamedTuple):
@@ -54,18 +46,21 @@ class AudioInfo(NamedTuple):
 
 
 def probe(path: Path) -> AudioInfo:
-    """Read a file's header.
+    """Read a file's header; of a chained Ogg, that of the first link.
 
     Raises:
         InputNotFoundError: there is no such file.
         AudioError: it is not sound.
     """
-    with _open(path) as file:
-        return AudioInfo(file.samplerate, file.channels, file.frames)
+    with Decoder(path) as decoder:
+        frames = decoder.frames
+        if frames is None:  # a FLAC from a pipe does not know its length
+            frames = sum(len(block) for block in decoder.blocks())
+        return AudioInfo(decoder.sample_rate, decoder.channels, frames)
 
 
 def read_segment(path: Path, start_seconds: float, n_samples: int, sample_rate: int) -> Float32:
-    """Decode one stretch of a file without decoding what lies before it.
+    """Decode one stretch of a file without decoding what lies before it; of a chained Ogg, of the first link.
 
     Args:
         path: the sound file.
@@ -79,17 +74,19 @@ def read_segment(path: Path, start_seconds: float, n_samples: int, sample_rate: 
     Raises:
         AudioError: the file cannot be decoded there.
     """
-    with _open(path) as file:
-        begin = min(round(start_seconds * file.samplerate), file.frames)
-        count = -(-n_samples * file.samplerate // sample_rate)
-        try:
-            if begin:  # not every format can seek, and none needs to for its beginning
-                file.seek(begin)
-            samples = _read_mono(file, count)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise AudioError(path, f"cannot be decoded at {start_seconds:.1f} s ({_reason(error)})") from error
-        if file.samplerate != sample_rate:
-            samples = soxr.resample(samples, file.samplerate, sample_rate)
+    with Decoder(path) as decoder:
+        begin = round(start_seconds * decoder.sample_rate)
+        if decoder.frames is not None:
+            begin = min(begin, decoder.frames)
+        count = -(-n_samples * decoder.sample_rate // sample_rate)
+        # Not every format can seek, and none needs to for its beginning.
+        if begin and not decoder.seek(begin):
+            raise AudioError(path, f"cannot be decoded at {start_seconds:.1f} s")
+        samples = decoder.read(count)
+        if decoder.failure:
+            raise AudioError(path, f"cannot be decoded at {start_seconds:.1f} s ({decoder.failure})")
+        if decoder.sample_rate != sample_rate:
+            samples = soxr.resample(samples, decoder.sample_rate, sample_rate)
     samples, _ = _finite(samples[:n_samples])
     return samples
 
@@ -102,14 +99,18 @@ class AudioStream:
         with AudioStream(path, sample_rate=32_000) as stream:
             for block in stream.blocks():
                 ...
-            print(stream.damage)
+            print(stream.status, stream.damage)
     """
 
+    status: Status = Status.ok
+    """After the last block: the worst of what was found wrong; ``silent``, ``non_finite``, ``truncated`` or
+    ``damaged``."""
+
     damage: str = ""
-    """After the last block: what is wrong with the file although it was read, "" if nothing is."""
+    """After the last block: all that is wrong with the file although it was read, "" if nothing is."""
 
     heard_seconds: float = 0.0
-    """Sound decoded so far."""
+    """Sound decoded so far; silence in place of missing sound is none."""
 
     def __init__(self, path: Path, sample_rate: int) -> None:
         """Open a file.
@@ -124,9 +125,11 @@ class AudioStream:
         """
         self.path = path
         self.sample_rate = sample_rate
-        self._file = _open(path)
-        self.claimed_seconds = self._file.frames / self._file.samplerate
-        """What the header claims; damaged files hold less."""
+        self._sound = NativeSound(path)
+        self.expected_seconds: float | None = self._sound.expected_seconds
+        """What the header claims, where it counts samples (WAV, AIFF, FLAC); else None."""
+        self.claimed_seconds: float = self._sound.estimated_seconds
+        """How long the file seems to be, for progress: by its header, or estimated from its size."""
 
     def __enter__(self) -> "AudioStream":
         return self
@@ -138,7 +141,7 @@ class AudioStream:
 
     def close(self) -> None:
         """Close the file; harmless when repeated."""
-        self._file.close()
+        self._sound.close()
 
     def blocks(self) -> Iterator[Float32]:
         """Decode forward to the end, at ``sample_rate``.
@@ -165,122 +168,97 @@ class AudioStream:
         Raises:
             AudioError: not one sample could be decoded.
         """
-        native_rate = self._file.samplerate
-        resamplers = {
-            rate: None if rate == native_rate else soxr.ResampleStream(native_rate, rate, 1, "float32")
-            for rate in sample_rates
-        }
+        resamplers, link = _Resamplers(sample_rates), 0
         for native in self._finite_blocks():
-            resampled = {
-                rate: native if resampler is None else resampler.resample_chunk(native)
-                for rate, resampler in resamplers.items()
-            }
-            if block := {rate: samples for rate, samples in resampled.items() if len(samples)}:
-                yield block
-        nothing = np.zeros(0, np.float32)
-        rest = {rate: each.resample_chunk(nothing, last=True) for rate, each in resamplers.items() if each is not None}
-        if rest:
-            yield rest
+            if native.link != link:
+                link = native.link
+                yield from resamplers.rest()
+            yield from resamplers.push(native.sample_rate, native.samples)
+        yield from resamplers.rest()
 
-    def _finite_blocks(self) -> Iterator[Float32]:
-        """Mono blocks at the file's own rate; after the last, ``damage`` is known.
+    def _finite_blocks(self) -> Iterator["_Native"]:
+        """Mono blocks at the file's own rates; after the last, ``status`` and ``damage`` are known.
 
         Raises:
             AudioError: not one sample could be decoded.
         """
-        native_rate = self._file.samplerate
-        native_read = non_finite = 0
-        for native in self._native_blocks():
-            native_read += len(native)
-            self.heard_seconds = native_read / native_rate
+        n_bad, level = 0, _Level()
+        for link, rate, native, is_heard in self._sound.pieces():
             samples, bad = _finite(native)
-            non_finite += bad
-            yield samples
-        if not native_read:
+            n_bad += bad
+            if is_heard:
+                level.add(samples)
+                self.heard_seconds += len(samples) / rate
+            yield _Native(link, rate, samples)
+        self._judge(n_bad, level)
+
+    def _judge(self, n_bad: int, level: "_Level") -> None:
+        damage = self._sound.damage
+        if level.value is None:
             raise AudioError(
                 self.path,
-                f"holds no sound ({self.damage or 'its header is there, samples are not'})",
+                f"holds no sound ({damage.text or 'its header is there, samples are not'})",
                 "record or copy it again",
             )
-        if non_finite:
-            self._note(f"{non_finite} samples are not finite, taken as 0")
-        missing = self._missing(native_read)
-        if missing is not None:
-            self._note(f"truncated after {self.heard_seconds:.1f} s{missing}")
+        if n_bad:
+            damage.note(Status.non_finite, f"{n_bad} samples are not finite, taken as 0")
+        if level.is_constant:
+            cancelled = "its channels cancel each other" if self._sound.is_cancelled else ""
+            damage.note(Status.silent, f"silent: {cancelled or f'all samples are {level.value:g}'}")
+        self.status, self.damage = damage.status, damage.text
 
-    def _native_blocks(self) -> Iterator[Float32]:
-        """Mono blocks at the file's own rate; ends early, with a note, where the decoder fails."""
-        count = round(_NATIVE_BLOCK_SECONDS * self._file.samplerate)
-        while True:
-            try:
-                block = _read_mono(self._file, count)
-            except (soundfile.LibsndfileError, RuntimeError) as error:
-                self._note(f"decoder stopped: {_reason(error)}")
-                return
-            if not len(block):
-                return
+
+class _Native(NamedTuple):
+    """A block of finite sound at the file's own rate."""
+
+    link: int
+    sample_rate: int
+    samples: Float32
+
+
+class _Resamplers:
+    """One resampler for each rate asked for; made anew for each link of a chain."""
+
+    def __init__(self, sample_rates: Sequence[int]) -> None:
+        self._rates = list(dict.fromkeys(sample_rates))
+        self._streams: dict[int, soxr.ResampleStream | None] | None = None
+
+    def push(self, native_rate: int, samples: Float32) -> Iterator[dict[int, Float32]]:
+        """Resample a block; nothing comes where all resamplers keep all they have."""
+        if self._streams is None:
+            self._streams = {
+                rate: None if rate == native_rate else soxr.ResampleStream(native_rate, rate, 1, "float32")
+                for rate in self._rates
+            }
+        resampled = {
+            rate: samples if stream is None else stream.resample_chunk(samples)
+            for rate, stream in self._streams.items()
+        }
+        if block := {rate: part for rate, part in resampled.items() if len(part)}:
             yield block
 
-    def _missing(self, native_read: int) -> str | None:
-        """None where the file is whole, else what is known about the part that is missing ("" if nothing is)."""
-        # MP3 lengths are estimates, so only formats whose header counts samples are held to it.
-        if self._file.format in {"FLAC", "WAV", "WAVEX", "RF64", "AIFF"} and native_read < self._file.frames:
-            return f" of {self.claimed_seconds:.1f} s"
-        if self._file.format == "OGG" and _ogg_is_cut(self.path):
-            return ""
-        claimed = _wav_claimed_bytes(self.path) if self._file.format in {"WAV", "WAVEX"} else 0
-        size = self.path.stat().st_size
-        return f", {claimed - size} bytes are missing" if claimed > size else None
-
-    def _note(self, what: str) -> None:
-        self.damage = f"{self.damage}; {what}" if self.damage else what
+    def rest(self) -> Iterator[dict[int, Float32]]:
+        """What the resamplers hold still; the next block begins a new waveform."""
+        streams = {rate: stream for rate, stream in (self._streams or {}).items() if stream is not None}
+        self._streams = None
+        if streams:
+            nothing = np.zeros(0, np.float32)
+            yield {rate: stream.resample_chunk(nothing, last=True) for rate, stream in streams.items()}
 
 
-def _open(path: Path) -> soundfile.SoundFile:
-    """Open with libsndfile; every reason to fail becomes one line."""
-    if not path.exists():
-        raise InputNotFoundError(path, "no such file")
-    if not path.is_file():
-        raise AudioError(path, "is not a file")
-    if path.stat().st_size == 0:
-        raise AudioError(path, "is empty (0 bytes)", "record or copy it again")
-    try:
-        file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError, PermissionError) as error:
-        raise AudioError(
-            path, f"cannot be decoded ({_reason(error)})", "is it sound? expected is Ogg, FLAC, WAV or MP3"
-        ) from error
-    if not 100 <= file.samplerate <= 1_000_000:
-        file.close()
-        raise AudioError(path, f"has an impossible sample rate of {file.samplerate} Hz")
-    return file
+class _Level:
+    """Whether all samples of a file have one value."""
 
+    value: float | None = None
+    """The first sample; None before it."""
+    is_constant: bool = True
 
-def _reason(error: BaseException) -> str:
-    """Libsndfile's own words without its prefix, which repeats the path."""
-    return str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
-
-
-def _read_mono(file: soundfile.SoundFile, count: int) -> Float32:
-    """The next ``count`` samples, or as many as there are: the mean of all channels."""
-    if file.subtype == "PCM_16" and file.format in _INT16_FORMATS:
-        counts: Int16 = file.read(count, dtype="int16", always_2d=True)
-        return _mean_of_channels(np.multiply(counts, np.float32(2**-15), dtype=np.float32))
-    return _mean_of_channels(file.read(count, dtype="float32", always_2d=True))
-
-
-def _mean_of_channels(samples: Float32) -> Float32:
-    """[samples, channels] -> [samples]; a view of the one channel there is."""
-    total = samples[:, 0]
-    if samples.shape[1] == 1:
-        return total
-    # Channel by channel: numpy's own mean over an axis that short takes forty times as long.
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is counted later
-        total = total + samples[:, 1]
-        for channel in range(2, samples.shape[1]):
-            total += samples[:, channel]
-        total /= samples.shape[1]
-    return total
+    def add(self, samples: Float32) -> None:
+        if not len(samples):
+            return
+        if self.value is None:
+            self.value = float(samples[0]) + 0.0  # -0 becomes 0
+        self.is_constant = self.is_constant and samples[0] == self.value and is_constant(samples)
 
 
 def _finite(samples: Float32) -> tuple[Float32, int]:
@@ -289,29 +267,3 @@ def _finite(samples: Float32) -> tuple[Float32, int]:
     if finite.all():
         return samples, 0
     return np.where(finite, samples, np.float32(0)), len(samples) - int(finite.sum())
-
-
-def _ogg_is_cut(path: Path) -> bool:
-    """Whether an Ogg file's last page is incomplete or lacks the end-of-stream flag (RFC 3533, section 6)."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(0, size - _OGG_TAIL_BYTES))
-        tail = file.read()
-    begin = tail.rfind(b"OggS")
-    header = tail[begin : begin + 27]
-    if begin < 0 or len(header) < 27:
-        return True
-    n_segments = header[26]
-    segments = tail[begin + 27 : begin + 27 + n_segments]
-    is_whole = len(segments) == n_segments and begin + 27 + n_segments + sum(segments) <= len(tail)
-    return not (is_whole and header[5] & 0x04)
-
-
-def _wav_claimed_bytes(path: Path) -> int:
-    """How many bytes a RIFF header claims for the whole file; 0 where it leaves that open, as streaming writers do."""
-    with path.open("rb") as file:
-        header = file.read(8)
-    if header[:4] != b"RIFF" or len(header) < 8:
-        return 0
-    (riff_bytes,) = struct.unpack("<I", header[4:8])
-    return 0 if riff_bytes >= 0xFFFFFF00 else int(riff_bytes) + 8
