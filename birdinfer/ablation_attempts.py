@@ -7,9 +7,12 @@ that cannot be tried by itself.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from birdinfer.ablation import Attempt
 from birdinfer.errors import ConfigError
 from birdinfer.labels import Species
+from birdinfer.postprocess.step import Step
 from birdinfer.postprocess.steps import AnyStep, catalogue, parse_step, write_step
 
 ALL_STEPS = "all steps"
@@ -37,7 +40,9 @@ def standard_steps(species: Sequence[Species]) -> Standard:
     """
     steps: list[AnyStep] = []
     left_out: list[str] = []
-    for text in (*catalogue(), *_OTHER_STRENGTHS):
+    needy = {name: needed for name, kind in catalogue().items() if (needed := _needed(kind))}
+    left_out += [f"{name}: has no default for {', '.join(needed)}" for name, needed in needy.items()]
+    for text in (*(name for name in catalogue() if name not in needy), *_OTHER_STRENGTHS):
         try:
             step = parse_step(text)
             step.bind(species)
@@ -70,3 +75,8 @@ def pipeline_parts(steps: Sequence[AnyStep]) -> list[Attempt]:
         Attempt(write_step(step), "last", whole, whole[:place] + whole[place + 1 :]) for place, step in enumerate(whole)
     ]
     return [*each_alone(alone), *put_back, Attempt(ALL_STEPS, "whole", whole)]
+
+
+def _needed(kind: type[Step]) -> list[str]:
+    """The keys that only a user can fill."""
+    return [field.encode_name for field in msgspec.structs.fields(kind) if field.required]

@@ -28,6 +28,9 @@ class TestStandardSteps:
         assert not any(step.is_neutral for step in steps)
         assert all(steps.count(step) == 1 for step in steps)
 
+    def test_what_only_a_user_can_fill_is_told(self):
+        assert "mirror_groups: has no default for groups" in standard_steps(SPECIES).left_out
+
     def test_what_does_not_fit_the_species_is_left_out_with_the_reason(self):
         plain = standard_steps((Species("a"), Species("b")))
         assert len(plain.steps) < len(standard_steps(SPECIES).steps)

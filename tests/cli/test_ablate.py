@@ -8,7 +8,11 @@ import pytest
 from birdinfer.cli.ablation_table import recommendation, reservations
 
 LABELS = ("comcuc", "0012", "frog")
-TAXONOMY = "primary_label,scientific_name,class_name\nfrog,Hyla arborea,Amphibia\ncomcuc,Cuculus canorus,Aves\n0012,Parus major,Aves\n"  # noqa: E501
+TAXONOMY = """primary_label,scientific_name,class_name
+frog,Hyla arborea,Amphibia
+comcuc,Cuculus canorus,Aves
+0012,Parus major,Aves
+"""
 
 
 @pytest.fixture
