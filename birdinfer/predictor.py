@@ -21,6 +21,8 @@ from birdinfer.file_scores import FileScores, Finisher, join_pieces
 from birdinfer.listener import Listener, Opinion, load_listeners
 from birdinfer.manifest import Member, Precision
 from birdinfer.postprocess.pipeline import Pipeline
+from birdinfer.postprocess.step_tables import TableStep, resolved
+from birdinfer.postprocess.steps import AnyStep
 from birdinfer.reader import HeardRun, SoundscapeReader
 from birdinfer.timeline import Timeline
 
@@ -51,10 +53,10 @@ class Predictor:
         Args:
             bundle: what predicts.
             engine: ``onnxruntime``, ``openvino:bf16`` ..., or a plan that also says lanes and batch size.
-            post: what is done to the scores, instead of the bundle's own.
+            post: what is done to the scores, instead of the bundle's own; a relative table lies in the bundle's folder.
 
         Raises:
-            BundleError: a graph cannot be loaded, or its labels are not the bundle's.
+            BundleError: a graph cannot be loaded, its labels are not the bundle's, or a table lies outside the bundle.
             ConfigError: there is no such engine, this machine cannot run it, no member has a graph for it, the members
                 cannot be blended as the bundle says, or a step of the post-processing does not fit the species.
             MissingExtraError: the engine is not installed.
@@ -65,7 +67,8 @@ class Predictor:
         _refuse_missing_graphs(bundle, self.plan.spec)
         self.rows = bundle.manifest.rows
         self.post = bundle.manifest.post if post is None else post
-        self._pipeline = Pipeline(self.post.all_steps, bundle.manifest.species)
+        steps = [_with_table(step, bundle.folder) for step in self.post.all_steps]
+        self._pipeline = Pipeline(steps, bundle.manifest.species)
         self.listeners: Sequence[Listener] = load_listeners(bundle, self.plan)
         known = {loaded.index: loaded.labels for listener in self.listeners for loaded in listener.members}
         members = bundle.manifest.members
@@ -133,6 +136,12 @@ class Predictor:
     def _n_known(self, member: int) -> int:
         columns = self._columns[member]
         return len(self.labels) if columns is None else len(columns)
+
+
+def _with_table(step: AnyStep, folder: Path) -> AnyStep:
+    """The step, its table found: one told on a command line says where; the bundle's own lies in its folder."""
+    is_told = isinstance(step, TableStep) and Path(step.table).is_absolute()
+    return step if is_told else resolved(step, folder)
 
 
 def members_in(bundle: Bundle, precision: Precision) -> list[Member]:

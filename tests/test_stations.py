@@ -1,4 +1,4 @@
-"""The small pure stations: scores, postprocess, labels, spool, cores."""
+"""The small pure stations: scores, labels, spool, cores."""
 
 import numpy as np
 import pytest
@@ -9,16 +9,8 @@ from hypothesis.extra import numpy as hnp
 from birdinfer.cores import available_cores, one_thread_per_lane
 from birdinfer.errors import LabelError
 from birdinfer.labels import check_labels
-from birdinfer.postprocess.smoothing import smooth
 from birdinfer.scores import activate, sigmoid, softmax
 from birdinfer.spool import ScoreSpool
-
-probabilities = hnp.arrays(
-    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.floats(0, 1, width=32)
-)
-kernels = st.lists(st.floats(0.01, 1), min_size=1, max_size=4).map(
-    lambda half: [weight / (2 * sum(half) - half[-1]) for weight in (*half, *half[-2::-1])]
-)
 
 
 def test_sigmoid_by_hand():
@@ -30,43 +22,6 @@ def test_sigmoid_is_bounded_and_monotone(logits):
     found = sigmoid(np.sort(logits))
     assert ((found >= 0) & (found <= 1)).all()
     assert (np.diff(found) >= 0).all()
-
-
-@given(probabilities, kernels)
-def test_smoothing_stays_within_each_species_range(scores, kernel):
-    smoothed = smooth(scores, kernel)
-    assert smoothed.shape == scores.shape
-    assert (smoothed <= scores.max(axis=0) + 1e-6).all()
-    assert (smoothed >= scores.min(axis=0) - 1e-6).all()
-
-
-@given(probabilities)
-def test_the_neutral_kernel_changes_nothing(scores):
-    assert np.array_equal(smooth(scores, (1.0,)), scores)
-    np.testing.assert_allclose(smooth(scores, (0, 0, 1, 0, 0)), scores, atol=1e-7)
-
-
-@given(probabilities, kernels)
-def test_smoothing_runs_alike_in_both_directions(scores, kernel):
-    np.testing.assert_allclose(smooth(scores[::-1], kernel), smooth(scores, kernel)[::-1], atol=1e-6)
-
-
-def test_smoothing_by_hand():
-    scores = np.float32([[1], [0], [0], [0.5]])
-    found = smooth(scores, (0.2, 0.6, 0.2)).ravel()
-    np.testing.assert_allclose(found, [0.6 / 0.8, 0.2, 0.1, 0.3 / 0.8], rtol=1e-6)
-
-
-def test_long_files_are_smoothed_piece_by_piece_to_the_same_bits(monkeypatch):
-    scores = np.random.default_rng(0).random((50, 3), np.float32)
-    whole = smooth(scores, (0.1, 0.2, 0.4, 0.2, 0.1))
-    monkeypatch.setattr("birdinfer.postprocess.smoothing._ROWS_AT_ONCE", 7)
-    assert np.array_equal(smooth(scores, (0.1, 0.2, 0.4, 0.2, 0.1)), whole)
-
-
-def test_a_file_shorter_than_the_kernel():
-    np.testing.assert_allclose(smooth(np.float32([[0.3]]), (0.1, 0.2, 0.4, 0.2, 0.1)), [[0.3]], rtol=1e-6)
-    np.testing.assert_allclose(smooth(np.float32([[0.3]]), (0.5, 0, 0.5)), [[0.3]], rtol=1e-6)
 
 
 def test_softmax_by_hand_and_far_out():

@@ -16,10 +16,13 @@ import msgspec
 import msgspec.inspect
 
 from birdinfer.errors import ConfigError, InputNotFoundError
+from birdinfer.postprocess.calibration import HistogramMatch, Temperature
 from birdinfer.postprocess.file_boosts import CutOff, FileBoost, FileContrast, FileMax, FileTopMean, LowRankPower
 from birdinfer.postprocess.smoothing import AdaptiveSmooth, FatTail, GaussianSmooth, LocalMax, Smooth
 from birdinfer.postprocess.step import Step
+from birdinfer.postprocess.step_tables import TableStep
 from birdinfer.postprocess.taxon_kernels import TaxonKernels
+from birdinfer.postprocess.taxonomy import ClassSmooth, GenusSmooth, MirrorGroups
 
 AnyStep = (
     Smooth
@@ -34,6 +37,11 @@ AnyStep = (
     | FileContrast
     | CutOff
     | LowRankPower
+    | GenusSmooth
+    | ClassSmooth
+    | MirrorGroups
+    | Temperature
+    | HistogramMatch
 )
 """What a recipe, a manifest and a command line may name."""
 
@@ -67,7 +75,7 @@ def parse_steps(texts: Sequence[str], where: str = "--post") -> tuple[AnyStep, .
     """Steps in order, each written as for :func:`parse_step` or the path of a file that holds some.
 
     Args:
-        texts: as they were given.
+        texts: as they were given; a table's relative path is seen from where the command runs.
         where: the option they were given to, for complaints.
 
     Raises:
@@ -77,7 +85,7 @@ def parse_steps(texts: Sequence[str], where: str = "--post") -> tuple[AnyStep, .
     steps: list[AnyStep] = []
     for text in texts:
         steps += _read_file(Path(text)) if text.lower().endswith(_FILE_SUFFIXES) else [parse_step(text, where)]
-    return tuple(steps)
+    return tuple(_seen_from_here(step) for step in steps)
 
 
 def parse_step(text: str, where: str = "--post") -> AnyStep:
@@ -114,13 +122,19 @@ def write_step(step: AnyStep) -> str:
     return msgspec.json.encode(step).decode()
 
 
+def _seen_from_here(step: AnyStep) -> AnyStep:
+    if not isinstance(step, TableStep):
+        return step
+    return msgspec.structs.replace(step, table=str(Path(step.table).absolute()))
+
+
 def _read_file(path: Path) -> list[AnyStep]:
     """The steps that a file holds."""
-    if not path.is_file():
-        raise InputNotFoundError(path, "no such file of steps")
     try:
         text = path.read_text(encoding="utf-8")
         table = tomllib.loads(text) if path.suffix.lower() == ".toml" else msgspec.json.decode(text)
+    except FileNotFoundError as error:
+        raise InputNotFoundError(path, "no such file of steps") from error
     except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
         kind = path.suffix[1:].upper()
         raise ConfigError(path, f"cannot be read as {kind} ({type(error).__name__}: {error})") from error

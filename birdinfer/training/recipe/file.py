@@ -134,7 +134,10 @@ def _allowed(names: Sequence[str]) -> str:
 
 def _lookup(table: Any, names: Sequence[str]) -> Any:
     for name in names:
-        table = table.get(name) if isinstance(table, dict) else table
+        if isinstance(table, dict):
+            table = table.get(name)
+        elif isinstance(table, list) and name.isdigit() and isinstance(table[int(name)], dict):
+            table = table[int(name)]
     return table
 
 
@@ -142,18 +145,29 @@ def _nearest(names: Sequence[str], unknown: str) -> str:
     """Which keys the table at ``names`` does have, the most similar first."""
     defaults: Any = Recipe()
     for name in names:
-        defaults = getattr(defaults, name)
+        defaults = getattr(defaults, name, None)
+    if defaults is None:  # within a list's entries, which have no defaults to look at
+        return ""
     known = [field.name for field in msgspec.structs.fields(defaults)]
     near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
 def _toml(table: Mapping[str, Any], prefix: str = "") -> str:
-    """TOML of nested tables of numbers, text, booleans and lists: all that a recipe holds. JSON writes those alike."""
+    """TOML of nested tables of numbers, text, booleans and lists: all that a recipe holds."""
     plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in plain.items())
+    text = "".join(f"{key} = {_toml_value(value)}\n" for key, value in plain.items())
     for key, value in table.items():
         if isinstance(value, dict):
             inner = _toml(value, f"{prefix}{key}.")
             text += f"\n[{prefix}{key}]\n{inner}" if not inner.startswith("\n[") else inner
     return text
+
+
+def _toml_value(value: Any) -> str:
+    """A value within a line. JSON writes numbers, text and booleans alike."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return json.dumps(value)

@@ -3,7 +3,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from birdinfer.config import PostConfig
 from birdinfer.errors import ConfigError, InputNotFoundError
+from birdinfer.postprocess.file_boosts import FileMax
+from birdinfer.postprocess.smoothing import LocalMax, Smooth
+from birdinfer.postprocess.taxon_kernels import TaxonKernels
+from birdinfer.postprocess.taxonomy import MirrorGroups
 from birdinfer.training.recipe import Recipe, flatten
 from birdinfer.training.recipe.file import change, load_recipe, write_recipe
 
@@ -52,6 +57,11 @@ class TestLoadRecipe:
         both = load_recipe(None, ["loss.teacher_share=0.5", "model.weights=runs/b0/fold{fold}/best.safetensors"])
         assert both.model.weights == "runs/b0/fold{fold}/best.safetensors"
 
+    def test_steps_of_post_processing_are_a_list_of_tables(self, toml):
+        recipe = load_recipe(toml('[[post.steps]]\nstep = "file_max"\npower = 0.5\n[[post.steps]]\nstep = "local_max"'))
+        assert recipe.post.steps == (FileMax(0.5), LocalMax())
+        assert load_recipe(None, ['post.steps=[{step="file_max", power=0.5}]']).post.steps == (FileMax(0.5),)
+
     @pytest.mark.parametrize("start", ["model.pretrained=true", "model.weights=b0.safetensors"])
     def test_norms_that_have_measured_before_may_hold_still_throughout(self, start):
         """Patience cannot end a run before they do."""
@@ -84,6 +94,11 @@ class TestLoadRecipe:
             ("[model]\ndrop_rate = 1", ["allowed is 0 <= drop_rate < 1"]),
             ("[frontend.mel]\nf_min_hz = 'x'", ["frontend.mel.f_min_hz", "is 'x'"]),
             ("[model]\nbackbone = 1", ["model.backbone", "is 1, expected str"]),
+            ("[[post.steps]]\nstep = 'file_mx'", ["mine.toml: post.steps.0.step", "is 'file_mx'"]),
+            ("[[post.steps]]\nstep = 'file_max'\npowr = 1", ["post.steps.0.powr", "there is no such key"]),
+            ("[[post.steps]]\nstep = 'file_max'\npower = 'x'", ["post.steps.0.power", "is 'x', expected float"]),
+            ("[[post.steps]]\nstep = 'file_max'\npower = 11", ["post.steps.0", "power is 11", "0 to 10"]),
+            ("[post]\nsteps = 3", ["post.steps", "is 3, expected array"]),
             ("name = 'a/b'", ["name is 'a/b'"]),
             ("optim = 3", ["optim", "is 3", "object"]),
             (
@@ -131,6 +146,11 @@ class TestWriteRecipe:
             tiny_recipe, optim=msgspec.structs.replace(tiny_recipe.optim, lr=1e-5), name='a "b" é'
         )
         assert load_recipe(toml(write_recipe(odd))) == odd
+
+    def test_reads_back_steps_with_lists_and_tables_of_their_own(self, toml):
+        steps = (Smooth((0.25, 0.5, 0.25)), TaxonKernels({'a "b"': (1 / 3,) * 3}), MirrorGroups(groups=(("a", "b"),)))
+        recipe = msgspec.structs.replace(Recipe(name="mine"), post=PostConfig((1.0,), steps))
+        assert load_recipe(toml(write_recipe(recipe))) == recipe
 
     def test_writes_every_value_out(self):
         text = write_recipe(Recipe())
