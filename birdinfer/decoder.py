@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from birdinfer.byte_ranges import ByteRanges
+from birdinfer.byte_ranges import ByteRange, ByteRanges
 from birdinfer.errors import AudioError, BirdinferError, InputNotFoundError
 from birdinfer.signatures import known_as
 
@@ -50,6 +50,7 @@ class Decoder:
 
     failure: str = ""
     """After the last block: why the decoder stopped before the end, "" if it did not."""
+    _ranges: ByteRanges | None = None
     is_cancelled: bool = False
     """Whether channels that differ have made a constant, as those of opposite sign make 0."""
 
@@ -64,9 +65,12 @@ class Decoder:
             InputNotFoundError: there is no such file.
             AudioError: it is not sound.
         """
-        self._path, self._ranges = path, ranges
         self._n_bytes = _check(path)
         try:
+            # soundfile takes this one ending for samples without a header, whatever the file holds.
+            if ranges is None and path.suffix.lower() == ".raw":
+                ranges = ByteRanges(path, [ByteRange(0, self._n_bytes)])
+            self._ranges = ranges
             self._file = soundfile.SoundFile(_name(path) if ranges is None else ranges)
         except _FAILURES as error:
             self._close_ranges()
