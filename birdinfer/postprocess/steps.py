@@ -18,6 +18,7 @@ import msgspec.inspect
 from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.postprocess.calibration import HistogramMatch, Temperature
 from birdinfer.postprocess.file_boosts import CutOff, FileBoost, FileContrast, FileMax, FileTopMean, LowRankPower
+from birdinfer.postprocess.priors import PriorShift
 from birdinfer.postprocess.smoothing import AdaptiveSmooth, FatTail, GaussianSmooth, LocalMax, Smooth
 from birdinfer.postprocess.step import Step
 from birdinfer.postprocess.step_tables import TableStep
@@ -41,6 +42,7 @@ AnyStep = (
     | ClassSmooth
     | MirrorGroups
     | Temperature
+    | PriorShift
     | HistogramMatch
 )
 """What a recipe, a manifest and a command line may name."""

@@ -12,6 +12,7 @@ from birdinfer.config import PostConfig
 from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.postprocess.calibration import HistogramMatch, Temperature
 from birdinfer.postprocess.file_boosts import CutOff, FileBoost, FileContrast, FileMax, FileTopMean, LowRankPower
+from birdinfer.postprocess.priors import PriorShift
 from birdinfer.postprocess.smoothing import AdaptiveSmooth, FatTail, GaussianSmooth, LocalMax, Smooth
 from birdinfer.postprocess.steps import AnyStep, catalogue, parse_step, parse_steps, summaries, write_step
 from birdinfer.postprocess.taxon_kernels import TaxonKernels
@@ -42,6 +43,7 @@ any_step = st.one_of(
     ),
     st.builds(Temperature, st.floats(0.01, 100), st.dictionaries(names, st.floats(0.01, 100), max_size=3)),
     st.builds(HistogramMatch, table=names, share=st.floats(0, 1)),
+    st.builds(PriorShift, table=names, site_strength=st.floats(0, 2), hour_radius=st.integers(0, 11)),
 )  # fmt: skip
 
 
