@@ -1,0 +1,97 @@
+"""What a minute's post-processing costs beside the run that made its scores: each step below 1 %, on one thread."""
+
+import time
+
+import numpy as np
+import pytest
+
+from birdinfer import Bundle, Predictor
+from birdinfer.config import PostConfig
+from birdinfer.cores import one_thread_per_lane
+from birdinfer.labels import Species
+from birdinfer.postprocess.calibration import HistogramMatch, Temperature
+from birdinfer.postprocess.pipeline import Pipeline
+from birdinfer.postprocess.priors import PriorShift
+from birdinfer.postprocess.smoothing import FatTail, GaussianSmooth, LocalMax, Smooth
+from birdinfer.postprocess.steps import catalogue
+from birdinfer.postprocess.taxonomy import MirrorGroups
+from birdinfer.prior_tables import Occasion, PriorTable, write_priors
+from birdinfer.quantile_tables import Quantiles, write_quantiles
+from bundles import LABELS
+
+ROUNDS, MINUTES = 40, 4
+N_ROWS = 12
+CLASSES = ("Aves", "Aves", "Aves", "Amphibia", "Insecta")
+SPECIES = tuple(
+    Species(label, f"Genus{index // 3} epithet{index}", class_name=CLASSES[index % len(CLASSES)])
+    for index, label in enumerate(LABELS)
+)
+STEM = "BC2026_Test_0001_S05_20250227_010002"
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    """Every kind as it stands in the catalogue; kernels of as many taps as anybody used, tables of every species."""
+    folder, rng = tmp_path_factory.mktemp("tables"), np.random.default_rng(0)
+    shares = np.linspace(0, 1, 101)
+    write_quantiles(folder / "q.csv", {label: Quantiles(shares**2, shares) for label in LABELS})
+    occasions = tuple(Occasion(f"S{site:02d}", hour) for site in range(10) for hour in range(24))
+    windows = np.full(len(occasions), 48)
+    heard = rng.integers(0, 48, (len(occasions), len(LABELS)))
+    write_priors(folder / "p.csv", PriorTable(LABELS, occasions, windows, heard))
+    pairs = tuple(LABELS[index : index + 2] for index in range(0, 40, 2))
+    special = [
+        Smooth((0.1, 0.2, 0.4, 0.2, 0.1)), GaussianSmooth(2.0), FatTail(1.0, 12), LocalMax(0.5, 2),
+        MirrorGroups(groups=pairs), Temperature(1.5), HistogramMatch(table=str(folder / "q.csv")),
+        PriorShift(table=str(folder / "p.csv")),
+    ]  # fmt: skip
+    made = {type(step): step for step in special}
+    return {name: made.get(kind) or kind() for name, kind in catalogue().items()}
+
+
+def least_seconds(*works):
+    """The least of each, taken in turns, so that a busy machine is busy for all of them."""
+    times = [[] for _ in works]
+    for _ in range(ROUNDS):
+        for work, spent in zip(works, times, strict=True):
+            began = time.perf_counter()
+            work()
+            spent.append(time.perf_counter() - began)
+    return [min(spent) for spent in times]
+
+
+@pytest.mark.timeout(1200)
+def test_every_step_costs_less_than_a_hundredth_of_the_run(b0, soundscapes, table, steps):
+    predictor = Predictor(Bundle.load(b0.folder), post=PostConfig((1.0,)))
+    scores = np.random.default_rng(0).random((N_ROWS, len(LABELS)), np.float32) ** 4
+    pipelines = {name: Pipeline([step], SPECIES) for name, step in steps.items()}
+    pipelines["all of them"] = Pipeline(list(steps.values()), SPECIES)
+    with one_thread_per_lane():
+        minutes = []
+        for path in soundscapes[:MINUTES]:
+            began = time.perf_counter()
+            n_rows = len(predictor.predict(path))
+            minutes.append((time.perf_counter() - began) * N_ROWS / n_rows)
+        run = min(minutes)
+        spent = least_seconds(*(lambda each=each: each(scores, STEM) for each in pipelines.values()))
+    for name, seconds in zip(pipelines, spent, strict=True):
+        row = {"what": f"post-processing of a minute: {name}", "measured": f"{100 * seconds / run:.3f} % of the run"}
+        table.append(row | {"bound": "< 1 %", "detail": f"{1e6 * seconds:.0f} us of {1e3 * run:.0f} ms on one thread"})
+    for name, seconds in zip(pipelines, spent, strict=True):
+        if name in steps:
+            assert seconds < 0.01 * run, name
+
+
+def test_a_day_of_rows_is_finished_in_seconds(table, steps):
+    """17,280 rows at once, as a step that looks at the whole file gets them."""
+    scores = np.random.default_rng(0).random((17_280, len(LABELS)), np.float32) ** 4
+    slowest, slowest_seconds = "", 0.0
+    for name, step in steps.items():
+        began = time.perf_counter()
+        Pipeline([step], SPECIES)(scores, STEM)
+        seconds = time.perf_counter() - began
+        if seconds > slowest_seconds:
+            slowest, slowest_seconds = name, seconds
+    table.append({"what": "post-processing of a day: the slowest step", "measured": f"{slowest_seconds:.2f} s",
+                  "bound": "< 10 s", "detail": slowest})  # fmt: skip
+    assert slowest_seconds < 10
