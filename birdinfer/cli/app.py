@@ -17,6 +17,7 @@ from birdinfer.cli.doctor import doctor
 from birdinfer.cli.export import export
 from birdinfer.cli.plot import plot
 from birdinfer.cli.predict import predict
+from birdinfer.cli.prior import prior
 from birdinfer.cli.score import score
 from birdinfer.cli.train import train
 from birdinfer.errors import BirdinferError
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, plot, export, predict, demo, blend, score, doctor):
+for command in (train, plot, export, predict, demo, blend, score, prior, doctor):
     app.command()(command)
 app.add_typer(bundle, name="bundle")
 

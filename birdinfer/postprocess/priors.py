@@ -109,8 +109,8 @@ class PriorShift(TableStep, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     hour_strength: float = 0.5
     """Weight of the hour of the day, 0 to 2; at 0 a file is worked on as it comes, else in one go."""
     shrinkage_windows: float = 24.0
-    """k: so many windows at a site or hour weigh as much as the overall rate. 24 are two soundscapes of a minute, for the
-    windows of one soundscape say much the same."""
+    """k: so many windows at a site or hour weigh as much as the overall rate. 24 are two soundscapes of a minute: the
+    windows of one say much the same."""
     hour_radius: int = 1
     """Hours on either side that count towards an hour, 0 to 11, the less the farther off (linearly)."""
     row_seconds: float = 5.0
