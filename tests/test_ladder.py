@@ -14,7 +14,6 @@ from birdinfer.listener import listening
 from birdinfer.manifest import Graph, Member
 from birdinfer.predictor import Predictor
 
-
 MEAN = Blend()
 
 
