@@ -12,6 +12,7 @@ from birdinfer.ensemble import Blend, make_blend
 from birdinfer.file_scores import FileScores, Finisher, join_pieces
 from birdinfer.labels import Species
 from birdinfer.listener import Opinion
+from birdinfer.postprocess.calibration import Temperature
 from birdinfer.postprocess.file_boosts import FileMax, LowRankPower
 from birdinfer.postprocess.pipeline import Pipeline
 from birdinfer.postprocess.smoothing import AdaptiveSmooth, FatTail, GaussianSmooth, LocalMax, Smooth, smooth
@@ -54,6 +55,7 @@ near_sighted = st.sampled_from(
         AdaptiveSmooth(0.5),
         LocalMax(0.7, 2),
         TaxonKernels(),
+        Temperature(2.0),
     ]
 )
 

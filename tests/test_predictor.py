@@ -32,7 +32,11 @@ from birdinfer.config import (
 from birdinfer.errors import BundleError, ConfigError
 from birdinfer.manifest import Graph, Manifest, Member, Outputs
 from birdinfer.mel import windows_to_input
+from birdinfer.postprocess.calibration import HistogramMatch
+from birdinfer.postprocess.steps import parse_steps
+from birdinfer.postprocess.taxonomy import MirrorGroups
 from birdinfer.predictor import make_plan, share_in
+from birdinfer.quantile_tables import Quantiles, write_quantiles
 
 LONG = FrontEndConfig(AudioConfig(), WindowConfig(10.0), MelConfig(n_fft=1024, n_mels=16, normalisation="none"))
 """Ten seconds of sixteen bands."""
@@ -268,3 +272,42 @@ def test_bf16_is_computed_from_the_fp32_graph(bundle, soundscapes):
     loaded, path = Bundle.load(bundle), soundscapes / "site_2.ogg"
     found, wanted = Predictor(loaded, "openvino:bf16").predict(path), Predictor(loaded).predict(path)
     np.testing.assert_allclose(found, wanted, atol=0.02)
+
+
+class TestPostProcessing:
+    @pytest.fixture
+    def with_table(self, make_bundle):
+        """A bundle that turns its scores into their square roots, by a table that lies in it."""
+        folder = make_bundle()
+        loaded, shares = Bundle.load(folder), np.linspace(0, 1, 1001)
+        write_quantiles(folder / "q.csv", {label: Quantiles(shares, np.sqrt(shares)) for label in loaded.labels})
+        post = PostConfig((1.0,), (HistogramMatch(table="q.csv"),))
+        save_manifest(folder, msgspec.structs.replace(loaded.manifest, post=post))
+        return Bundle.load(folder)
+
+    def test_a_bundles_table_is_found_in_it_wherever_the_run_is(self, with_table, soundscapes, tmp_path, monkeypatch):
+        path = soundscapes / "site_1.ogg"
+        raw = Predictor(with_table, post=PostConfig((1.0,))).predict(path)
+        monkeypatch.chdir(tmp_path)
+        np.testing.assert_allclose(Predictor(with_table).predict(path), np.sqrt(raw), atol=1e-3)
+
+    def test_a_step_told_on_the_command_line_brings_its_own_table(self, with_table, bundle, soundscapes):
+        path, told = soundscapes / "site_1.ogg", parse_steps([f"histogram_match:table={with_table.folder / 'q.csv'}"])
+        found = Predictor(Bundle.load(bundle), post=PostConfig((1.0,), told)).predict(path)
+        assert np.array_equal(found, Predictor(with_table).predict(path))
+
+    def test_a_table_outside_the_bundle_is_refused(self, with_table):
+        post = PostConfig(steps=(HistogramMatch(table="../q.csv"),))
+        with pytest.raises(BundleError, match="lies outside the bundle"):
+            Predictor(Bundle(with_table.folder, msgspec.structs.replace(with_table.manifest, post=post)))
+
+    def test_steps_that_do_not_fit_are_refused_before_a_graph_is_loaded(self, bundle, monkeypatch):
+        monkeypatch.setattr("birdinfer.predictor.load_listeners", lambda *_: pytest.fail("a graph was loaded"))
+        post = PostConfig(steps=(MirrorGroups(groups=(("comcuc", "nobody"),)),))
+        with pytest.raises(ConfigError, match="'nobody' is not among the species"):
+            Predictor(Bundle.load(bundle), post=post)
+
+    def test_without_any_asked_for_it_is_the_bundles(self, bundle):
+        loaded = Bundle.load(bundle)
+        assert Predictor(loaded).post == loaded.manifest.post
+        assert Predictor(loaded, post=PostConfig((1.0,))).post == PostConfig((1.0,))

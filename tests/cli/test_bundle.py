@@ -8,7 +8,10 @@ from making import LABELS, write_bundle
 
 from birdinfer import Bundle
 from birdinfer.bundle import save_manifest
+from birdinfer.config import PostConfig
 from birdinfer.manifest import Figures, Graph, Variant
+from birdinfer.postprocess.file_boosts import FileMax
+from birdinfer.postprocess.taxonomy import MirrorGroups
 
 FOREIGN = ("stranger", "1161364", "Homo sapiens", "comcuc", "0012", "another stranger")
 
@@ -87,6 +90,13 @@ class TestShow:
         assert "smoothing 0.2, 0.6, 0.2" in lines
         assert "made 2026-01-01T00:00:00Z of run tests" in lines
         assert any(line.startswith("tolerance 0.05 ") for line in lines)
+
+    def test_steps_of_post_processing_are_shown_as_they_are_written(self, birdinfer, mixed):
+        steps = (FileMax(0.5), MirrorGroups(groups=(("comcuc", "0012"),)))
+        save_manifest(mixed, msgspec.structs.replace(Bundle.load(mixed).manifest, post=PostConfig((1.0,), steps)))
+        lines = [" ".join(line.split()) for line in birdinfer("bundle", "show", mixed)[1].splitlines()]
+        begin = lines.index("smoothing 1")
+        assert lines[begin + 1 : begin + 3] == ["then file_max:power=0.5", "then mirror_groups:groups=comcuc+0012"]
 
     def test_json(self, birdinfer, mixed):
         code, out, _ = birdinfer("bundle", "show", mixed, "--json")
