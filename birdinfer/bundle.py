@@ -138,9 +138,11 @@ class Bundle:
                 path,
                 f"fallback_probabilities has {len(manifest.fallback_probabilities)} values, labels {len(self.labels)}",
             )
-        if not sum(member.weight for member in manifest.members) > 0:
-            raise BundleError(path, "the members' weights sum to 0")
-        names = [member.name for member in manifest.members]
+        names, weights = zip(*((member.name, member.weight) for member in manifest.members), strict=True)
+        try:
+            check_blend(manifest.blend, names, weights)
+        except ConfigError as error:
+            raise BundleError(path, str(error), "export it again") from error
         if len(set(names)) < len(names):
             raise BundleError(path, f"two members have one name ({', '.join(sorted(names))})")
         for member in manifest.members:

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer.audio import AUDIO_SUFFIXES, probe
+from birdinfer.audio import AUDIO_SUFFIXES, AudioStream
 from birdinfer.cores import one_thread_per_lane
 from birdinfer.errors import AudioError, BirdinferError, BundleError, InputNotFoundError
 from birdinfer.file_scores import FileScores, join_pieces
@@ -156,9 +156,10 @@ def find_soundscapes(inputs: Sequence[Path]) -> list[Path]:
 
 
 def header_seconds(path: Path) -> float | None:
-    """How long a file is by its header; None where it has none that can be read."""
+    """How long a file is by its header, before anything of it is decoded; None where it has none that can be read."""
     try:
-        return probe(path).duration_seconds
+        with AudioStream(path, sample_rate=1) as stream:  # nothing is resampled
+            return stream.expected_seconds or stream.claimed_seconds
     except (BirdinferError, OSError):
         return None
 
@@ -179,7 +180,8 @@ def predict_soundscapes(
             its seconds of sound.
         keep: takes each file's rows and its result; the results then come without rows. Without it each result brings
             all rows of its file.
-        is_stopped: asked again and again; once it says yes, no more results come: files that are being heard are left.
+        is_stopped: asked again and again; once it says yes, files that are being heard are left as they are, and only
+            results of those that are finished still come.
 
     Yields:
         Results in the order in which files are finished.
@@ -197,15 +199,12 @@ def predict_soundscapes(
             for _ in paths:
                 result = desk.next_result(is_stopped)
                 if result is None:
-                    return
+                    break
                 yield result
+            desk.stop(threads)
+            yield from desk.rest()
         finally:
-            # Also when the caller leaves early or Ctrl-C arrives: each lane ends after the run it is at.
-            desk.stopped.set()
-            for thread in threads:
-                if thread.ident is not None:  # Ctrl-C may come before all are started
-                    thread.join()
-            desk.close()
+            desk.stop(threads)  # also when the caller leaves early or Ctrl-C arrives
 
 
 @dataclass(slots=True)
@@ -267,10 +266,27 @@ class _Desk:
                 return result
         return None
 
-    def close(self) -> None:
-        """Close what a run that was stopped early left open."""
+    def stop(self, lanes: Sequence[threading.Thread]) -> None:
+        """Let each lane end after the run it is at, and close what they leave open; harmless when repeated."""
+        self.stopped.set()
+        for lane in lanes:
+            if lane.ident is not None:  # Ctrl-C may come before all are started
+                lane.join()
         for file in self._open:
             file.reader.close()
+
+    def rest(self) -> Iterator[SoundscapeResult]:
+        """What lanes have finished before they ended.
+
+        Raises:
+            BaseException: what a lane failed with.
+        """
+        with contextlib.suppress(queue.Empty):
+            while True:
+                result = self.finished.get_nowait()
+                if isinstance(result, BaseException):
+                    raise result
+                yield result
 
     def work(self) -> None:
         """A lane: take a file to work on until there is none."""

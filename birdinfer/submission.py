@@ -30,6 +30,8 @@ Float32 = npt.NDArray[np.float32]
 
 YEARS = (2021, 2022, 2023, 2024, 2025, 2026)
 NO_CALL = "nocall"
+_MOST_DIGITS = 9
+"""Of an end second: thirty years."""
 _BELIEVED_SECONDS = 2 * 86_400.0
 """A header may claim anything; no recorder writes longer files."""
 
@@ -221,7 +223,7 @@ class SubmissionWriter:
         label = ""
         if self._year == 2022:
             stem, _, label = stem.rpartition("_")
-        if not stem or not end.isdecimal():
+        if not stem or not (end.isascii() and end.isdecimal() and len(end) <= _MOST_DIGITS):
             raise self._refused(f"row_id {row_id!r} does not end in _<end second>")
         return _Row(row_id, stem, int(end), label)
 

@@ -100,7 +100,7 @@ def test_a_manifest_that_is_not_right_is_refused_in_one_line(make_bundle, change
 def test_weights_that_sum_to_nothing_are_refused(make_bundle):
     folder = make_bundle()
     edit(folder, lambda manifest: [member.update(weight=0) for member in manifest["members"]])
-    with pytest.raises(BundleError, match="weights sum to 0"):
+    with pytest.raises(BundleError, match="with a sum above 0"):
         Bundle.load(folder)
 
 

@@ -354,6 +354,7 @@ def test_a_run_that_is_stopped_leaves_what_it_is_at(bundle, soundscapes, tmp_pat
     results = list(
         predict_soundscapes(with_lanes(bundle, 1), paths, keep=keeper, is_stopped=lambda: len(keeper.results) > 1)
     )
+    assert results == keeper.results
     assert {result.path for result in results} <= set(paths[:3])
     assert "long.wav" not in by_name(keeper.results)
     assert not [thread for thread in threading.enumerate() if "work" in thread.name]

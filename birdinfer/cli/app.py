@@ -1,9 +1,11 @@
 """``birdinfer``: the commands, put together; and the one place where an error becomes a line and an exit code.
 
-Exit codes: 0 all good; 2 the command cannot be carried out as asked (one line says why); 3 finished, with files that
-failed or are damaged; 130 stopped with Ctrl-C.
+Exit codes: 0 all good; 1 a fault of birdinfer's own (one line; BIRDINFER_TRACEBACK=1 shows where); 2 the command cannot
+be carried out as asked (one line says why); 3 finished, with files that failed or are damaged; 4 finished, with files
+left out for want of time; 130 stopped with Ctrl-C, 143 with SIGTERM.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -22,8 +24,10 @@ from birdinfer.cli.score import score
 from birdinfer.cli.train import train
 from birdinfer.errors import BirdinferError
 
+EXIT_FAULT = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 app = typer.Typer(
     help="Bird-sound recognition ensembles on long field recordings: train folds, export a bundle, predict, score.",
@@ -61,9 +65,18 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(EXIT_REFUSED)
     except SystemExit as left:
         # typer turns Ctrl-C into this exit code without a word.
-        if left.code == EXIT_INTERRUPTED:
-            _complain("stopped with Ctrl-C")
+        how = {EXIT_INTERRUPTED: "with Ctrl-C", EXIT_TERMINATED: "by SIGTERM"}
+        if left.code in how:
+            _complain(f"stopped {how[left.code]}")
         raise
+    except Exception as error:
+        if os.environ.get("BIRDINFER_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split())
+        _complain(
+            f"a fault of ours, or of this machine: {type(error).__name__}: {text} - BIRDINFER_TRACEBACK=1 shows where"
+        )
+        sys.exit(EXIT_FAULT)
 
 
 def _complain(line: str) -> None:

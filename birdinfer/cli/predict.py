@@ -102,9 +102,9 @@ def predict(
     Exit code 0: all files are good. 3: the table is written, some files failed or are damaged. 4: the table is written,
     the time budget left some files out. 130 and 143: stopped; --resume goes on.
     """
-    from birdinfer.durations import parse_duration
     from birdinfer.bundle import Bundle, demo_bundle_path
     from birdinfer.cli.prediction import Wanted, predict_to_submission
+    from birdinfer.durations import parse_duration
     from birdinfer.soundscapes import find_soundscapes
 
     seconds = None if time_budget is None else parse_duration(time_budget)

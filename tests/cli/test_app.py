@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import birdinfer as package
+from birdinfer.cli.app import main
 
 
 def test_version(birdinfer):
@@ -36,6 +37,20 @@ def test_ctrl_c_is_exit_130(birdinfer, monkeypatch):
 
     monkeypatch.setattr("birdinfer.cli.score.score_submission", interrupted)
     assert birdinfer("score", "a.csv", "b.csv") == (130, "", "birdinfer: stopped with Ctrl-C\n")
+
+
+def test_a_fault_of_ours_is_one_line_and_shows_more_when_asked(birdinfer, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("out of\n  luck")
+
+    monkeypatch.setattr("birdinfer.cli.score.score_submission", broken)
+    code, out, err = birdinfer("score", "a.csv", "b.csv")
+    assert (code, out) == (1, "")
+    assert err.startswith("birdinfer: a fault of ours, or of this machine: RuntimeError: out of luck - ")
+    assert err.count("\n") == 1
+    monkeypatch.setenv("BIRDINFER_TRACEBACK", "1")
+    with pytest.raises(RuntimeError, match="out of"):
+        main(["score", "a.csv", "b.csv"])
 
 
 def test_help_imports_nothing_heavy():
