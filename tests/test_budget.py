@@ -182,7 +182,7 @@ class TestWhereTimeIsShort:
         [
             (0.85, "without overlap"),
             (0.54, "without overlap and fold4"),
-            (0.2, "without overlap, fold4, fold3 and fold2"),
+            (0.4, "without overlap, fold4 and fold3"),
         ],
     )
     def test_the_first_level_that_fits_is_taken_and_why_is_told_once(self, five, full_seconds, share, name):
