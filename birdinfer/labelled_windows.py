@@ -8,7 +8,6 @@ Two forms are read, told apart by their columns:
 * ``row_id`` and a column of 0 and 1 for each label (truth.csv); a row id is ``<stem>_<end second>``.
 """
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.audio import AUDIO_SUFFIXES
-from birdinfer.errors import InputNotFoundError, MetadataError
+from birdinfer.csv_files import csv_rows
+from birdinfer.errors import MetadataError
 from birdinfer.prior_tables import Occasion, PriorTable
 from birdinfer.recording_names import hour_at, parse_name
 from birdinfer.score_files import rows_by_file
@@ -138,14 +138,9 @@ def _free_places(windows: Sequence[Window], duration_seconds: float) -> list[Win
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV, blank lines left out."""
-    if not path.is_file():
-        raise InputNotFoundError(path, "no such file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            rows = [row for row in csv.reader(file) if row]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise MetadataError(path, f"is not a CSV table ({error})", "expected is UTF-8 text with commas") from error
+    """Header and rows, blank lines left out."""
+    with csv_rows(path) as cells:
+        rows = [row for row in cells if row]
     return (rows[0], rows[1:]) if rows else ([], [])
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer.errors import InputNotFoundError, LabelError, MetadataError
+from birdinfer.csv_files import csv_rows
+from birdinfer.errors import LabelError, MetadataError
 from birdinfer.files import atomic_text
 from birdinfer.labels import check_labels
 
@@ -67,15 +68,9 @@ def read_priors(path: Path) -> PriorTable:
         InputNotFoundError: there is no such file.
         MetadataError: it has other columns, no windows, an occasion twice, or a cell that is not what stands in it.
     """
-    if not path.is_file():
-        raise InputNotFoundError(path, "no such file", "birdinfer prior makes one")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            rows = csv.reader(file)
-            labels = _read_header(path, next(rows, []))
-            occasions, counts = _read_rows(path, labels, rows)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise MetadataError(path, f"is not a CSV table ({error})", "expected is UTF-8 text with commas") from error
+    with csv_rows(path, "birdinfer prior makes one") as rows:
+        labels = _read_header(path, next(rows, []))
+        occasions, counts = _read_rows(path, labels, rows)
     if not counts[:, 0].any():
         raise MetadataError(path, "counts no windows", "birdinfer prior makes a table of labelled soundscapes")
     return PriorTable(labels, occasions, counts[:, 0], counts[:, 1:])

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer.errors import InputNotFoundError, MetadataError
+from birdinfer.csv_files import csv_rows
+from birdinfer.errors import MetadataError
 from birdinfer.files import atomic_text
 
 Float64 = npt.NDArray[np.float64]
@@ -51,19 +52,11 @@ def read_quantiles(path: Path) -> dict[str, Quantiles]:
         MetadataError: it has other columns, no rows, a cell that is no number in [0, 1], or values of a label that
             fall.
     """
-    if not path.is_file():
-        raise InputNotFoundError(path, "no such file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            if header != HEADER:
-                raise MetadataError(
-                    path, f"its columns are {', '.join(header) or 'none'}", f"needed: {','.join(HEADER)}"
-                )
-            pairs = _read_pairs(path, rows)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise MetadataError(path, f"is not a CSV table ({error})", "expected is UTF-8 text with commas") from error
+    with csv_rows(path) as rows:
+        header = next(rows, [])
+        if header != HEADER:
+            raise MetadataError(path, f"its columns are {', '.join(header) or 'none'}", f"needed: {','.join(HEADER)}")
+        pairs = _read_pairs(path, rows)
     return {label: _ascending(path, label, np.array(values)) for label, values in pairs.items()}
 
 

@@ -1,0 +1,43 @@
+"""A CSV on disk -> its rows of text; whatever is wrong with the file itself is said in one line.
+
+The standard library's reader does it: it guesses no types, so that a label like ``0012`` stays text.
+"""
+
+import contextlib
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from birdinfer.errors import InputNotFoundError, MetadataError
+
+
+@contextlib.contextmanager
+def csv_rows(path: Path, remedy: str = "") -> Iterator[Iterator[list[str]]]:
+    """Open a table to be read row by row, the header first.
+
+    Args:
+        path: UTF-8 text with commas, with or without a byte order mark.
+        remedy: what the user can do where there is no such file.
+
+    Yields:
+        Each row's cells; a blank line is a row without any.
+
+    Raises:
+        InputNotFoundError: there is no such file, or it may not be read.
+        MetadataError: it is no UTF-8 text, or a cell is endless. Raised where the rows are taken.
+    """
+    with _opened(path, remedy) as file:
+        try:
+            yield csv.reader(file)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise MetadataError(path, f"is not a CSV table ({error})", "expected is UTF-8 text with commas") from error
+
+
+def _opened(path: Path, remedy: str) -> TextIO:
+    try:
+        return path.open(newline="", encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:  # ValueError: NUL in a name
+        raise InputNotFoundError(path, "no such file", remedy) from error
+    except OSError as error:
+        raise InputNotFoundError(path, f"cannot be read ({error.strerror})", remedy) from error
