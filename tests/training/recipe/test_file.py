@@ -9,7 +9,7 @@ from birdinfer.postprocess.file_boosts import FileMax
 from birdinfer.postprocess.smoothing import LocalMax, Smooth
 from birdinfer.postprocess.taxon_kernels import TaxonKernels
 from birdinfer.postprocess.taxonomy import MirrorGroups
-from birdinfer.training.recipe import Recipe, flatten
+from birdinfer.training.recipe import NOT_DECISIVE, Recipe, flatten
 from birdinfer.training.recipe.file import change, load_recipe, write_recipe
 
 
@@ -178,3 +178,10 @@ class TestShippedRecipes:
         recipe = load_recipe(next(path for path in SHIPPED if path.stem == "demo"))
         model = build_model(recipe.model, 8, recipe.hearing, start=False)
         assert recipe.data.n_folds * 4 * sum(parameter.numel() for parameter in model.parameters()) < 2.8e6
+
+
+def test_a_run_may_be_resumed_with_other_post_processing():
+    other = PostConfig((1.0,), (FileMax(),))
+    before, after = flatten(Recipe()), flatten(msgspec.structs.replace(Recipe(), post=other))
+    assert {key for key in before if before[key] != after[key]} == {"post.smoothing_kernel", "post.steps"}
+    assert {"post.smoothing_kernel", "post.steps"} <= NOT_DECISIVE
