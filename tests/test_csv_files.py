@@ -12,8 +12,8 @@ from birdinfer.prior_tables import read_priors
 from birdinfer.quantile_tables import read_quantiles
 
 SIGNS = (
-    "row_id x_5 0 1 2 1e400 nan 0012 site hour windows filename start end primary_label label source reference 00:00:05 "
-    'a;b x.ogg " \0 \r \ufeff '
+    "row_id x_5 0 1 2 1e400 nan 0012 site hour windows filename start end primary_label label source reference "
+    '00:00:05 a;b x.ogg " \0 \r \ufeff '
 )
 cells = st.sampled_from(SIGNS.split(" "))
 lines = st.lists(cells, max_size=6).map(",".join)
