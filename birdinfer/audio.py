@@ -30,6 +30,11 @@ AUDIO_SUFFIXES = frozenset({".ogg", ".oga", ".opus", ".flac", ".wav", ".mp3", ".
 """Extensions, lower case, by which files are found in a folder; a file named outright is opened whatever its name."""
 
 
+LOUDEST = 1e12
+"""Full scale is 1, and floats of 32-bit recorders that were never scaled reach 2e9. What is beyond is no sound, and its
+spectrum's power would be beyond float32, and so would a resampler's sum."""
+
+
 class AudioInfo(NamedTuple):
     """What a file's header claims."""
 
@@ -82,13 +87,12 @@ def read_segment(path: Path, start_seconds: float, n_samples: int, sample_rate: 
         # Not every format can seek, and none needs to for its beginning.
         if begin and not decoder.seek(begin):
             raise AudioError(path, f"cannot be decoded at {start_seconds:.1f} s")
-        samples = decoder.read(count)
+        samples, _ = _finite(np.concatenate([np.zeros(0, np.float32), *decoder.blocks(count)]))
         if decoder.failure:
             raise AudioError(path, f"cannot be decoded at {start_seconds:.1f} s ({decoder.failure})")
         if decoder.sample_rate != sample_rate:
             samples = soxr.resample(samples, decoder.sample_rate, sample_rate)
-    samples, _ = _finite(samples[:n_samples])
-    return samples
+    return samples[:n_samples]
 
 
 class AudioStream:
@@ -262,8 +266,9 @@ class _Level:
 
 
 def _finite(samples: Float32) -> tuple[Float32, int]:
-    """Non-finite samples become 0; how many there were."""
-    finite = np.isfinite(samples)
-    if finite.all():
+    """Samples that are not finite, or beyond :data:`LOUDEST`, become 0; how many there were."""
+    # The least and the greatest are NaN where any sample is.
+    if not len(samples) or (samples.min() > -LOUDEST and samples.max() < LOUDEST):
         return samples, 0
-    return np.where(finite, samples, np.float32(0)), len(samples) - int(finite.sum())
+    usable = np.abs(samples) < LOUDEST
+    return np.where(usable, samples, np.float32(0)), len(samples) - int(usable.sum())

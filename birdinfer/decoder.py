@@ -123,20 +123,24 @@ class Decoder:
         except _FAILURES:
             return False
 
-    def blocks(self) -> Iterator[Float32]:
+    def blocks(self, most: int | None = None) -> Iterator[Float32]:
         """Decode forward to the end, or to where the decoder fails.
+
+        Args:
+            most: samples to decode, of each channel; all there are if None.
 
         Yields:
             Mono waveforms [samples], float32: the mean of all channels, not always finite.
         """
-        count, left = self.block_frames, self._n_bytes * _MOST_FRAMES_PER_BYTE
+        credible = self._n_bytes * _MOST_FRAMES_PER_BYTE
+        left = credible if most is None else min(most, credible)
         while left > 0 and not self._is_over:
-            block = self.read(min(count, left))
+            block = self.read(min(self.block_frames, left))
             if not len(block):
                 return
             left -= len(block)
             yield block
-        if not self._is_over:
+        if not self._is_over and most is None:
             self.failure = "it gives more sound than its bytes can hold"
 
     @property

@@ -94,6 +94,24 @@ def test_channels_whose_sum_is_not_finite_are_counted_without_a_warning(tmp_path
     assert damage == "3 samples are not finite, taken as 0; silent: all samples are 0"
 
 
+@pytest.mark.parametrize("value", [3e38, -3e38, 2e12])
+def test_samples_that_no_resampler_can_add_up_are_taken_as_0(tmp_path, value):
+    wave = tone(1.0, 44_100)
+    wave[1_000:1_020] = value
+    write_sound(tmp_path / "a.wav", wave, 44_100, subtype="FLOAT")
+    for samples in (hear(tmp_path / "a.wav")[0], read_segment(tmp_path / "a.wav", 0.0, SAMPLE_RATE, SAMPLE_RATE)):
+        assert np.isfinite(samples).all()
+        assert np.abs(samples).max() < 2
+    assert hear(tmp_path / "a.wav")[1] == "20 samples are not finite, taken as 0"
+
+
+def test_floats_of_a_recorder_that_counts_in_32_bits_are_sound(tmp_path):
+    write_sound(tmp_path / "a.wav", tone(1.0) * 2.0**31, subtype="FLOAT")
+    samples, damage = hear(tmp_path / "a.wav")
+    assert damage == ""
+    assert np.abs(samples).max() > 1e8
+
+
 def hear_at(path, rates):
     """A file's whole waveform at every rate, decoded once."""
     with AudioStream(path, SAMPLE_RATE) as stream:
