@@ -24,6 +24,7 @@ from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.files import write_atomic
 from birdinfer.labels import check_labels
 from birdinfer.manifest import FORMAT, Graph, Manifest, Member
+from birdinfer.postprocess.step_tables import resolved
 from birdinfer.windows import place
 
 MANIFEST_NAME = "manifest.json"
@@ -82,7 +83,7 @@ class Bundle:
         """
         name = PurePosixPath(graph.file)
         path = self.folder / name
-        leaves = name.is_absolute() or ".." in name.parts or "\\" in graph.file
+        leaves = name.is_absolute() or ".." in name.parts or "\\" in graph.file or "\0" in graph.file
         if leaves or not path.resolve().is_relative_to(self.folder.resolve()):
             raise BundleError(self.folder / MANIFEST_NAME, f"graph {graph.file!r} lies outside the bundle")
         return path
@@ -147,6 +148,8 @@ class Bundle:
             raise BundleError(path, f"two members have one name ({', '.join(sorted(names))})")
         for member in manifest.members:
             self._check_member(path, member)
+        for step in manifest.post.steps:
+            resolved(step, self.folder)
         _check_sharing(path, manifest)
         # A file that members share is read once.
         stated = {(graph.file, graph.sha256): graph for member in manifest.members for graph in member.graphs.values()}

@@ -26,10 +26,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer.bundle import Bundle
+from birdinfer.bundle import Bundle, file_sha256
 from birdinfer.engines import EngineSpec
 from birdinfer.errors import OutputError
 from birdinfer.files import write_atomic
+from birdinfer.postprocess.step_tables import TableStep
 from birdinfer.soundscapes import SoundscapeResult
 from birdinfer.spool import Piece, ScoreSpool
 from birdinfer.status import Status
@@ -49,6 +50,8 @@ class RunIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     bundle_sha256: str
     """Of the manifest as it is run: with the overlap, blend and post-processing that were asked for."""
+    tables_sha256: str
+    """Of the tables that steps of the post-processing read."""
     engine: str
     """``onnxruntime:fp32``; lanes and batch size change no score."""
     engine_version: str
@@ -58,7 +61,7 @@ class RunIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def of(cls, bundle: Bundle, spec: EngineSpec) -> "RunIdentity":
         """Of a run of this bundle on this machine."""
         packages = _ENGINE_PACKAGES.get(spec.engine, (spec.engine,))
-        return cls(bundle.sha256(), str(spec), _installed(packages), _installed(("birdinfer",)))
+        return cls(bundle.sha256(), _tables_sha256(bundle), str(spec), _installed(packages), _installed(("birdinfer",)))
 
 
 class _Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -307,7 +310,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 def _difference(found: RunIdentity, wanted: RunIdentity) -> str:
     """The first thing in which two runs differ."""
-    if found.bundle_sha256 != wanted.bundle_sha256:
+    if (found.bundle_sha256, found.tables_sha256) != (wanted.bundle_sha256, wanted.tables_sha256):
         return "holds a run of another bundle, or with other options"
     kinds = {"engine": "engine", "engine_version": "version of the engine", "birdinfer_version": "birdinfer"}
     for name, kind in kinds.items():
@@ -315,6 +318,12 @@ def _difference(found: RunIdentity, wanted: RunIdentity) -> str:
         if before != now:
             return f"holds a run of another {kind}: {before}, now {now}"
     raise AssertionError("they are the same")
+
+
+def _tables_sha256(bundle: Bundle) -> str:
+    tables = [bundle.folder / step.table for step in bundle.manifest.post.steps if isinstance(step, TableStep)]
+    # One that is not there is refused when it is read, with better words.
+    return " ".join(file_sha256(table) for table in tables if table.is_file())
 
 
 def _installed(packages: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.bundle import Bundle
-from birdinfer.config import FrontEndConfig, PostConfig
+from birdinfer.config import PostConfig
 from birdinfer.cores import available_cores
 from birdinfer.engines import FROM_FP32_GRAPHS, EnginePlan, EngineSpec, parse_spec
 from birdinfer.ensemble import make_blend
@@ -112,12 +112,6 @@ class Predictor:
         }
         in_order = [timelines[index] for index in range(len(timelines))]
         return FileScores(in_order, self._blend, Finisher(self._pipeline, path.stem, len(self.labels)))
-
-    def picture_frontend(self) -> FrontEndConfig:
-        """A log-mel to draw soundscapes with, a row wide: that of the first member that hears one."""
-        heard = (listener.hearing for listener in self.listeners)
-        frontend = next((one for one in heard if isinstance(one, FrontEndConfig)), FrontEndConfig())
-        return FrontEndConfig(frontend.audio, self.rows, frontend.mel)
 
     def predict(self, path: str | Path) -> Float32:
         """Probabilities [rows, species] of one sound file, on the calling thread.

@@ -14,7 +14,7 @@ from birdinfer.journal import Journal, RunIdentity
 from birdinfer.soundscapes import SoundscapeResult
 from birdinfer.status import Status
 
-IDENTITY = RunIdentity("abc", "onnxruntime:fp32", "1.0", "0.1")
+IDENTITY = RunIdentity("abc", "", "onnxruntime:fp32", "1.0", "0.1")
 N_LABELS = 3
 
 
@@ -107,11 +107,12 @@ def test_another_run_is_not_gone_on_with(tmp_path, files):
     stopped(tmp_path, files)
     for other, problem in (
         (
-            RunIdentity("abd", "onnxruntime:fp32", "1.0", "0.1"),
+            RunIdentity("abd", "", "onnxruntime:fp32", "1.0", "0.1"),
             "another bundle, or with other options - run it as it was",
         ),
-        (RunIdentity("abc", "openvino:bf16", "1.0", "0.1"), "another engine: onnxruntime:fp32, now openvino:bf16"),
-        (RunIdentity("abc", "onnxruntime:fp32", "1.1", "0.1"), "another version of the engine: 1.0, now 1.1"),
+        (RunIdentity("abc", "cba", "onnxruntime:fp32", "1.0", "0.1"), "another bundle, or with other options"),
+        (RunIdentity("abc", "", "openvino:bf16", "1.0", "0.1"), "another engine: onnxruntime:fp32, now openvino:bf16"),
+        (RunIdentity("abc", "", "onnxruntime:fp32", "1.1", "0.1"), "another version of the engine: 1.0, now 1.1"),
     ):
         with pytest.raises(OutputError, match=problem):
             resumed(tmp_path, files, other)
@@ -212,3 +213,21 @@ def test_a_run_of_which_nobody_can_tell_what_it_was_is_not_gone_on_with(tmp_path
     with pytest.raises(OutputError, match=r"run\.json: does not tell what was run here \(.*--force"):
         resumed(tmp_path, files)
     assert (folder / "done.jsonl").stat().st_size
+
+
+def test_a_run_is_another_one_when_a_table_of_its_steps_has_changed(bundle, tmp_path):
+    from birdinfer import Bundle
+    from birdinfer.config import PostConfig
+    from birdinfer.engines import parse_spec
+    from birdinfer.postprocess.priors import PriorShift
+
+    loaded, table = Bundle.load(bundle), tmp_path / "prior.csv"
+    with_prior = loaded.with_scoring(loaded.manifest.blend, PostConfig(steps=(PriorShift(table=str(table)),)))
+    identities = []
+    for content in ("site,hour", "site,hour,windows"):
+        table.write_text(content)
+        identities.append(RunIdentity.of(with_prior, parse_spec("onnxruntime")))
+    table.unlink()
+    identities.append(RunIdentity.of(with_prior, parse_spec("onnxruntime")))
+    assert len(set(identities)) == 3
+    assert RunIdentity.of(loaded, parse_spec("onnxruntime")).engine_version

@@ -82,9 +82,11 @@ def test_no_table_with_nan_is_ever_written(birdinfer, bundle, soundscapes, tmp_p
     """Pitfall 6: one NaN in a submission is a scoring error for all of it."""
     out = tmp_path / "submission.csv"
     code, _, err = birdinfer("predict", soundscapes, "--bundle", bundle, "-o", out, "--jobs", "1")
-    assert code == 2
-    assert "no number" in err
-    assert not out.exists()
+    assert code == 3
+    assert "fold1: answers with what is no number (NaN)" in err
+    rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
+    assert len(rows) == 17
+    assert all(0 <= float(cell) <= 1 for row in rows for cell in row[1:])
 
 
 @pytest.fixture
