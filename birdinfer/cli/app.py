@@ -14,6 +14,7 @@ import typer
 import birdinfer
 from birdinfer.cli.blend import blend
 from birdinfer.cli.bundle import bundle
+from birdinfer.cli.bundle_set import set_bundle
 from birdinfer.cli.demo import demo
 from birdinfer.cli.doctor import doctor
 from birdinfer.cli.export import export
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 for command in (train, plot, export, predict, demo, blend, score, prior, doctor):
     app.command()(command)
+bundle.command("set")(set_bundle)
 app.add_typer(bundle, name="bundle")
 
 

@@ -238,16 +238,13 @@ def _size(loaded: "Bundle", graph: "Graph") -> str:
 
 
 def _settings(loaded: "Bundle") -> list[tuple[str, str]]:
-    from birdinfer.postprocess.steps import write_step
-
     manifest = loaded.manifest
     provenance, tolerance = manifest.provenance, manifest.tolerance
     others = [f"{graph.file} {_size(loaded, graph)}, takes the waveform" for graph in manifest.for_other_hosts]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items()))
     return [
         ("rows", f"{manifest.rows.window_seconds:g} s, a rest of {manifest.rows.min_tail_seconds:g} s makes one"),
-        ("smoothing", ", ".join(f"{weight:g}" for weight in manifest.post.smoothing_kernel)),
-        *(("then", write_step(step)) for step in manifest.post.steps),
+        *scoring_lines(manifest),
         (
             "tolerance",
             f"{tolerance.max_probability_difference:g} of a probability, "
@@ -255,6 +252,19 @@ def _settings(loaded: "Bundle") -> list[tuple[str, str]]:
         ),
         ("made", f"{provenance.created_utc} of run {provenance.run}" + (f" ({versions})" if versions else "")),
         *(("to hand on", other) for other in others),
+    ]
+
+
+def scoring_lines(manifest: "Manifest") -> list[tuple[str, str]]:
+    """What becomes of the members' scores, step by step, as name and value."""
+    from birdinfer.postprocess.steps import write_step
+
+    blend = manifest.blend
+    gate = f" by {blend.by} from {blend.threshold:g}" if blend.threshold is not None else ""
+    return [
+        ("blend", blend.how + gate),
+        ("smoothing", ", ".join(f"{weight:g}" for weight in manifest.post.smoothing_kernel)),
+        *(("then", write_step(step)) for step in manifest.post.steps),
     ]
 
 

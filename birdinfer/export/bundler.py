@@ -13,6 +13,7 @@ import msgspec
 
 import birdinfer
 from birdinfer.bundle import MANIFEST_NAME, Bundle, save_manifest
+from birdinfer.bundle_settings import stored_post
 from birdinfer.errors import CheckpointError, InputNotFoundError, LabelError
 from birdinfer.export.fused_bundle import check_fusable, fused_if_faster
 from birdinfer.export.members import MemberMaker
@@ -67,7 +68,7 @@ def export_run(
             name=out.name,
             species=first.species,
             rows=first.recipe.frontend.window,
-            post=first.recipe.post,
+            post=stored_post(first.recipe.post, staging),
             members=tuple(members),
             fallback_probabilities=fallback_probabilities(folds, labels),
             provenance=_provenance(run, first),

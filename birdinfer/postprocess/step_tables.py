@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
-from birdinfer.errors import BundleError
+from birdinfer.errors import BundleError, InputNotFoundError
+from birdinfer.files import write_atomic
 from birdinfer.postprocess.step import Step
 
 AnyOne = TypeVar("AnyOne", bound=Step)
@@ -45,3 +46,29 @@ def _is_within(table: str, folder: Path) -> bool:
     if name.is_absolute() or ".." in name.parts or "\\" in table or "\0" in table:
         return False
     return (folder / name).resolve().is_relative_to(folder.resolve())
+
+
+def bring_in(step: AnyOne, folder: Path) -> AnyOne:
+    """A step for the manifest of a bundle: its table is copied into the bundle, and named as it lies there.
+
+    Args:
+        step: as a command line or a recipe has it; one whose table lies in the bundle already stays as it is.
+        folder: the bundle's.
+
+    Raises:
+        InputNotFoundError: there is no such table.
+        OutputError: it cannot be written there.
+    """
+    if not isinstance(step, TableStep):
+        return step
+    table = Path(step.table)
+    if _is_within(step.table, folder) and (folder / table).is_file():
+        return step
+    if not table.is_file():
+        raise InputNotFoundError(table, "no such table", "name the table that the step is to read")
+    name, content, n_before = table.name, table.read_bytes(), 0
+    while (folder / name).exists() and (folder / name).read_bytes() != content:
+        n_before += 1
+        name = f"{table.stem}_{n_before}{table.suffix}"
+    write_atomic(folder / name, content)
+    return msgspec.structs.replace(step, table=name)

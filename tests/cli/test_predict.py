@@ -14,8 +14,8 @@ from rich.console import Console
 
 from birdinfer import Bundle, Predictor
 from birdinfer.bundle import save_manifest
-from birdinfer.cli.predict import parse_blend, parse_kernel, parse_post
 from birdinfer.cli.prediction import Wanted, predict_to_submission
+from birdinfer.cli.scoring_options import parse_blend, parse_kernel, parse_post
 from birdinfer.config import PostConfig
 from birdinfer.ensemble import Blend
 from birdinfer.errors import ConfigError
