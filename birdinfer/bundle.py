@@ -30,6 +30,7 @@ from birdinfer.windows import place
 MANIFEST_NAME = "manifest.json"
 FINGERPRINT_TOLERANCE = 0.01
 """Largest difference in dB that still is the same front end: processors differ by rounding, settings by more."""
+_LONGEST_NAME_BYTES = 255
 _USUAL_OVERLAP = "half a window is usual"
 
 
@@ -83,7 +84,9 @@ class Bundle:
         """
         name = PurePosixPath(graph.file)
         path = self.folder / name
-        leaves = name.is_absolute() or ".." in name.parts or "\\" in graph.file or "\0" in graph.file
+        # No system has longer names, and they could not even be looked for.
+        is_long = any(len(part.encode()) > _LONGEST_NAME_BYTES for part in name.parts)
+        leaves = is_long or name.is_absolute() or ".." in name.parts or "\\" in graph.file or "\0" in graph.file
         if leaves or not path.resolve().is_relative_to(self.folder.resolve()):
             raise BundleError(self.folder / MANIFEST_NAME, f"graph {graph.file!r} lies outside the bundle")
         return path

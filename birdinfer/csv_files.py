@@ -1,11 +1,11 @@
-"""A CSV on disk -> its rows of text; whatever is wrong with the file itself is said in one line.
+"""A CSV on disk <-> its rows of text; whatever is wrong with the file itself is said in one line.
 
 The standard library's reader does it: it guesses no types, so that a label like ``0012`` stays text.
 """
 
 import contextlib
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -32,6 +32,22 @@ def csv_rows(path: Path, remedy: str = "") -> Iterator[Iterator[list[str]]]:
             yield csv.reader(file)
         except (csv.Error, UnicodeDecodeError) as error:
             raise MetadataError(path, f"is not a CSV table ({error})", "expected is UTF-8 text with commas") from error
+
+
+class CsvWriter:
+    """Rows of text -> lines that end with a line feed.
+
+    Beyond what csv.writer does, a name with a carriage return is quoted: a reader would take it for a line's end.
+    """
+
+    def __init__(self, text: TextIO) -> None:
+        """Write to a file that was opened with ``newline=""``."""
+        self._plain = csv.writer(text, lineterminator="\n")
+        self._quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def row(self, name: str, cells: Sequence[object] = ()) -> None:
+        """Write a row: a name, which may hold anything, and cells, which hold no line end."""
+        (self._quoted if "\r" in name else self._plain).writerow([name, *cells])
 
 
 def _opened(path: Path, remedy: str) -> TextIO:

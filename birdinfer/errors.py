@@ -34,13 +34,13 @@ class BirdinferError(Exception):
             remedy: what the user can do about it.
         """
         # A path keeps its spaces, side by side or not: it is looked for as it stands here.
-        self.where = _printable(str(where))
-        self.what, self.remedy = (" ".join(_printable(part).split()) for part in (what, remedy))
+        self.where = printable(str(where))
+        self.what, self.remedy = (" ".join(printable(part).split()) for part in (what, remedy))
         super().__init__(f"{self.where}: {self.what}" + (f" - {self.remedy}" if self.remedy else ""))
 
 
-def _printable(text: str) -> str:
-    """Line breaks, escape sequences and halves of characters (file names that are no UTF-8) become spaces."""
+def printable(text: str) -> str:
+    """Text for a line of a screen: line breaks, escape sequences and halves of characters become spaces."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 

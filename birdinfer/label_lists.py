@@ -156,7 +156,11 @@ def _read_lines(path: Path) -> list[str]:
 def _find_header(path: Path, first: str) -> tuple[list[str] | None, str]:
     """The names of a table's columns and what stands between them; None for a plain list."""
     for delimiter in _DELIMITERS:
-        header = [_fold(name).replace(" ", "_") for name in next(csv.reader([first], delimiter=delimiter))]
+        try:
+            names = next(csv.reader([first], delimiter=delimiter))
+        except csv.Error as error:
+            raise LabelError(path, f"its first line is not one of a table ({error})") from error
+        header = [_fold(name).replace(" ", "_") for name in names]
         if len(header) > 1 and any(_is_known(name) for name in header):
             return header, delimiter
     name = _fold(first.strip('"')).replace(" ", "_")

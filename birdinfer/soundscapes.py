@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from birdinfer.audio import AUDIO_SUFFIXES, AudioStream
 from birdinfer.cores import one_thread_per_lane
-from birdinfer.errors import AudioError, BirdinferError, BundleError, InputNotFoundError
+from birdinfer.errors import AudioError, BirdinferError, BundleError, InputNotFoundError, printable
 from birdinfer.file_scores import FileScores, join_pieces
 from birdinfer.predictor import Predictor
 from birdinfer.reader import HeardRun, SoundscapeReader
@@ -473,4 +473,6 @@ def _found(file: _OpenFile) -> tuple[Status, str]:
 
 def _one_line(error: BaseException | None, path: Path) -> str:
     """The error without the path, which stands beside it in every listing."""
-    return str(error).removeprefix(f"{path}: ")
+    if isinstance(error, BirdinferError) and error.where == printable(str(path)):
+        return error.what + (f" - {error.remedy}" if error.remedy else "")
+    return printable(str(error))

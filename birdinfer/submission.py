@@ -10,7 +10,6 @@ Conventions
   truth value, 2023 to 2026 have one column of probabilities per species.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.config import WindowConfig
-from birdinfer.errors import ConfigError, InputNotFoundError, MetadataError
+from birdinfer.csv_files import CsvWriter, csv_rows
+from birdinfer.errors import ConfigError, MetadataError
 from birdinfer.files import atomic_text
 from birdinfer.soundscapes import SoundscapeResult
 from birdinfer.spool import ScoreSpool
@@ -73,12 +73,9 @@ def read_sample(path: Path) -> Sample:
         InputNotFoundError: there is no such file.
         MetadataError: it has no ``row_id`` in front, no rows, or a row or column twice.
     """
-    if not path.is_file():
-        raise InputNotFoundError(path, "no such file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        row_ids = tuple(row[0] for row in reader if row)
+    with csv_rows(path) as rows:
+        header = next(rows, [])
+        row_ids = tuple(row[0] for row in rows if row)
     if header[:1] != ["row_id"]:
         raise MetadataError(path, f"its first column is {(header or ['missing'])[0]!r}, needed is 'row_id'")
     for kind, names in (("column", header), ("row_id", row_ids)):
@@ -148,13 +145,13 @@ class SubmissionWriter:
         n_rows = n_fallback = 0
         stem_of = {self._row_stem(result.path.stem): result.path.stem for result in results}
         with atomic_text(path) as text:
-            table = csv.writer(text, lineterminator="\n")
-            table.writerow(["row_id", *self._value_names(columns)])
+            table = CsvWriter(text)
+            table.row("row_id", self._value_names(columns))
             for row in self._sample_rows() if self._sample else self._own_rows(spool, results):
                 scores = self._scores(spool, stem_of.get(row.stem), row.end_seconds)
                 n_rows, n_fallback = n_rows + 1, n_fallback + (scores is None)
                 values = self._fallback if scores is None else scores
-                table.writerow([row.row_id, *self._cells(row, values, picked)])
+                table.row(row.row_id, self._cells(row, values, picked))
         return Written(n_rows, n_fallback, len(self._labels) - len(columns))
 
     def _columns(self) -> tuple[str, ...]:
@@ -261,9 +258,10 @@ def write_file_report(path: Path, results: Sequence[SoundscapeResult]) -> None:
         OutputError: it cannot be written.
     """
     with atomic_text(path) as text:
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["file", "status", "seconds", "expected_seconds", "rows", "level", "problem"])
+        table = CsvWriter(text)
+        table.row("file", ["status", "seconds", "expected_seconds", "rows", "level", "problem"])
         for result in results:
             expected = "" if result.expected_seconds is None else f"{result.expected_seconds:.3f}"
             seconds = f"{result.seconds:.3f}"
-            table.writerow([result.path, result.status, seconds, expected, result.n_rows, result.level, result.problem])
+            cells = [result.status, seconds, expected, result.n_rows, result.level, result.problem]
+            table.row(str(result.path), cells)

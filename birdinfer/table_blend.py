@@ -5,7 +5,6 @@ values [rows, labels] in the order of the first, and a table on disk in the shap
 :mod:`birdinfer.ensemble` work here; ranks do only here, for they need all files at once.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from birdinfer.csv_files import CsvWriter
 from birdinfer.ensemble import Blend, check_blend, make_blend
 from birdinfer.errors import MetadataError
 from birdinfer.files import atomic_text
@@ -141,10 +141,10 @@ def write_scores(
         OutputError: it cannot be written.
     """
     with atomic_text(path) as text:
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow([ROW_ID, *labels])
+        table = CsvWriter(text)
+        table.row(ROW_ID, labels)
         for row_id, row in zip(row_ids, values, strict=True):
-            table.writerow([row_id, *("%.7g" % value for value in row.tolist())])  # noqa: UP031 - as in submission.py
+            table.row(row_id, ["%.7g" % value for value in row.tolist()])  # noqa: UP031 - as in submission.py
 
 
 def _matched(values: Float64, reference: Float64) -> Float64:

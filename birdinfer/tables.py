@@ -5,7 +5,6 @@ text for a number) is refused here with its row and column. The standard library
 types, so row ids and labels that look like numbers stay text, and it needs no import of a quarter of a second.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer.errors import InputNotFoundError, MetadataError
+from birdinfer.csv_files import csv_rows
+from birdinfer.errors import MetadataError
 
 ROW_ID = "row_id"
 _LISTED_COLUMNS = 5
@@ -41,16 +41,10 @@ def read_scores(path: Path) -> ScoreTable:
         MetadataError: it has no ``row_id``, no label or no rows, a row or column twice, a row of another length, or a
             cell that is not a finite number.
     """
-    if not path.is_file():
-        raise InputNotFoundError(path, "no such file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            place = _check_header(path, header)
-            row_ids, values = _read_rows(path, header, place, rows)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise MetadataError(path, f"is not a CSV table ({error})", "expected is UTF-8 text with commas") from error
+    with csv_rows(path) as rows:
+        header = next(rows, [])
+        place = _check_header(path, header)
+        row_ids, values = _read_rows(path, header, place, rows)
     _check_unique(path, ROW_ID, row_ids)
     return ScoreTable(path, row_ids, _without(header, place), values)
 

@@ -1,11 +1,12 @@
 import contextlib
+import csv
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from birdinfer.csv_files import csv_rows
+from birdinfer.csv_files import CsvWriter, csv_rows
 from birdinfer.errors import BirdinferError, InputNotFoundError, MetadataError
 from birdinfer.labelled_windows import read_labelled_windows
 from birdinfer.prior_tables import read_priors
@@ -57,3 +58,29 @@ def test_no_table_makes_a_reader_fail_without_a_word(tmp_path, content):
     for read in (read_priors, read_quantiles, lambda path: read_labelled_windows([path], 5)):
         with contextlib.suppress(BirdinferError):
             read(tmp_path / "t.csv")
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+
+
+@given(names=st.lists(NAMES | st.sampled_from(["a\rb", "\r", "\r\n", 'q"\r,', "\n", " "]), min_size=1))
+def test_every_name_comes_back(tmp_path_factory, names):
+    path = tmp_path_factory.mktemp("tables") / "a.csv"
+    with path.open("w", newline="", encoding="utf-8") as text:
+        writer = CsvWriter(text)
+        writer.row("row_id", ["a", "b"])
+        for index, name in enumerate(names):
+            writer.row(name, [index, "x, y"])
+    with csv_rows(path) as rows:
+        assert list(rows) == [["row_id", "a", "b"], *([name, str(at), "x, y"] for at, name in enumerate(names))]
+
+
+def test_a_plain_table_is_what_csv_writes(tmp_path):
+    with (
+        (tmp_path / "ours.csv").open("w", newline="") as ours,
+        (tmp_path / "theirs.csv").open("w", newline="") as theirs,
+    ):
+        for row in (["row_id", "a"], ['x,"y"', 0.25], ["soundscape_5", "1e-05"]):
+            CsvWriter(ours).row(row[0], row[1:])
+            csv.writer(theirs, lineterminator="\n").writerow(row)
+    assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "theirs.csv").read_bytes()

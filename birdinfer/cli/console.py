@@ -21,6 +21,15 @@ def stderr() -> "Console":
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def shown(text: str) -> str:
+    """What a file or a name says of itself, fit for a line of a screen: no line end, no escape sequence."""
+    from rich.markup import escape
+
+    from birdinfer.errors import printable
+
+    return escape(printable(text))
+
+
 def bar(console: "Console") -> "Progress":
     """A progress bar with the task's field ``state``, the time it took and the time left."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

@@ -282,9 +282,7 @@ class _Prediction:
 
     def _leave(self) -> NoReturn:
         """Told to stop: what is done goes into a table where no older one would be lost."""
-        from rich.markup import escape
-
-        from birdinfer.cli.console import stderr
+        from birdinfer.cli.console import shown, stderr
 
         n_done = len(self._results)
         self._journal.sync()
@@ -294,5 +292,5 @@ class _Prediction:
         if n_done:
             told = f"{n_done} of {len(self._paths)} files are done; --resume goes on"
             older = f" ({self._wanted.output} is as it was)" if keeps_older else ""
-            stderr().print(escape(told + older))
+            stderr().print(shown(told + older))
         self._stop.leave()

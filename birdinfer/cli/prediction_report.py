@@ -22,9 +22,7 @@ def report_path(output: Path) -> Path:
 
 def list_problems(results: "Sequence[SoundscapeResult]", report: Path) -> None:
     """Name the files that are not well, the first of them at least; the report names all."""
-    from rich.markup import escape
-
-    from birdinfer.cli.console import stderr
+    from birdinfer.cli.console import shown, stderr
     from birdinfer.status import Status
 
     console = stderr()
@@ -34,9 +32,9 @@ def list_problems(results: "Sequence[SoundscapeResult]", report: Path) -> None:
     for result in troubled[:_LISTED_PROBLEMS]:
         colour = "yellow" if result.n_rows else "red"
         problem = result.problem.removeprefix(f"{result.status}: ")
-        console.print(f"[{colour}]{result.status:>10}[/]  {escape(str(result.path))}: {escape(problem)}")
+        console.print(f"[{colour}]{result.status:>10}[/]  {shown(str(result.path))}: {shown(problem)}")
     if len(troubled) > _LISTED_PROBLEMS:
-        console.print(f"            and {len(troubled) - _LISTED_PROBLEMS} more, all listed in {escape(str(report))}")
+        console.print(f"            and {len(troubled) - _LISTED_PROBLEMS} more, all listed in {shown(str(report))}")
 
 
 def engine_told(bundle: "Bundle", plan: "EnginePlan") -> str:
@@ -56,9 +54,7 @@ def say_what_was_done(
     written: "Written",
 ) -> None:
     """The last lines: rows, files by status, speed, memory."""
-    from rich.markup import escape
-
-    from birdinfer.cli.console import stderr
+    from birdinfer.cli.console import shown, stderr
 
     heard_seconds = sum(result.seconds for result in results)
     peak_mb = peak_memory_mb()
@@ -69,7 +65,7 @@ def say_what_was_done(
         notes.append(f"{written.fallback_rows} of them filled with the fallback")
     if written.unused_labels:
         notes.append(f"{written.unused_labels} of the bundle's labels were not asked for")
-    console.print(f"[bold]{escape(str(output))}[/]: {', '.join(notes)}")
+    console.print(f"[bold]{shown(str(output))}[/]: {', '.join(notes)}")
     console.print(
         f"{len(results)} files ({_counted(results)}), {n_windows} windows, {seconds:.1f} s, "
         f"{heard_seconds / seconds:.0f} x real time ({engine}){memory}"

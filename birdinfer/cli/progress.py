@@ -55,10 +55,10 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar."""
-        from rich.markup import escape
+        from birdinfer.cli.console import shown
 
         if not self._quiet:
-            self._console.print(escape(line))
+            self._console.print(shown(line))
 
     def _state(self) -> str:
         speed = self._seconds / max(1e-9, perf_counter() - self._began)

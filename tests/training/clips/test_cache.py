@@ -202,7 +202,7 @@ class TestWhatIsBuilt:
             [f"{empty.filename} (is empty (0 bytes))", f"{gone.filename} (no such file)"]
         )
         (note,) = source.notes
-        assert note.startswith(f"{cut.filename} (truncated after 0.5 s")
+        assert note.startswith(f"{cut.filename} (truncated: 0.5 of 1.5 s")
         assert source.duration_seconds(cut) == 0.5
         assert source.duration_seconds(gone) == 0.0
 
