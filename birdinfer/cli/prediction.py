@@ -58,13 +58,13 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0: all files are ok; 3: some are not; 4: some were left out for want of time."""
+        """0: all files were heard as they are; 3: some failed or are damaged; 4: there was no time for some."""
         from birdinfer.status import Status
 
         statuses = {result.status for result in self.results}
         if Status.skipped_by_budget in statuses:
             return EXIT_OVER_BUDGET
-        return EXIT_WITH_FAILURES if statuses - {Status.ok} else 0
+        return EXIT_WITH_FAILURES if statuses - {Status.ok, Status.silent, Status.too_short} else 0
 
 
 def predict_to_submission(

@@ -99,6 +99,17 @@ def test_bad_files_are_listed_filled_and_cost_no_good_one(birdinfer, bundle, sou
     assert status["stereo44.wav"] == status["site_2.ogg"] == "ok"
 
 
+def test_silence_and_shortness_are_told_and_are_no_failure(birdinfer, bundle, tmp_path):
+    write_sound(tmp_path / "silence.wav", np.zeros(5 * SAMPLE_RATE), SAMPLE_RATE)
+    write_sound(tmp_path / "short.wav", tone(0.1), SAMPLE_RATE)
+    out = tmp_path / "s.csv"
+    code, _, stderr = birdinfer("predict", tmp_path, "-o", out, "--bundle", bundle)
+    assert code == 0
+    assert f"    silent  {tmp_path / 'silence.wav'}: all samples are 0" in stderr
+    assert f" too short  {tmp_path / 'short.wav'}: 0.100 s, a row takes 0.5 s at least" in stderr
+    assert "2 files (1 too short, 1 silent), 2 windows" in stderr
+
+
 def test_many_bad_files_do_not_flood_the_screen(birdinfer, bundle, tmp_path):
     for index in range(30):
         (tmp_path / f"{index}.ogg").touch()
