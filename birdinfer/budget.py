@@ -15,7 +15,6 @@ last one works on until only the time is left that finishing takes, and the long
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +25,7 @@ from birdinfer.durations import in_words, parse_duration
 from birdinfer.errors import BirdinferError
 from birdinfer.forecast import Forecaster
 from birdinfer.ladder import Level
+from birdinfer.laps import Laps
 from birdinfer.predictor import Predictor
 from birdinfer.reader import HeardRun
 
@@ -38,8 +38,6 @@ _JUDGED_AFTER_SHARE = 0.1
 """Of all files."""
 _JUDGED_AFTER_BUDGET = 0.05
 """Share of the budget."""
-_LATEST_RUNS = 20
-"""The longest of so many runs is what cutting off is expected to take."""
 _STANDARD_ERRORS = 2.0
 """Half the width of a forecast's spread."""
 _REST = "what is not reached by then gets the prior"
@@ -99,7 +97,7 @@ class Budget:
         """
         self.lanes, self.budget_seconds = lanes, budget_seconds
         self._make_predictor, self._levels, self._seconds_of = make_predictor, levels, seconds_of
-        self._began, self._finish_seconds, self._now, self._lane = began, finish_seconds, now, lane
+        self._began, self._finish_seconds, self._now = began, finish_seconds, now
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._forecaster = Forecaster([level.bundle for level in levels], seconds_of)
         self._predictor: Predictor | None = None
@@ -109,14 +107,7 @@ class Budget:
         self._level_of: dict[Path, int] = {}
         self._level_by_predictor: WeakKeyDictionary[Predictor, int] = WeakKeyDictionary()
         self._n_done = 0
-        self._marks: dict[int, float] = {}
-        """When each lane that is at work was last heard of."""
-        self._warm: set[tuple[int, int]] = set()
-        """Lanes that have heard a run at a level."""
-        self._latest: deque[tuple[float, int]] = deque(maxlen=_LATEST_RUNS)
-        """Seconds and windows of runs; of first ones only until there are others."""
-        self._is_measured = False
-        """Whether there was a run that was not its lane's first."""
+        self._laps = Laps(now, lane)
         self._over = False
         self._news: list[str] = []
         self._said: set[str] = set()
@@ -128,8 +119,8 @@ class Budget:
             BirdinferError: not even the first level can be loaded.
         """
         with self._lock:
-            self._forecaster.measure_around_files(self._lap())
-            del self._marks[self._lane()]  # loading is no work on files
+            self._forecaster.measure_around_files(self._laps.lap())
+            self._laps.pause()  # loading is no work on files
             if self._is_time_up():
                 return None
             verdict = self._judge()
@@ -137,7 +128,7 @@ class Budget:
         with self._lock:
             if self._is_time_up():  # loading took what was left
                 return None
-            self._lap()
+            self._laps.lap()
             self._forecaster.begin(path, self._level)
             self._level_of[path] = self._level
             return self._predictor
@@ -158,7 +149,7 @@ class Budget:
     def note_opened(self, path: Path, seconds: float) -> None:
         """A file is open."""
         with self._lock:
-            self._forecaster.measure_around_files(self._lap())
+            self._forecaster.measure_around_files(self._laps.lap())
 
     def note_run(self, predictor: Predictor, heard: HeardRun, read_seconds: float, score_seconds: float) -> None:
         """A run was read and scored.
@@ -170,22 +161,19 @@ class Budget:
             score_seconds: what a lane spent on scoring.
         """
         with self._lock:
-            lap = self._lap(read_seconds + score_seconds)
+            lap, n_windows = self._laps.lap(read_seconds + score_seconds), heard.run.n_windows
             level = self._level_by_predictor[predictor]
-            self._forecaster.hear(level, heard.listener, heard.run.n_windows)
-            is_first = (self._lane(), level) not in self._warm
-            self._warm.add((self._lane(), level))
-            self._note_length(lap, heard.run.n_windows, is_first)
-            if not is_first:
+            self._forecaster.hear(level, heard.listener, n_windows)
+            if self._laps.note_run(lap, n_windows, level):
                 other_seconds = max(0.0, lap - score_seconds)
-                self._forecaster.measure(level, heard.listener, heard.run.n_windows, score_seconds, other_seconds)
+                self._forecaster.measure(level, heard.listener, n_windows, score_seconds, other_seconds)
 
     def note_done(self, path: Path, sound_seconds: float) -> None:
         """A file is finished; one that was never begun is not counted."""
         with self._lock:
             if path not in self._level_of:
                 return
-            self._forecaster.measure_around_files(self._lap())
+            self._forecaster.measure_around_files(self._laps.lap())
             self._forecaster.end(path, sound_seconds)
             self._n_done += 1
 
@@ -200,22 +188,6 @@ class Budget:
             news, self._news = self._news, []
             return news
 
-    def _lap(self, at_least: float = 0.0) -> float:
-        """Seconds since this lane was last heard of; of one that is heard of first, ``at_least``."""
-        now, lane = self._now(), self._lane()
-        before = self._marks.get(lane)
-        self._marks[lane] = now
-        return at_least if before is None else now - before
-
-    def _note_length(self, run_seconds: float, n_windows: int, is_first: bool) -> None:
-        """How long a run took, which is what cutting off may take."""
-        if is_first and self._is_measured:
-            return
-        if not is_first and not self._is_measured:
-            self._is_measured = True
-            self._latest.clear()
-        self._latest.append((run_seconds, n_windows))
-
     def _elapsed(self) -> float:
         return self._now() - self._began
 
@@ -223,15 +195,10 @@ class Budget:
         """Whether only finishing is left to do; once said, it stays so."""
         if not self._over:
             left_seconds = self.budget_seconds - self._elapsed() - self._finish_seconds()
-            self._over = left_seconds <= self._cut_off_seconds()
+            self._over = left_seconds <= self._laps.next_run_seconds(self._forecaster.windows_left())
             if self._over and self._n_done < len(self._seconds_of):
                 self._say(f"time is up after {self._n_done} of {len(self._seconds_of)} files; the rest gets the prior")
         return self._over
-
-    def _cut_off_seconds(self) -> float:
-        """What the next run takes, as far as one can tell: the longest of the latest, or less where less is left."""
-        seconds, n_windows = max(self._latest, default=(0.0, 1))
-        return seconds * min(1.0, self._forecaster.windows_left() / n_windows)
 
     def _may_judge(self) -> bool:
         """Whether enough was heard, or enough time is gone."""
@@ -244,10 +211,7 @@ class Budget:
         work = self._forecaster.work_left(level)
         if work is None:
             return None
-        # Lanes have done a part of the runs that they are at.
-        (longest, _), now = max(self._latest, default=(0.0, 1)), self._now()
-        under_way = sum(min(now - mark, longest) for mark in self._marks.values())
-        left = max(0.0, work.seconds - under_way) / self.lanes
+        left = max(0.0, work.seconds - self._laps.under_way_seconds()) / self.lanes
         spread = _STANDARD_ERRORS * work.relative_error * left
         left += self._load_seconds * (level != self._level) + self._finish_seconds()
         return Forecast(self._elapsed() + left, left, spread, self._levels[level].name, self._n_done)
