@@ -22,6 +22,7 @@ from birdinfer.cli.plot import plot
 from birdinfer.cli.predict import predict
 from birdinfer.cli.prior import prior
 from birdinfer.cli.score import score
+from birdinfer.cli.steps import steps
 from birdinfer.cli.train import train
 from birdinfer.errors import BirdinferError
 
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, plot, export, predict, demo, blend, score, prior, doctor):
+for command in (train, plot, export, predict, demo, blend, score, prior, doctor, steps):
     app.command()(command)
 bundle.command("set")(set_bundle)
 app.add_typer(bundle, name="bundle")

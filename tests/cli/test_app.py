@@ -5,6 +5,7 @@ import pytest
 
 import birdinfer as package
 from birdinfer.cli.app import main
+from birdinfer.postprocess.steps import catalogue, parse_step
 
 
 def test_version(birdinfer):
@@ -23,6 +24,15 @@ def test_every_command_explains_itself(birdinfer, command):
     code, out, _ = birdinfer(command, "-h")
     assert code == 0
     assert "Usage:" in out
+
+
+def test_the_steps_that_are_listed_can_be_taken(birdinfer):
+    code, out, _ = birdinfer("steps")
+    assert code == 0
+    written = out.splitlines()[::2]
+    known = {parse_step(line).__struct_config__.tag for line in written if "=..." not in line}
+    assert known | {"mirror_groups", "prior_shift", "histogram_match"} == set(catalogue())
+    assert all(line.startswith("    ") for line in out.splitlines()[1::2])
 
 
 def test_an_unknown_command_is_exit_2(birdinfer):
