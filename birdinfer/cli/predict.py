@@ -96,8 +96,8 @@ def predict(
     Beside the table stands NAME.files.csv: every file, what was heard of it, and what is wrong with it. While the run
     goes on, NAME.csv.progress/ keeps what is done: killed, --resume repeats only the files that were being heard.
 
-    Exit code 0: all files were heard. 3: the table is written, some files failed or are damaged. 4: the table is written,
-    the time budget left some files out. 130 and 143: stopped; --resume goes on.
+    Exit code 0: all files were heard. 3: the table is written, some files failed or are damaged. 4: the table is
+    written, the time budget left some files out. 130 and 143: stopped; --resume goes on.
     """
     from birdinfer.bundle import Bundle, demo_bundle_path
     from birdinfer.cli.prediction import Wanted, predict_to_submission

@@ -232,7 +232,8 @@ def _joined(value: object, plain: Callable[[object], str], depth: int = 0) -> st
 
 
 def _rounded(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    # Seven digits: thirds still sum to 1 within what a kernel is allowed.
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
