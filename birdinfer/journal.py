@@ -99,6 +99,8 @@ class Journal:
         """
         self.folder = result.with_name(result.name + FOLDER_ENDING)
         self._n_labels = n_labels
+        self._trash = self.folder.with_name(f".{self.folder.name}.old")
+        shutil.rmtree(self._trash, ignore_errors=True)  # of a run that was killed on its way out
         with _named(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / _LOCK).open("ab")
@@ -224,16 +226,22 @@ class Journal:
 
     def close(self) -> None:
         """Leave the folder as it is; harmless when repeated."""
-        if self._spool is not None:
-            self._spool.close()
-        for file in (self._lines, self._lock):
-            if file is not None:
-                file.close()
+        self._close_files()
+        self._lock.close()
 
     def discard(self) -> None:
-        """The result is written: the folder goes."""
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """The result is written: the folder goes, in one step, so that no half of it is ever taken for a run."""
+        self._close_files()
+        with contextlib.suppress(OSError):
+            self.folder.rename(self._trash)
+        self._lock.close()  # only now: who waited for it finds no folder of ours
+        shutil.rmtree(self._trash, ignore_errors=True)
+
+    def _close_files(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+        if self._lines is not None:
+            self._lines.close()
 
     def _open(self) -> None:
         self._spool = ScoreSpool(self.folder / _SCORES, self._n_labels)

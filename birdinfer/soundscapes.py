@@ -351,7 +351,7 @@ class _Desk:
         while not self.stopped.is_set():
             with file.reading:
                 began = time.perf_counter()  # not before: waiting for another lane's turn is no work of this one's
-                heard = None if self._is_cut_by_time(file) else self._read(file)
+                heard = self._in_time(file, self._read(file))
             if heard is None:
                 break
             read = time.perf_counter()
@@ -382,12 +382,16 @@ class _Desk:
             self._close(file)
         return heard
 
-    def _is_cut_by_time(self, file: _OpenFile) -> bool:
-        """Read no further once time is up; what lanes have of it is scored to its end."""
-        if not file.is_read and self._pace.is_over():
-            file.cut_by = Status.skipped_by_budget
-            self._close(file)
-        return file.cut_by is not None
+    def _in_time(self, file: _OpenFile, heard: HeardRun | None) -> HeardRun | None:
+        """The run, if there is time for it; once there is not, the file is read no further.
+
+        Asked when the run is there: a file of which nothing is left is whole, however late it is.
+        """
+        if heard is None or not self._pace.is_over():
+            return heard
+        file.cut_by = Status.skipped_by_budget
+        self._close(file)
+        return None
 
     def _give_up(self, file: _OpenFile, error: BundleError) -> None:
         """A model has no answer to this file: other files may fare better."""

@@ -144,6 +144,22 @@ def test_a_finished_run_leaves_nothing(tmp_path, files):
     assert not journal.folder.exists()
 
 
+def test_a_run_that_is_killed_while_its_folder_goes_leaves_no_half_of_it(tmp_path, files, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with Journal(tmp_path / "s.csv", N_LABELS) as journal:
+        journal.begin(IDENTITY)
+        finish(journal, files[0])
+        monkeypatch.setattr("birdinfer.journal.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            journal.discard()
+    assert not journal.folder.exists()
+    monkeypatch.undo()
+    assert resumed(tmp_path, files)[0] == {}
+    assert not [path for path in tmp_path.iterdir() if "progress" in path.name]
+
+
 def test_two_runs_never_write_to_one_place(tmp_path):
     with (
         Journal(tmp_path / "s.csv", N_LABELS),

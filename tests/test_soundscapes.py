@@ -348,6 +348,13 @@ def test_a_file_is_cut_off_where_time_is_up_and_keeps_its_rows(bundle, predictor
     assert np.array_equal(result.probabilities[:11], predictor.predict(tmp_path / "long.wav")[:11])
 
 
+def test_a_file_that_is_whole_is_ok_although_time_is_up(bundle, predictor, tmp_path):
+    write_sound(tmp_path / "a.wav", tone(60.0), SAMPLE_RATE)
+    (result,) = predict_soundscapes(Hurried(with_lanes(bundle, 1), runs=2), [tmp_path / "a.wav"])
+    assert (result.status, result.n_rows, result.problem) == ("ok", 12, "")
+    assert np.array_equal(result.probabilities, predictor.predict(tmp_path / "a.wav"))
+
+
 def test_a_run_that_is_stopped_leaves_what_it_is_at(bundle, soundscapes, tmp_path):
     write_sound(tmp_path / "long.wav", tone(1200.0), SAMPLE_RATE)
     paths, keeper = [*find_soundscapes([soundscapes]), tmp_path / "long.wav"], Kept()
