@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from planted_steps import Noise, cheat
 
-from birdinfer.ablation import Attempt, Subject, Verdict, ablate, judged_rows
+from birdinfer.ablation.ablate import Attempt, Subject, Verdict, ablate, judged_rows
 from birdinfer.cli.app import main
 from birdinfer.labels import Species
-from birdinfer.score_files import rows_by_file
-from birdinfer.tables import read_scores
+from birdinfer.tables.score_files import rows_by_file
+from birdinfer.tables.score_table import read_scores
 from bundles import SHARED_DATA
 
 PUBLIC = SHARED_DATA / "soundscapes" / "public"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from birdinfer.bundle import Bundle
-from birdinfer.durations import parse_duration
+from birdinfer.pace.durations import parse_duration
 from bundles import write_measured
 
 ROUNDS = 5

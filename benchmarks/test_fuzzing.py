@@ -11,9 +11,9 @@ from fuzzing import Tally, fuzz_audio, fuzz_bundles, fuzz_names, fuzz_tables
 from test_fuzz import LIST, TABLE, score
 
 from birdinfer.bundle import demo_bundle_path
-from birdinfer.label_lists import read_label_list
 from birdinfer.submission import read_sample
-from birdinfer.tables import read_scores
+from birdinfer.tables.label_lists import read_label_list
+from birdinfer.tables.score_table import read_scores
 
 N_INPUTS = int(os.environ.get("BIRDINFER_FUZZ_INPUTS", "10000"))
 SEED = int(os.environ.get("BIRDINFER_FUZZ_SEED", "1"))

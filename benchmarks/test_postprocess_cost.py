@@ -15,8 +15,8 @@ from birdinfer.postprocess.priors import PriorShift
 from birdinfer.postprocess.smoothing import FatTail, GaussianSmooth, LocalMax, Smooth
 from birdinfer.postprocess.steps import catalogue
 from birdinfer.postprocess.taxonomy import MirrorGroups
-from birdinfer.prior_tables import Occasion, PriorTable, write_priors
-from birdinfer.quantile_tables import Quantiles, write_quantiles
+from birdinfer.tables.prior_tables import Occasion, PriorTable, write_priors
+from birdinfer.tables.quantile_tables import Quantiles, write_quantiles
 from bundles import LABELS
 
 ROUNDS, MINUTES = 40, 4

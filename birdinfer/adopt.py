@@ -2,8 +2,8 @@
 
 In: the graph, the list of its labels, and a bundle's folder, which is made if it is not there. Out: the graph in that
 folder and an entry in its manifest. Nothing of the foreign model is trusted: it is asked what it takes and gives
-(:mod:`birdinfer.foreign`), its labels are matched by name (:mod:`birdinfer.label_lists`), and the whole bundle predicts
-once with it before the manifest is written. Killed or refused at any moment, the old bundle stays as it was.
+(:mod:`birdinfer.foreign`), its labels are matched by name (:mod:`birdinfer.tables.label_lists`), and the whole bundle
+predicts once with it before the manifest is written. Killed or refused at any moment, the old bundle stays as it was.
 """
 
 import contextlib
@@ -39,11 +39,11 @@ from birdinfer.foreign import (
     open_foreign,
     probe_windows,
 )
-from birdinfer.label_lists import ListedLabel, Match, match_labels, read_label_list, species_of
 from birdinfer.labels import Species
 from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Outputs, Provenance
 from birdinfer.predictor import Predictor
 from birdinfer.scores import activate
+from birdinfer.tables.label_lists import ListedLabel, Match, match_labels, read_label_list, species_of
 from birdinfer.windows import place
 
 Float32 = npt.NDArray[np.float32]

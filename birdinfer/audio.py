@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from birdinfer.decoder import Decoder, is_constant
+from birdinfer.decoding.decoder import Decoder, is_constant
+from birdinfer.decoding.native_sound import NativeSound
 from birdinfer.errors import AudioError
-from birdinfer.native_sound import NativeSound
 from birdinfer.status import Status
 
 Float32 = npt.NDArray[np.float32]

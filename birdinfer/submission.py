@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.config import WindowConfig
-from birdinfer.csv_files import CsvWriter, csv_rows
 from birdinfer.errors import ConfigError, MetadataError
 from birdinfer.files import atomic_text
 from birdinfer.soundscapes import SoundscapeResult
 from birdinfer.spool import ScoreSpool
+from birdinfer.tables.csv_files import CsvWriter, csv_rows
 from birdinfer.windows import count_windows, end_seconds
 
 Float32 = npt.NDArray[np.float32]

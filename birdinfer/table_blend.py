@@ -1,8 +1,8 @@
 """Score tables of several models -> one: rows and columns brought together by name, and blended.
 
-In: tables as :func:`birdinfer.tables.read_scores` reads them, all of the same row ids and labels in any order. Out:
-values [rows, labels] in the order of the first, and a table on disk in the shape of a submission. All ways of
-:mod:`birdinfer.ensemble` work here; ranks do only here, for they need all files at once.
+In: tables as :func:`birdinfer.tables.score_table.read_scores` reads them, all of the same row ids and labels in any
+order. Out: values [rows, labels] in the order of the first, and a table on disk in the shape of a submission. All ways
+of :mod:`birdinfer.ensemble` work here; ranks do only here, for they need all files at once.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer.csv_files import CsvWriter
 from birdinfer.ensemble import Blend, check_blend, make_blend
 from birdinfer.errors import MetadataError
 from birdinfer.files import atomic_text
 from birdinfer.labels import Species
 from birdinfer.postprocess.calibration import match_histogram
 from birdinfer.ranks import rank_per_class
-from birdinfer.tables import ROW_ID, ScoreTable
+from birdinfer.tables.csv_files import CsvWriter
+from birdinfer.tables.score_table import ROW_ID, ScoreTable
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

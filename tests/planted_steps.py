@@ -4,10 +4,10 @@ import zlib
 
 import numpy as np
 
-from birdinfer.ablation import Subject, judged_rows
+from birdinfer.ablation.ablate import Subject, judged_rows
 from birdinfer.labels import Species
 from birdinfer.postprocess.step import Step
-from birdinfer.score_files import apply_by_file, rows_by_file
+from birdinfer.tables.score_files import apply_by_file, rows_by_file
 
 
 class Cheat(Step, frozen=True, forbid_unknown_fields=True, tag="cheat"):

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from birdinfer.budget import Budget, Forecast
 from birdinfer.bundle import Bundle
-from birdinfer.ladder import ladder
 from birdinfer.listener import listening
+from birdinfer.pace.budget import Budget, Forecast
+from birdinfer.pace.ladder import ladder
+from birdinfer.pace.workload import windows_in
 from birdinfer.reader import HeardRun
 from birdinfer.windows import WindowRun
-from birdinfer.workload import windows_in
 
 RUN_ROWS = 6
 NO_SOUND = np.zeros(0, np.float32)

@@ -8,19 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from making import SAMPLE_RATE, tone, write_sound
+from whole_sound import hear, hear_at
 
-from birdinfer import audio, decoder
+from birdinfer import audio
 from birdinfer.audio import AudioStream, probe, read_segment
-from birdinfer.decoder import Decoder
+from birdinfer.decoding import decoder
+from birdinfer.decoding.decoder import Decoder
 from birdinfer.errors import AudioError, InputNotFoundError
 from birdinfer.status import Status
-
-
-def hear(path, rate=SAMPLE_RATE):
-    """A file's whole waveform and what is wrong with it."""
-    with AudioStream(path, rate) as stream:
-        blocks = list(stream.blocks())
-        return np.concatenate(blocks), stream.damage
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 44_100, 48_000, 96_000])
@@ -110,13 +105,6 @@ def test_floats_of_a_recorder_that_counts_in_32_bits_are_sound(tmp_path):
     samples, damage = hear(tmp_path / "a.wav")
     assert damage == ""
     assert np.abs(samples).max() > 1e8
-
-
-def hear_at(path, rates):
-    """A file's whole waveform at every rate, decoded once."""
-    with AudioStream(path, SAMPLE_RATE) as stream:
-        blocks = list(stream.blocks_at(rates))
-    return {rate: np.concatenate([block[rate] for block in blocks if rate in block]) for rate in rates}
 
 
 @pytest.mark.parametrize("native_rate", [22_050, 32_000, 44_100, 192_000])

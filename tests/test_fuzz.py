@@ -9,9 +9,9 @@ from fuzzing import Tally, fuzz_audio, fuzz_bundles, fuzz_names, fuzz_tables
 from mutants import audio_seeds, mutate, odd_audio, odd_name
 
 from birdinfer.cli.score import score_submission
-from birdinfer.label_lists import read_label_list
 from birdinfer.submission import read_sample
-from birdinfer.tables import read_scores
+from birdinfer.tables.label_lists import read_label_list
+from birdinfer.tables.score_table import read_scores
 
 TABLE = b"row_id,a,b,0012\nx_5,0.9,0.5,0.1\nx_10,0.2,0.4,0.2\nx_15,0.1,0.1,0.3\n"
 LIST = b"primary_label,scientific_name,class_name\ncomcuc,Cuculus canorus,Aves\n1161364,Rana a,Amphibia\n"

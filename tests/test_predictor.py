@@ -36,7 +36,7 @@ from birdinfer.postprocess.calibration import HistogramMatch
 from birdinfer.postprocess.steps import parse_steps
 from birdinfer.postprocess.taxonomy import MirrorGroups
 from birdinfer.predictor import make_plan, share_in
-from birdinfer.quantile_tables import Quantiles, write_quantiles
+from birdinfer.tables.quantile_tables import Quantiles, write_quantiles
 
 LONG = FrontEndConfig(AudioConfig(), WindowConfig(10.0), MelConfig(n_fft=1024, n_mels=16, normalisation="none"))
 """Ten seconds of sixteen bands."""

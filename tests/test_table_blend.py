@@ -22,7 +22,7 @@ from birdinfer.table_blend import (
     species_of_columns,
     write_scores,
 )
-from birdinfer.tables import ScoreTable, read_scores
+from birdinfer.tables.score_table import ScoreTable, read_scores
 
 pairs_of_tables = st.tuples(st.integers(1, 9), st.integers(1, 3)).flatmap(
     lambda shape: hnp.arrays(np.float64, (2, *shape), elements=st.floats(0, 1, width=16))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from birdinfer.ablation import Ablation, Attempt, Subject
+    from birdinfer.ablation.ablate import Ablation, Attempt, Subject
     from birdinfer.labels import Species
 
 _NAMED = 3
@@ -46,7 +46,7 @@ def run_ablation(asked: Asked, as_json: bool) -> None:
         MissingExtraError: a picture is wanted and matplotlib is not there.
         OutputError: the picture cannot be written.
     """
-    from birdinfer.ablation import ablate
+    from birdinfer.ablation.ablate import ablate
     from birdinfer.cli.ablation_table import ablation_json, print_ablation
 
     _check(asked)
@@ -79,7 +79,7 @@ def _check(asked: Asked) -> None:
 
 def _attempts(post: Sequence[str], species: "Sequence[Species]") -> tuple["list[Attempt]", tuple[str, ...]]:
     """What is tried, and what is not."""
-    from birdinfer.ablation_attempts import each_alone, pipeline_parts, standard_steps
+    from birdinfer.ablation.attempts import each_alone, pipeline_parts, standard_steps
     from birdinfer.errors import ConfigError
     from birdinfer.postprocess.steps import parse_steps
 
@@ -96,9 +96,9 @@ def _submission(asked: Asked) -> "Subject":
     """All the submission's rows, for those without truth are neighbours of others."""
     import numpy as np
 
-    from birdinfer.ablation import Subject, judged_rows
+    from birdinfer.ablation.ablate import Subject, judged_rows
     from birdinfer.cli.matched_tables import read_matched
-    from birdinfer.score_files import rows_by_file
+    from birdinfer.tables.score_files import rows_by_file
 
     assert asked.submission is not None
     assert asked.truth is not None
@@ -122,9 +122,9 @@ def _out_of_fold(asked: Asked) -> "Subject":
     """Each clip is a file of one row; clips of one recording are resampled together."""
     import numpy as np
 
-    from birdinfer.ablation import Subject, judged_rows
-    from birdinfer.out_of_fold import read_out_of_fold
-    from birdinfer.score_files import FileRows
+    from birdinfer.ablation.ablate import Subject, judged_rows
+    from birdinfer.ablation.out_of_fold import read_out_of_fold
+    from birdinfer.tables.score_files import FileRows
 
     assert asked.oof is not None
     clips = read_out_of_fold(asked.oof)
@@ -153,8 +153,8 @@ def _species(labels: Sequence[str], asked: Asked) -> "tuple[Species, ...]":
     """What is known of the species of these columns; without bundle and taxonomy, their labels."""
     from birdinfer.bundle import Bundle
     from birdinfer.errors import LabelError
-    from birdinfer.label_lists import read_label_list, species_of
     from birdinfer.labels import Species
+    from birdinfer.tables.label_lists import read_label_list, species_of
 
     where = asked.bundle or asked.taxonomy
     if where is None:

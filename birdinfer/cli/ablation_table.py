@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from birdinfer.ablation import Ablation, Trial
+    from birdinfer.ablation.ablate import Ablation, Trial
 
 _NUMBERS = ("macro AUC", "gain", "95 % interval", "better", "worse", "ms/1,000 rows")
 _HOW = {"alone": "alone", "last": "put back", "whole": "whole"}
@@ -67,7 +67,7 @@ def ablation_table(ablation: "Ablation") -> "Table":
 
 def shown_trials(ablation: "Ablation") -> "list[Trial]":
     """In the table's order, without those that change no order."""
-    from birdinfer.ablation import Verdict
+    from birdinfer.ablation.ablate import Verdict
 
     moving = [trial for trial in ablation.trials if trial.verdict is not Verdict.no_change]
     alone = sorted((trial for trial in moving if trial.how == "alone"), key=lambda trial: -trial.gain)
@@ -76,7 +76,7 @@ def shown_trials(ablation: "Ablation") -> "list[Trial]":
 
 def verdict_words(trial: "Trial", ablation: "Ablation") -> str:
     """The verdict, with what it lacks for more."""
-    from birdinfer.ablation import Verdict
+    from birdinfer.ablation.ablate import Verdict
 
     if trial.verdict is Verdict.promising:
         return f"promising: excludes zero alone, not among {ablation.n_counted} tried"
@@ -85,7 +85,7 @@ def verdict_words(trial: "Trial", ablation: "Ablation") -> str:
 
 def recommendation(ablation: "Ablation") -> list[str]:
     """What to do, a line each."""
-    from birdinfer.ablation import Verdict
+    from birdinfer.ablation.ablate import Verdict
 
     named = {
         verdict: list(dict.fromkeys(trial.name for trial in shown_trials(ablation) if trial.verdict is verdict))
@@ -101,7 +101,7 @@ def recommendation(ablation: "Ablation") -> list[str]:
 
 def reservations(ablation: "Ablation") -> list[str]:
     """What makes the verdicts weak, a line each."""
-    from birdinfer.ablation import ROUGH_BELOW_FILES, most_attempts
+    from birdinfer.ablation.ablate import ROUGH_BELOW_FILES, most_attempts
 
     n_files, most = ablation.n_files, most_attempts(ablation.n_files)
     if n_files == 1:

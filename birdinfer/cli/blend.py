@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from birdinfer.ensemble import Blend
     from birdinfer.labels import Species
     from birdinfer.postprocess.step import Step
-    from birdinfer.tables import ScoreTable
+    from birdinfer.tables.score_table import ScoreTable
 
     Scores = npt.NDArray[np.floating[Any]]
 
@@ -126,7 +126,7 @@ def blend_tables(paths: "Sequence[Path]", output: Path, wanted: Blending) -> Ble
     from birdinfer.files import check_writable
     from birdinfer.postprocess.steps import parse_steps, write_step
     from birdinfer.table_blend import write_scores
-    from birdinfer.tables import read_scores
+    from birdinfer.tables.score_table import read_scores
 
     began = time.perf_counter()
     _check_wanted(len(paths), wanted)
@@ -218,7 +218,7 @@ def _blended(tables: "Sequence[ScoreTable]", wanted: Blending) -> "Scores":
 def _post_processed(table: "ScoreTable", values: "Scores", steps: "Sequence[Step]", wanted: Blending) -> "Scores":
     """The steps, file by file."""
     from birdinfer.postprocess.pipeline import Pipeline
-    from birdinfer.score_files import apply_by_file, rows_by_file
+    from birdinfer.tables.score_files import apply_by_file, rows_by_file
 
     if not steps:
         return values
@@ -229,9 +229,9 @@ def _post_processed(table: "ScoreTable", values: "Scores", steps: "Sequence[Step
 def _species(labels: "Sequence[str]", wanted: Blending) -> "tuple[Species, ...]":
     """What is known of the columns."""
     from birdinfer.bundle import Bundle
-    from birdinfer.label_lists import read_label_list, species_of
     from birdinfer.labels import Species
     from birdinfer.table_blend import species_of_columns
+    from birdinfer.tables.label_lists import read_label_list, species_of
 
     if wanted.bundle:
         return species_of_columns(labels, Bundle.load(wanted.bundle).manifest.species, wanted.bundle)

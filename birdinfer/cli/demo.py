@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from birdinfer.cli.score import ScoreReport
-    from birdinfer.tables import ScoreTable
+    from birdinfer.tables.score_table import ScoreTable
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _TOP_ROWS = 4
@@ -31,7 +31,7 @@ def demo(
     from birdinfer.predictor import make_plan
     from birdinfer.soundscapes import find_soundscapes
     from birdinfer.synthetic_files import write_soundscapes
-    from birdinfer.tables import read_scores
+    from birdinfer.tables.score_table import read_scores
 
     console = stdout()
     seed = secrets.randbelow(1_000_000) if seed is None else seed

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from birdinfer.tables import ScoreTable
+    from birdinfer.tables.score_table import ScoreTable
 
 _NAMED_ROWS = 3
 _NAMED_COLUMNS = 5
@@ -42,7 +42,7 @@ def read_matched(submission: Path, truth: Path) -> MatchedTables:
     """
     import numpy as np
 
-    from birdinfer.tables import read_scores
+    from birdinfer.tables.score_table import read_scores
 
     wanted, given = read_scores(truth), read_scores(submission)
     _check_truth(wanted)

@@ -102,7 +102,7 @@ def predict(
     from birdinfer.bundle import Bundle, demo_bundle_path
     from birdinfer.cli.prediction import Wanted, predict_to_submission
     from birdinfer.cli.scoring_options import with_scoring
-    from birdinfer.durations import parse_duration
+    from birdinfer.pace.durations import parse_duration
     from birdinfer.soundscapes import find_soundscapes
 
     seconds = None if time_budget is None else parse_duration(time_budget)

@@ -15,11 +15,11 @@ from birdinfer.cli.prediction_report import engine_told, list_problems, report_p
 from birdinfer.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from birdinfer.budget import Budget
     from birdinfer.bundle import Bundle
     from birdinfer.engines import EnginePlan, EngineSpec
     from birdinfer.interrupt import StopRequest
     from birdinfer.journal import Journal
+    from birdinfer.pace.budget import Budget
     from birdinfer.predictor import Predictor
     from birdinfer.soundscapes import SoundscapeResult
     from birdinfer.submission import SubmissionWriter, Written
@@ -242,8 +242,8 @@ class _Prediction:
 
         if self._wanted.budget_seconds is None:
             return Predictor(self._bundle, plan), list
-        from birdinfer.budget import Budget
-        from birdinfer.ladder import ladder
+        from birdinfer.pace.budget import Budget
+        from birdinfer.pace.ladder import ladder
 
         budget = Budget(
             lambda bundle: Predictor(bundle, plan),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 if TYPE_CHECKING:
-    from birdinfer.labelled_windows import LabelledWindows
+    from birdinfer.tables.labelled_windows import LabelledWindows
 
 _NAMED = 3
 
@@ -84,8 +84,8 @@ def count_priors(
         OutputError: the table cannot be written.
     """
     from birdinfer.files import check_writable
-    from birdinfer.labelled_windows import count_windows, read_labelled_windows, silent_windows
-    from birdinfer.prior_tables import write_priors
+    from birdinfer.tables.labelled_windows import count_windows, read_labelled_windows, silent_windows
+    from birdinfer.tables.prior_tables import write_priors
 
     check_writable(output)
     found = read_labelled_windows(labels, row_seconds)
@@ -112,7 +112,7 @@ def count_priors(
 def _columns(found: "LabelledWindows", taxonomy: Path | None) -> tuple[str, ...]:
     """The labels of the table."""
     from birdinfer.errors import LabelError
-    from birdinfer.label_lists import read_label_list
+    from birdinfer.tables.label_lists import read_label_list
 
     if taxonomy is None:
         return found.labels

@@ -32,7 +32,7 @@ from birdinfer.export.windows.held_out import clips_to_check, validated_clips
 from birdinfer.export.windows.labelled import LabelledWindows, held_out_windows, soundscape_windows
 from birdinfer.manifest import Graph, Member, Outputs
 from birdinfer.soundscapes import find_soundscapes
-from birdinfer.tables import read_scores
+from birdinfer.tables.score_table import read_scores
 from birdinfer.training.checkpoint import Checkpoint, load_checkpoint
 from birdinfer.training.fold_job import BEST
 from birdinfer.training.recipe.learning import LossConfig, ModelConfig

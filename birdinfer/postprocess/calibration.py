@@ -16,7 +16,7 @@ from birdinfer.errors import ConfigError
 from birdinfer.labels import Species
 from birdinfer.postprocess.step import Bound, Step
 from birdinfer.postprocess.step_tables import TableStep
-from birdinfer.quantile_tables import Quantiles, read_quantiles
+from birdinfer.tables.quantile_tables import Quantiles, read_quantiles
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -210,7 +210,7 @@ class HistogramMatch(TableStep, frozen=True, kw_only=True, forbid_unknown_fields
 
         Raises:
             InputNotFoundError: there is no such table.
-            MetadataError: it is not as :func:`birdinfer.quantile_tables.read_quantiles` needs it.
+            MetadataError: it is not as :func:`birdinfer.tables.quantile_tables.read_quantiles` needs it.
             ConfigError: it knows none of the species.
         """
         table = read_quantiles(Path(self.table))

@@ -23,8 +23,8 @@ from birdinfer.errors import ConfigError
 from birdinfer.labels import Species
 from birdinfer.postprocess.step import Bound
 from birdinfer.postprocess.step_tables import TableStep
-from birdinfer.prior_tables import PriorTable, read_priors
 from birdinfer.recording_names import hour_at, parse_name
+from birdinfer.tables.prior_tables import PriorTable, read_priors
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -142,7 +142,7 @@ class PriorShift(TableStep, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
         Raises:
             InputNotFoundError: there is no such table.
-            MetadataError: it is not as :func:`birdinfer.prior_tables.read_priors` needs it.
+            MetadataError: it is not as :func:`birdinfer.tables.prior_tables.read_priors` needs it.
             ConfigError: it knows none of the species.
         """
         table = read_priors(Path(self.table))

@@ -1,7 +1,7 @@
 """The picture of an ablation: each trial's gain of macro ROC-AUC with its interval, around zero -> one PNG.
 
-In: an :class:`~birdinfer.ablation.Ablation`. Colours are verdicts. The thick line is the interval of 95 %, the thin one
-that of as many trials as were made.
+In: an :class:`~birdinfer.ablation.ablate.Ablation`. Colours are verdicts. The thick line is the interval of 95 %, the
+thin one that of as many trials as were made.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from birdinfer.ablation import Ablation, Trial, Verdict
+from birdinfer.ablation.ablate import Ablation, Trial, Verdict
 from birdinfer.report.picture import PALETTE, save, shown
 
 _COLOURS = {

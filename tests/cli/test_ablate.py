@@ -202,13 +202,13 @@ class TestWords:
         [(3, 1, "3 files are too few for any trial"), (8, 7, "8 files carry 6 trials at most, not 7"), (12, 20, "")],
     )
     def test_reservations(self, n_files, n_counted, words):
-        from birdinfer.ablation import Ablation
+        from birdinfer.ablation.ablate import Ablation
 
         lines = reservations(Ablation(0.8, 100, 5, n_files, n_counted, ()))
         assert words in "\n".join(lines)
         assert bool(lines) == bool(words)
 
     def test_without_any_trial_nothing_is_recommended(self):
-        from birdinfer.ablation import Ablation
+        from birdinfer.ablation.ablate import Ablation
 
         assert recommendation(Ablation(0.8, 100, 5, 12, 0, ())) == ["nothing is recommended"]

@@ -6,7 +6,7 @@ import pytest
 from birdinfer.bundle import save_manifest
 from birdinfer.cli.blend import Blending, How, blend_tables, parse_weights
 from birdinfer.errors import ConfigError
-from birdinfer.tables import read_scores
+from birdinfer.tables.score_table import read_scores
 
 ONE = "row_id,0012,x\na_5,0.1,0.2\na_10,0.9,0.4\nb_5,0.5,0.6\n"
 TWO = "x,row_id,0012\n0.6,b_5,0.7\n0.8,a_10,0.1\n0,a_5,0.3\n"

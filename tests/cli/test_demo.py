@@ -24,7 +24,7 @@ def test_the_demo_bundle_hears_its_species(tmp_path, seed):
     from birdinfer.bundle import demo_bundle_path
     from birdinfer.metrics import macro_roc_auc
     from birdinfer.synthetic_files import write_soundscapes
-    from birdinfer.tables import read_scores
+    from birdinfer.tables.score_table import read_scores
 
     truth = read_scores(write_soundscapes(tmp_path, 6, 60.0, seed=seed))
     predictor = Predictor(Bundle.load(demo_bundle_path()))

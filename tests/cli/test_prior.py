@@ -6,7 +6,7 @@ from birdinfer.cli.prior import count_priors
 from birdinfer.errors import InputNotFoundError, LabelError, OutputError
 from birdinfer.labels import Species
 from birdinfer.postprocess.priors import PriorShift
-from birdinfer.prior_tables import Occasion, read_priors
+from birdinfer.tables.prior_tables import Occasion, read_priors
 
 S05, S08 = "BC2026_Train_0001_S05_20250227_010002", "BC2026_Train_0002_S08_20250227_230000"
 LABELS = f"filename,start,end,primary_label\n{S05}.ogg,0,5,a;b\n{S08}.ogg,5,10,0012\nsoundscape_7.ogg,0,5,a\n"

@@ -15,7 +15,7 @@ from birdinfer.postprocess.calibration import (
     quantiles_of,
     temper,
 )
-from birdinfer.quantile_tables import Quantiles, write_quantiles
+from birdinfer.tables.quantile_tables import Quantiles, write_quantiles
 
 SPECIES = (Species("a", "", "", "Aves"), Species("b", "", "", "Insecta"), Species("0012"))
 

@@ -18,7 +18,7 @@ from birdinfer.postprocess.priors import (
     with_neighbouring_hours,
 )
 from birdinfer.postprocess.step_tables import resolved
-from birdinfer.prior_tables import Occasion, PriorTable, write_priors
+from birdinfer.tables.prior_tables import Occasion, PriorTable, write_priors
 
 SPECIES = (Species("a"), Species("0012"), Species("stranger"))
 COUNTS = PriorTable(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from birdinfer.ablation import Ablation, Trial, Verdict
+from birdinfer.ablation.ablate import Ablation, Trial, Verdict
 
 ablation_gains = pytest.importorskip("birdinfer.report.ablation_gains")
 

@@ -18,7 +18,7 @@ from birdinfer.export.windows.clip_windows import ClipWindows, Place, measured_c
 from birdinfer.export.windows.even_draw import even_shares, evenly_spaced
 from birdinfer.export.windows.held_out import validated_clips
 from birdinfer.soundscapes import find_soundscapes
-from birdinfer.tables import ScoreTable, read_scores
+from birdinfer.tables.score_table import ScoreTable, read_scores
 from birdinfer.training.checkpoint import Checkpoint
 from birdinfer.training.clips.metadata import Clip
 from birdinfer.training.dataset import window_starts

@@ -1,0 +1,1 @@
+"""Which step of post-processing helps, and whether that can be told from so few files."""
