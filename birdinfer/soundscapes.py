@@ -31,6 +31,8 @@ from birdinfer.status import Status
 
 Float32 = npt.NDArray[np.float32]
 
+BELIEVED_SECONDS = 2 * 86_400.0
+"""A header may claim anything; no recorder writes longer files."""
 _LOOK_UP_SECONDS = 0.1
 """How often one asks whether to stop, while all lanes are at work."""
 _HOPELESS_FILES = 3
@@ -156,12 +158,21 @@ def find_soundscapes(inputs: Sequence[Path]) -> list[Path]:
 
 
 def header_seconds(path: Path) -> float | None:
-    """How long a file is by its header, before anything of it is decoded; None where it has none that can be read."""
+    """How long a file is by its header, before anything of it is decoded.
+
+    None where it has none that can be read, and where that cannot be: 0, or more than :data:`BELIEVED_SECONDS`.
+    """
     try:
         with AudioStream(path, sample_rate=1) as stream:  # nothing is resampled
-            return stream.expected_seconds or stream.claimed_seconds
+            seconds = stream.expected_seconds or stream.claimed_seconds
     except (BirdinferError, OSError):
         return None
+    return seconds if is_believed(seconds) else None
+
+
+def is_believed(seconds: float) -> bool:
+    """Whether a recording may last as long as its header says; not of NaN."""
+    return 0 < seconds <= BELIEVED_SECONDS
 
 
 def predict_soundscapes(

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from birdinfer.config import WindowConfig
 from birdinfer.errors import ConfigError, MetadataError
 from birdinfer.files import atomic_text
-from birdinfer.soundscapes import SoundscapeResult
+from birdinfer.soundscapes import SoundscapeResult, is_believed
 from birdinfer.spool import ScoreSpool
 from birdinfer.tables.csv_files import CsvWriter, csv_rows
 from birdinfer.windows import count_windows, end_seconds
@@ -32,8 +32,6 @@ YEARS = (2021, 2022, 2023, 2024, 2025, 2026)
 NO_CALL = "nocall"
 _MOST_DIGITS = 9
 """Of an end second: thirty years."""
-_BELIEVED_SECONDS = 2 * 86_400.0
-"""A header may claim anything; no recorder writes longer files."""
 
 
 class Sample(NamedTuple):
@@ -203,7 +201,7 @@ class SubmissionWriter:
 
     def _rows_of(self, seconds: float | None) -> int | None:
         """Rows of so much sound; None where that is unknown, or not to be believed."""
-        if seconds is None or not 0 < seconds <= _BELIEVED_SECONDS:
+        if seconds is None or not is_believed(seconds):
             return None
         rate = 1_000_000  # whole microseconds: no rounding of seconds makes or loses a row
         window, tail = round(self._window.window_seconds * rate), round(self._window.min_tail_seconds * rate)

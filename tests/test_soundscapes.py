@@ -17,7 +17,7 @@ from birdinfer.engines.onnxruntime import OnnxRuntimeEngine
 from birdinfer.errors import AudioError, BundleError, InputNotFoundError, OutputError
 from birdinfer.mel import windows_to_input
 from birdinfer.predictor import make_plan
-from birdinfer.soundscapes import find_soundscapes
+from birdinfer.soundscapes import find_soundscapes, header_seconds
 from birdinfer.windows import cut_runs, place
 
 
@@ -197,7 +197,7 @@ import json, os, threading
 from pathlib import Path
 from birdinfer import Bundle, Predictor, predict_soundscapes
 from birdinfer.predictor import make_plan
-from birdinfer.soundscapes import find_soundscapes
+from birdinfer.soundscapes import find_soundscapes, header_seconds
 count = lambda: len(os.listdir("/proc/self/task"))
 predictor = Predictor(Bundle.load({str(bundle)!r}), make_plan("onnxruntime", lanes=2))
 before, most = count(), 0
@@ -408,6 +408,17 @@ def test_find_says_what_is_missing(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(AudioError, match="has the same name as"):
         find_soundscapes([tmp_path])
+
+
+def test_a_header_tells_how_long_a_file_is_where_that_can_be(soundscapes, tmp_path):
+    write_sound(tmp_path / "empty.wav", np.zeros(0), SAMPLE_RATE)
+    (tmp_path / "text.wav").write_text("hello")
+    write_sound(tmp_path / "a.flac", tone(2.0), SAMPLE_RATE)
+    raw = bytearray((tmp_path / "a.flac").read_bytes())
+    raw[21] |= 0x0F  # the upper 4 of 36 bits that count samples: 23 days
+    (tmp_path / "days.flac").write_bytes(raw)
+    told = {path.name: header_seconds(path) for path in [*tmp_path.iterdir(), soundscapes / "site_1.ogg"]}
+    assert told == {"a.flac": 2.0, "site_1.ogg": 15.0, "empty.wav": None, "text.wav": None, "days.flac": None}
 
 
 def test_pitfall_10_openvino_has_one_core_that_outlives_its_engines(bundle, soundscapes):

@@ -23,9 +23,10 @@ class Workload:
 
         Args:
             seconds_of: every file, and its length by its header; None where that is unknown. Such files are taken to
-                last as long as the median of the others, until some of them are done: often they hold no sound.
+                last as long as the median of the others, until some of them are done: often they hold no sound. Those
+                whose header says so (0) are no measure of the others.
         """
-        known = [seconds for seconds in seconds_of.values() if seconds is not None]
+        known = [seconds for seconds in seconds_of.values() if seconds]
         self._usual_seconds = statistics.median(known) if known else _USUAL_SECONDS
         self._waiting = dict(seconds_of)
         self._n_unknown = sum(seconds is None for seconds in seconds_of.values())

@@ -231,6 +231,17 @@ def test_what_time_left_out_is_heard_by_a_run_that_goes_on(birdinfer, many, bund
     assert both(out) == undisturbed
 
 
+def test_with_a_budget_files_without_sound_cost_no_good_one(birdinfer, many, bundle, tmp_path):
+    """Most headers are there and samples are not, as a recorder leaves them whose battery died."""
+    for index in range(3):
+        write_sound(tmp_path / f"empty_{index}.wav", np.zeros(0), SAMPLE_RATE)
+    inputs = [*sorted(tmp_path.iterdir()), many / "good_3.wav"]
+    code, _, stderr = birdinfer("predict", *inputs, "-o", tmp_path / "s.csv", "--bundle", bundle, "--time-budget", "5m")
+    assert code == 3, stderr
+    assert "1 ok" in stderr
+    assert "3 unreadable" in stderr
+
+
 def test_with_a_budget_a_valid_table_is_there_from_the_beginning(many, bundle, tmp_path):
     """Killed without a warning, too."""
     out = tmp_path / "s.csv"

@@ -49,6 +49,14 @@ def test_where_no_length_is_known_files_are_taken_to_last_a_minute():
     assert Workload({Path("a"): None}).n_windows(PLAIN) == 12
 
 
+def test_headers_without_samples_are_no_measure_of_files_without_a_header():
+    """Were 0 the median, the share of it that an unknown file holds would be 0 / 0."""
+    empty = {Path(str(index)): 0.0 for index in range(3)}
+    workload = Workload({Path("a"): 30.0, Path("b"): None, **empty})
+    assert workload.n_windows(PLAIN) == 6 + 6 + 3
+    assert Workload(empty).expected_seconds(None) == 60.0
+
+
 def test_a_file_cannot_be_begun_twice():
     workload = Workload({Path("a"): 60.0})
     workload.begin(Path("a"))
