@@ -36,7 +36,7 @@ BELIEVED_SECONDS = 2 * 86_400.0
 _LOOK_UP_SECONDS = 0.1
 """How often one asks whether to stop, while all lanes are at work."""
 _HOPELESS_FILES = 3
-"""So many files that a model could not answer, and none that it could: the fault is the model's."""
+"""So many files that a model could not answer, and not a window that it could: the fault is the model's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def predict_soundscapes(
         Results in the order in which files are finished.
 
     Raises:
-        BundleError: a model answers with NaN, for the first files all alike.
+        BundleError: a model answers with NaN, for the first files all alike, and never with anything else.
     """
     pace = _Unhurried(predictor) if isinstance(predictor, Predictor) else predictor
     desk = _Desk(pace, paths, on_progress, keep)
@@ -261,7 +261,10 @@ class _Desk:
         self._lock = threading.Condition()
         self._on_progress = on_progress
         self._keep = keep
-        self._n_answered = self._n_unanswered = 0
+        self._answered: set[int] = set()
+        """Listeners whose models have said what is a number, once at least."""
+        self._n_unanswered = 0
+        """Files that were given up."""
 
     def next_result(self, is_stopped: Callable[[], bool]) -> SoundscapeResult | None:
         """What became of the next file that is finished; None once it is to stop.
@@ -369,10 +372,11 @@ class _Desk:
             try:
                 opinions = file.predictor.score_run(heard)
             except BundleError as error:
-                self._give_up(file, error)
+                self._give_up(file, heard.listener, error)
                 break
             self._pace.note_run(file.predictor, heard, read - began, time.perf_counter() - read)
             with self._lock:
+                self._answered.add(heard.listener)
                 file.scores.add(opinions)
                 file.is_heard = True
                 self._hand_over(file)
@@ -404,14 +408,15 @@ class _Desk:
         self._close(file)
         return None
 
-    def _give_up(self, file: _OpenFile, error: BundleError) -> None:
+    def _give_up(self, file: _OpenFile, listener: int, error: BundleError) -> None:
         """A model has no answer to this file: other files may fare better."""
         with file.reading:
+            is_given_up = file.cut_by is Status.non_finite  # by another lane, which was at its run before this one
             file.cut_by, file.error = Status.non_finite, error
             self._close(file)
         with self._lock:
-            self._n_unanswered += 1
-            is_hopeless = not self._n_answered and self._n_unanswered >= _HOPELESS_FILES
+            self._n_unanswered += not is_given_up
+            is_hopeless = listener not in self._answered and self._n_unanswered >= _HOPELESS_FILES
         if is_hopeless:
             raise error
 
@@ -447,7 +452,6 @@ class _Desk:
         """A file is done with."""
         self._pace.note_done(result.path, result.seconds)
         with self._lock:
-            self._n_answered += result.n_rows > 0 and result.status is not Status.non_finite
             if self._keep is not None:
                 self._keep.finish(result)
         self.finished.put(result)

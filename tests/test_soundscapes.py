@@ -329,6 +329,23 @@ def test_a_model_that_never_answers_ends_the_run(bundle, soundscapes, monkeypatc
         list(predict_soundscapes(with_lanes(bundle, 2), find_soundscapes([soundscapes])))
 
 
+def test_lanes_that_meet_one_gap_of_a_model_together_lose_one_file(bundle, tmp_path, monkeypatch):
+    """Four lanes on a long recording are not four files."""
+    write_sound(tmp_path / "long.wav", tone(400.0), SAMPLE_RATE)
+    silent_for(monkeypatch, lambda call: call >= 2 * 4)  # two members, four runs
+    (result,) = predict_soundscapes(with_lanes(bundle, 4), [tmp_path / "long.wav"])
+    assert result.status == "non-finite"
+
+
+def test_a_model_that_has_answered_once_is_not_given_up(bundle, soundscapes, monkeypatch):
+    """No file is whole, yet the model is sound: the first keeps its beginning."""
+    silent_for(monkeypatch, lambda call: call not in (0, 1))  # two members at the first run
+    results = list(predict_soundscapes(with_lanes(bundle, 1), find_soundscapes([soundscapes])))
+    assert [(result.status, result.n_rows) for result in results] == [
+        ("non-finite", 6), ("non-finite", 0), ("non-finite", 0),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_files_for_which_there_is_no_time_are_named(bundle, soundscapes, lanes):
     pace, keeper = Hurried(with_lanes(bundle, lanes), files=2), Kept()
