@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from birdinfer.errors import ConfigError
 from birdinfer.labels import Species
+from birdinfer.postprocess.nudges import towards
 from birdinfer.postprocess.step import Bound, Step
 from birdinfer.postprocess.step_tables import TableStep
 from birdinfer.tables.quantile_tables import Quantiles, read_quantiles
@@ -226,5 +227,5 @@ def _match_columns(probabilities: Float32, columns: Sequence[int], curves: _Curv
     for begin in range(0, len(probabilities), _ROWS_AT_ONCE):
         rows = slice(begin, begin + _ROWS_AT_ONCE)
         own = probabilities[rows, columns]
-        matched[rows, columns] = own + share * (curves(own) - own)
+        matched[rows, columns] = towards(own, curves(own), share)
     return matched

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.labels import Species
+from birdinfer.postprocess.nudges import shift_logits
 from birdinfer.postprocess.step import Bound, Step
 
 Float32 = npt.NDArray[np.float32]
@@ -56,7 +57,7 @@ def boost_logits(probabilities: Float32, strength: float) -> Float32:
     """Add to the logits: logit p' = logit p + strength m with m the species' greatest probability in the file.
 
     After the "max boost" of BirdCLEF 2026's first place. The maximum enters as a probability, for its logit has no
-    bounds. Computed without logarithms, as p / (p + (1 - p) exp(-strength m)): 0 and 1 stay.
+    bounds. :func:`birdinfer.postprocess.nudges.shift_logits` has the formula: 0 and 1 stay.
 
     Args:
         probabilities: [rows, species] of one file.
@@ -65,9 +66,7 @@ def boost_logits(probabilities: Float32, strength: float) -> Float32:
     Returns:
         [rows, species], nowhere below the input; the order of rows stays.
     """
-    odds_against = np.exp(np.float32(-strength) * probabilities.max(axis=0))
-    boosted: Float32 = probabilities / (probabilities + (1 - probabilities) * odds_against)
-    return boosted
+    return shift_logits(probabilities, strength * probabilities.max(axis=0).astype(np.float64))
 
 
 def contrast(probabilities: Float32, strength: float) -> Float32:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from birdinfer.errors import ConfigError
 from birdinfer.labels import Species
+from birdinfer.postprocess.nudges import shift_logits
 from birdinfer.postprocess.step import Bound
 from birdinfer.postprocess.step_tables import TableStep
 from birdinfer.recording_names import hour_at, parse_name
@@ -32,26 +33,6 @@ Float64 = npt.NDArray[np.float64]
 RATE_FLOOR = 1e-4
 """Rates are kept within this and 1 - this before their logit is taken: a logit within -9.21 and 9.21."""
 _HOURS = 24
-
-
-def shift_logits(probabilities: Float32, shifts: Float64) -> Float32:
-    """Add to each logit: logit p' = logit p + shift.
-
-    Computed as p' = 1 / (1 + (1 - p) / (p e^shift)), which is the same and holds at 0 and 1, too.
-
-    Args:
-        probabilities: [rows, species], in [0, 1].
-        shifts: [species], finite, within -100 and 100.
-
-    Returns:
-        [rows, species], in [0, 1]; where a shift is 0 the same bits.
-    """
-    moved = np.flatnonzero(shifts)
-    wide = probabilities[:, moved].astype(np.float64)
-    shifted = probabilities.copy()
-    with np.errstate(divide="ignore"):  # p = 0 becomes 1 / (1 + infinity) = 0
-        shifted[:, moved] = 1 / (1 + (1 - wide) / (wide * np.exp(shifts[moved])))
-    return shifted
 
 
 def shrunk_rates(heard: Float64, windows: Float64, overall: Float64, shrinkage_windows: float) -> Float64:

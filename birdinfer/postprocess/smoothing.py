@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.labels import Species
+from birdinfer.postprocess.nudges import towards
 from birdinfer.postprocess.step import Bound, Step
 
 Float32 = npt.NDArray[np.float32]
 Kernel = tuple[float, ...]
 
 _ROWS_AT_ONCE = 1024
+"""In double precision: a day of sound is 17,280 rows."""
 _MAX_RADIUS_ROWS = 100
 
 
@@ -50,25 +52,29 @@ def smooth(probabilities: Float32, kernel: Sequence[float]) -> Float32:
     Returns:
         [rows, species], within the range of the input of each species.
     """
-    reach = len(kernel) // 2
-    n_rows = len(probabilities)
-    total = np.zeros_like(probabilities)
-    weight_sum = np.zeros((n_rows, 1), np.float32)
+    smoothed = np.empty_like(probabilities)
+    for begin in range(0, len(probabilities), _ROWS_AT_ONCE):
+        end = min(begin + _ROWS_AT_ONCE, len(probabilities))
+        smoothed[begin:end] = _smoothed_rows(probabilities, begin, end, kernel)
+    return smoothed
+
+
+def _smoothed_rows(probabilities: Float32, begin: int, end: int, kernel: Sequence[float]) -> Float32:
+    """The rows from ``begin`` to ``end``; in double precision, so that equal neighbours give their value to the bit."""
+    reach, n_rows = len(kernel) // 2, len(probabilities)
+    total = np.zeros((end - begin, probabilities.shape[1]))
+    weight_sum = np.zeros((end - begin, 1))
     for offset, weight in zip(range(-reach, reach + 1), kernel, strict=True):
-        here = slice(max(0, -offset), n_rows - max(0, offset))
-        there = slice(max(0, offset), n_rows - max(0, -offset))
-        if here.start < here.stop:
-            weight_sum[here] += np.float32(weight)
-            # Piece by piece: a day of sound is 17,280 rows, and its products would be as large as all its scores.
-            for begin in range(0, here.stop - here.start, _ROWS_AT_ONCE):
-                end = begin + _ROWS_AT_ONCE
-                total[here][begin:end] += np.float32(weight) * probabilities[there][begin:end]
+        first, last = max(begin, -offset), min(end, n_rows - offset)
+        if first < last:
+            weight_sum[first - begin : last - begin] += weight
+            total[first - begin : last - begin] += weight * probabilities[first + offset : last + offset].astype(
+                np.float64
+            )
     # A kernel whose middle is 0 leaves a lone row without any weight: it stays as it is.
     unweighted = weight_sum[:, 0] == 0
-    total[unweighted] = probabilities[unweighted]
-    weight_sum[unweighted] = 1
-    total /= weight_sum
-    return total
+    total[unweighted], weight_sum[unweighted] = probabilities[begin:end][unweighted], 1
+    return (total / weight_sum).astype(np.float32)
 
 
 def gaussian_kernel(sigma_rows: float, truncate_sigmas: float) -> Kernel:
@@ -102,12 +108,8 @@ def smooth_adaptively(probabilities: Float32, strength: float) -> Float32:
     Returns:
         [rows, species], within the range of the input of each species.
     """
-    neighbours = smooth(probabilities, (0.5, 0.0, 0.5))
-    share = np.float32(strength) * (1 - probabilities.max(axis=1, keepdims=True))
-    neighbours -= probabilities
-    neighbours *= share
-    neighbours += probabilities
-    return neighbours
+    unsure = 1 - probabilities.max(axis=1, keepdims=True).astype(np.float64)
+    return towards(probabilities, smooth(probabilities, (0.5, 0.0, 0.5)), strength * unsure)
 
 
 def lift_to_local_max(probabilities: Float32, share: float, radius_rows: int) -> Float32:
@@ -127,10 +129,7 @@ def lift_to_local_max(probabilities: Float32, share: float, radius_rows: int) ->
     for distance in range(1, min(radius_rows, len(probabilities) - 1) + 1):
         np.maximum(greatest[distance:], probabilities[:-distance], out=greatest[distance:])
         np.maximum(greatest[:-distance], probabilities[distance:], out=greatest[:-distance])
-    greatest -= probabilities
-    greatest *= np.float32(share)
-    greatest += probabilities
-    return greatest
+    return towards(probabilities, greatest, share)
 
 
 class Smooth(Step, frozen=True, forbid_unknown_fields=True, tag="smooth"):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from birdinfer.errors import ConfigError
 from birdinfer.labels import Species
+from birdinfer.postprocess.nudges import towards
 from birdinfer.postprocess.step import Bound, Step
 
 Float32 = npt.NDArray[np.float32]
@@ -41,9 +42,8 @@ def pool_groups(probabilities: Float32, groups: Sequence[Columns], share: float,
     columns = np.concatenate([np.array(group, np.intp) for group in groups])
     sizes = np.array([len(group) for group in groups])
     own = probabilities[:, columns]
-    of_group = np.repeat(_pools(own, sizes, pool), sizes, axis=1)
     pooled = probabilities.copy()
-    pooled[:, columns] = own + np.float32(share) * (of_group - own)
+    pooled[:, columns] = towards(own, np.repeat(_pools(own, sizes, pool), sizes, axis=1), share)
     return pooled
 
 

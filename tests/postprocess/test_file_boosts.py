@@ -75,6 +75,14 @@ def test_a_boost_adds_to_the_logit(scores, strength):
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-4)
 
 
+@given(probabilities, st.floats(0, 20))
+def test_a_boost_lowers_nothing_and_turns_no_order_round(scores, strength):
+    ranked = np.sort(scores, axis=0)
+    boosted = boost_logits(ranked, strength)
+    assert (boosted >= ranked).all()
+    assert (np.diff(boosted, axis=0) >= 0).all()
+
+
 def test_what_is_sure_stays_under_a_boost():
     assert boost_logits(np.float32([[0, 1], [1, 0]]), 20).tolist() == [[0, 1], [1, 0]]
 

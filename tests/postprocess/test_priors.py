@@ -13,7 +13,6 @@ from birdinfer.postprocess.priors import (
     RATE_FLOOR,
     PriorShift,
     logit_difference,
-    shift_logits,
     shrunk_rates,
     with_neighbouring_hours,
 )
@@ -53,34 +52,6 @@ def logit(p):
 
 def sigmoid(x):
     return 1 / (1 + math.exp(-x))
-
-
-class TestShiftLogits:
-    def test_by_hand(self):
-        """Odds of .2 are 1/4; three times that is 3/4 and p = 3/7. Odds of .6 are 3/2; a third is 1/2, p = 1/3."""
-        found = shift_logits(np.float32([[0.2, 0.6, 0.3]]), np.array([math.log(3), -math.log(3), 0]))
-        np.testing.assert_allclose(found, [[3 / 7, 1 / 3, 0.3]], rtol=1e-6)
-
-    @given(scores, hnp.arrays(np.float64, 3, elements=st.floats(-100, 100)))
-    def test_is_bounded_monotone_and_keeps_what_is_certain(self, probabilities, shifts):
-        before = probabilities.copy()
-        found = shift_logits(probabilities, shifts)
-        assert found.dtype == np.float32
-        assert ((found >= 0) & (found <= 1)).all()
-        assert (np.diff(shift_logits(np.sort(probabilities, axis=0), shifts), axis=0) >= 0).all()
-        assert np.array_equal(shift_logits(np.float32([[0] * 3, [1] * 3]), shifts), [[0] * 3, [1] * 3])
-        assert np.array_equal(probabilities, before)
-
-    @given(scores)
-    def test_0_changes_no_bit(self, probabilities):
-        assert np.array_equal(shift_logits(probabilities, np.zeros(3)), probabilities)
-
-    @given(scores, st.floats(0, 5))
-    def test_a_shift_upwards_raises_and_the_opposite_takes_it_back(self, probabilities, shift):
-        inner = probabilities.clip(0.01, 0.99)
-        up = shift_logits(inner, np.full(3, shift))
-        assert (up >= inner - 1e-7).all()
-        np.testing.assert_allclose(shift_logits(up, np.full(3, -shift)), inner, atol=1e-4)
 
 
 class TestShrunkRates:

@@ -127,10 +127,19 @@ def test_the_order_of_the_columns_does_not_matter(probabilities, step, order):
     np.testing.assert_allclose(shuffled, run(step, probabilities)[:, order], atol=1e-6)
 
 
+@given(scores, pools)
+def test_at_a_share_of_1_the_members_of_a_group_are_alike_to_the_bit(probabilities, pool):
+    found = pool_groups(probabilities, [(0, 2), (1, 3, 4, 5)], 1.0, pool)
+    assert np.array_equal(found[:, 0], found[:, 2])
+    assert all(np.array_equal(found[:, 1], found[:, member]) for member in (3, 4, 5))
+    if pool == "max":
+        assert np.array_equal(found[:, 0], probabilities[:, [0, 2]].max(axis=1))
+
+
 @given(scores)
 def test_max_never_lowers(probabilities):
     for step in (GenusSmooth(0.3, "max"), ClassSmooth(1, "max"), MirrorGroups(groups=(("a", "b", "c"),))):
-        assert (run(step, probabilities) >= probabilities - 1e-7).all()
+        assert (run(step, probabilities) >= probabilities).all()
 
 
 @pytest.mark.parametrize(
