@@ -104,7 +104,7 @@ class Journal:
         with _named(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / _LOCK).open("ab")
-        if not _lock(self._lock):
+        if not (_lock(self._lock) and self._is_in_place()):
             self._lock.close()
             raise OutputError(
                 result, f"another process is writing it (see {self.folder})", "wait for it, or name another result"
@@ -120,7 +120,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.folder.is_dir() and not self.n_done():
+        if not self._lock.closed and next(self._stored(), None) is None:
             self.discard()  # a run that was refused leaves nothing behind
         self.close()
 
@@ -171,15 +171,14 @@ class Journal:
             What became of the files that are done.
 
         Raises:
-            OutputError: another run was stopped here.
+            OutputError: another run was stopped here that has done something.
         """
-        found = self.identity()
-        if found is None:
+        found, stored = self.identity(), list(self._stored())
+        if found is None or not stored:
             self.begin(identity)
             return {}
         if found != identity:
             raise OutputError(self.folder, _difference(found, identity), "run it as it was, or begin anew with --force")
-        stored = list(self._stored())
         self._open()
         by_stem = {path.stem: path for path in paths}
         done = {}
@@ -192,14 +191,16 @@ class Journal:
         self._rewrite([line for line, _ in done.values()])
         return {path: result for path, (_, result) in done.items()}
 
+    def note_opened(self, path: Path) -> None:
+        """A file is about to be heard as it is now: should it grow meanwhile, it is not done."""
+        self._sizes[path.stem] = _size_and_time(path)
+
     def add(self, path: Path, rows: Float32) -> None:
         """A file's next rows [n, species].
 
         Raises:
             OutputError: the disk does not take them.
         """
-        if path.stem not in self._sizes:
-            self._sizes[path.stem] = _size_and_time(path)
         self.spool.add(path.stem, rows)
 
     def finish(self, result: SoundscapeResult) -> None:
@@ -214,14 +215,19 @@ class Journal:
         with _named(self.folder):
             self._lines.write(_line(self._record(result)))
             self._lines.flush()
-            if time.monotonic() - self._synced > _SYNC_SECONDS:
-                self.sync()
+        if time.monotonic() - self._synced > _SYNC_SECONDS:
+            self.sync()
 
     def sync(self) -> None:
-        """Have all of it on the disk; the rows first, for the lines promise them."""
+        """Have all of it on the disk; the rows first, for the lines promise them.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
         assert self._lines is not None
-        self.spool.sync()
-        os.fsync(self._lines.fileno())
+        with _named(self.folder):
+            self.spool.sync()
+            os.fsync(self._lines.fileno())
         self._synced = time.monotonic()
 
     def close(self) -> None:
@@ -232,16 +238,30 @@ class Journal:
     def discard(self) -> None:
         """The result is written: the folder goes, in one step, so that no half of it is ever taken for a run."""
         self._close_files()
+        is_away = self._move_away()
+        self._lock.close()  # only now: who waited for it finds no folder of ours
+        if not is_away:
+            self._move_away()  # Windows moves no folder with a file that is open
+        shutil.rmtree(self._trash, ignore_errors=True)
+
+    def _move_away(self) -> bool:
         with contextlib.suppress(OSError):
             self.folder.rename(self._trash)
-        self._lock.close()  # only now: who waited for it finds no folder of ours
-        shutil.rmtree(self._trash, ignore_errors=True)
+            return True
+        return False
+
+    def _is_in_place(self) -> bool:
+        """Whether the lock lies where the next process will look for it, and not in a folder that is on its way out."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(self._lock.fileno()), (self.folder / _LOCK).stat())
+        return False
 
     def _close_files(self) -> None:
         if self._spool is not None:
             self._spool.close()
         if self._lines is not None:
-            self._lines.close()
+            with contextlib.suppress(OSError):  # of a line that the disk did not take, as was said when it was written
+                self._lines.close()
 
     def _open(self) -> None:
         self._spool = ScoreSpool(self.folder / _SCORES, self._n_labels)
@@ -270,7 +290,7 @@ class Journal:
 
     def _record(self, result: SoundscapeResult) -> _Done:
         stem = result.path.stem
-        size, modified = self._sizes.pop(stem) if stem in self._sizes else _size_and_time(result.path)
+        size, modified = self._sizes.pop(stem)
         return _Done(
             quote(os.fsencode(stem)),
             size,
@@ -342,7 +362,7 @@ def _installed(packages: Sequence[str]) -> str:
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Whether this process alone holds the file now; let go when it is closed, also by kill -9."""
+    """Whether no other process holds the file now, as far as can be told; let go when it is closed, also by kill -9."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
@@ -351,6 +371,8 @@ def _lock(file: BinaryIO) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:  # a file system without locks, as some clusters have
+        return True
     return True
 
 

@@ -62,6 +62,9 @@ class SoundscapeResult:
 class Keeper(Protocol):
     """Takes rows as they are finished, and what became of each file; from the lanes, one call at a time."""
 
+    def note_opened(self, path: Path) -> None:
+        """This file is about to be opened; a file that there is no time for never is."""
+
     def add(self, path: Path, rows: Float32) -> None:
         """A file's next rows [n, species], in the file's order."""
 
@@ -350,6 +353,9 @@ class _Desk:
             expected = self._pace.expected_seconds(path)
             self._hand_in(SoundscapeResult(path, Status.skipped_by_budget, expected_seconds=expected))
             return None
+        if self._keep is not None:
+            with self._lock:
+                self._keep.note_opened(path)
         began = time.perf_counter()
         try:
             reader = predictor.open(path)

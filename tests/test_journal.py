@@ -3,12 +3,14 @@ import os
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from birdinfer import journal as journal_room
 from birdinfer.errors import OutputError
 from birdinfer.journal import Journal, RunIdentity
 from birdinfer.soundscapes import SoundscapeResult
@@ -35,6 +37,7 @@ def files(tmp_path):
 
 def finish(journal, path, n_rows=4, status=Status.ok, problem=""):
     """A file of two pieces."""
+    journal.note_opened(path)
     rows = rows_of(path.name, n_rows) if n_rows else np.zeros((0, N_LABELS), np.float32)
     for piece in (rows[:1], rows[1:]):
         if len(piece):
@@ -87,6 +90,7 @@ def test_files_that_failed_are_done_and_those_left_out_are_not(tmp_path, files):
 def test_a_file_that_was_left_half_way_is_heard_again_as_if_never(tmp_path, files):
     with Journal(tmp_path / "s.csv", N_LABELS) as journal:
         journal.begin(IDENTITY)
+        journal.note_opened(files[0])
         journal.add(files[0], rows_of("half", 1))
         finish(journal, files[1])
     with Journal(tmp_path / "s.csv", N_LABELS) as journal:
@@ -101,6 +105,20 @@ def test_a_sound_file_that_changed_is_heard_again(tmp_path, files):
     files[1].write_bytes(b"another recording")
     files[2].unlink()
     assert list(resumed(tmp_path, files)[0]) == [files[0], files[3]]
+
+
+@pytest.mark.parametrize("n_rows", [4, 0])
+def test_a_sound_file_that_grew_while_it_was_heard_is_heard_again(tmp_path, files, n_rows):
+    """It is still being copied, or the recorder has not ended: what was heard is not all."""
+    with Journal(tmp_path / "s.csv", N_LABELS) as journal:
+        journal.begin(IDENTITY)
+        journal.note_opened(files[0])
+        files[0].write_bytes(b"sound, and more of it")
+        if n_rows:
+            journal.add(files[0], rows_of(files[0].name))
+        journal.finish(SoundscapeResult(files[0], Status.ok if n_rows else Status.unreadable, None, n_rows))
+        finish(journal, files[1])
+    assert list(resumed(tmp_path, files)[0]) == [files[1]]
 
 
 def test_another_run_is_not_gone_on_with(tmp_path, files):
@@ -129,9 +147,19 @@ def test_to_go_on_where_nothing_was_begun_is_to_begin(tmp_path, files):
     assert resumed(tmp_path, files)[0] == {}
 
 
+def test_another_run_that_was_killed_before_its_first_file_is_in_nobodys_way(tmp_path, files):
+    with Journal(tmp_path / "s.csv", N_LABELS) as journal:
+        journal.begin(IDENTITY)
+        left = (journal.folder / "run.json").read_bytes()
+    journal.folder.mkdir()
+    (journal.folder / "run.json").write_bytes(left)
+    assert resumed(tmp_path, files, RunIdentity("abd", "", "openvino:bf16", "1.0", "0.1"))[0] == {}
+
+
 def test_a_run_that_did_nothing_leaves_nothing(tmp_path, files):
     with Journal(tmp_path / "s.csv", N_LABELS) as journal:
         journal.begin(IDENTITY)
+        journal.note_opened(files[0])
         journal.add(files[0], rows_of("half"))
     assert not journal.folder.exists()
 
@@ -140,6 +168,35 @@ def test_a_finished_run_leaves_nothing(tmp_path, files):
     with Journal(tmp_path / "s.csv", N_LABELS) as journal:
         journal.begin(IDENTITY)
         finish(journal, files[0])
+        journal.discard()
+    assert not journal.folder.exists()
+
+
+def test_what_has_come_after_a_finished_run_is_left_alone(tmp_path, files):
+    """Another run may begin there before this process is gone."""
+    with Journal(tmp_path / "s.csv", N_LABELS) as journal:
+        journal.begin(IDENTITY)
+        journal.discard()
+        with Journal(tmp_path / "s.csv", N_LABELS) as after:
+            after.begin(IDENTITY)
+            journal.__exit__(None, None, None)
+            finish(after, files[0])
+    assert list(resumed(tmp_path, files)[0]) == files[:1]
+
+
+def test_a_finished_run_leaves_nothing_where_folders_in_use_cannot_be_moved(tmp_path, files, monkeypatch):
+    """As on Windows: a folder stays where it is while a file in it is open."""
+    with Journal(tmp_path / "s.csv", N_LABELS) as journal:
+        journal.begin(IDENTITY)
+        finish(journal, files[0])
+        move = Path.rename
+
+        def rename(path, target):
+            if not journal._lock.closed:
+                raise PermissionError(13, "The process cannot access the file because it is being used")
+            return move(path, target)
+
+        monkeypatch.setattr(Path, "rename", rename)
         journal.discard()
     assert not journal.folder.exists()
 
@@ -167,6 +224,57 @@ def test_two_runs_never_write_to_one_place(tmp_path):
     ):
         Journal(tmp_path / "s.csv", N_LABELS)
     Journal(tmp_path / "s.csv", N_LABELS).close()
+
+
+def test_a_place_that_is_on_its_way_out_is_not_taken(tmp_path, monkeypatch):
+    """The other process moves its folder away between our opening the lock and our taking it."""
+    take = journal_room._lock
+
+    def lock(file):
+        (tmp_path / "s.csv.progress").rename(tmp_path / "moved")
+        return take(file)
+
+    monkeypatch.setattr(journal_room, "_lock", lock)
+    with pytest.raises(OutputError, match="another process is writing it"):
+        Journal(tmp_path / "s.csv", N_LABELS)
+
+
+def test_a_disk_without_locks_is_written_all_the_same(tmp_path, files, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    stopped(tmp_path, files[:1])
+    assert list(resumed(tmp_path, files)[0]) == files[:1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_named_and_closing_adds_nothing_to_it(tmp_path, files):
+    def fill():
+        with Journal(tmp_path / "s.csv", N_LABELS) as journal:
+            journal.begin(IDENTITY)
+            finish(journal, files[0])
+            journal._lines.close()
+            journal._lines = Path("/dev/full").open("ab")  # noqa: SIM115 - the journal closes it
+            finish(journal, files[1])
+
+    with pytest.raises(OutputError, match=r"s\.csv\.progress: cannot be written \(No space left on device\)"):
+        fill()
+    assert list(resumed(tmp_path, files)[0]) == files[:1]
+
+
+def test_a_disk_that_fails_when_it_is_waited_for_is_named(tmp_path, files, monkeypatch):
+    def fsync(*_):
+        raise OSError(5, "Input/output error")
+
+    with Journal(tmp_path / "s.csv", N_LABELS) as journal:
+        journal.begin(IDENTITY)
+        finish(journal, files[0])
+        monkeypatch.setattr("os.fsync", fsync)
+        with pytest.raises(OutputError, match=r"s\.csv\.progress: cannot be written \(Input/output error\)"):
+            journal.sync()
 
 
 def test_a_run_that_was_killed_lets_its_place_go(tmp_path):

@@ -39,12 +39,17 @@ class Kept:
     """A keeper that remembers."""
 
     def __init__(self):
-        self.pieces, self.results = {}, []
+        self.opened, self.pieces, self.results = [], {}, []
+
+    def note_opened(self, path):
+        assert path not in self.pieces
+        self.opened.append(path)
 
     def add(self, path, rows):
         self.pieces.setdefault(path, []).append(rows)
 
     def finish(self, result):
+        assert (result.path in self.opened) == (result.status != "skipped by budget")
         assert sum(map(len, self.pieces.get(result.path, []))) == result.n_rows
         self.results.append(result)
 
