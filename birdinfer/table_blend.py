@@ -95,19 +95,6 @@ def blend_ranks(values: Sequence[Float64], weights: Sequence[float]) -> Float64:
     return total
 
 
-def check_probabilities(table: ScoreTable, remedy: str) -> None:
-    """Refuse a table that holds something else than probabilities.
-
-    Raises:
-        MetadataError: a cell lies outside [0, 1].
-    """
-    outside = np.argwhere((table.values < 0) | (table.values > 1))
-    if len(outside):
-        row, column = outside[0]
-        where = f"row {table.row_ids[row]!r}, column {table.labels[column]!r}"
-        raise MetadataError(table.path, f"{where} holds {table.values[row, column]:g}, not a probability", remedy)
-
-
 def species_of_columns(labels: Sequence[str], known: Sequence[Species], where: Path) -> tuple[Species, ...]:
     """What is known of a table's columns.
 

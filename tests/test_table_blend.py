@@ -17,7 +17,6 @@ from birdinfer.table_blend import (
     align_tables,
     blend_probabilities,
     blend_ranks,
-    check_probabilities,
     match_to_first,
     species_of_columns,
     write_scores,
@@ -84,13 +83,6 @@ class TestBlending:
     def test_weights_without_sense_are_refused(self, weights):
         with pytest.raises(ConfigError, match="weights"):
             blend_ranks([FIRST.values, FIRST.values], weights)
-
-    @pytest.mark.parametrize(("value", "shown"), [(1.5, "1.5"), (-1e-9, "-1e-09")])
-    def test_what_is_no_probability_is_named(self, value, shown):
-        wrong = table("one.csv", ["a_5", "a_10"], ["0012", "x"], [[0, 1], [0.5, value]])
-        with pytest.raises(MetadataError, match=f"row 'a_10', column 'x' holds {shown}, not a probability - try ranks"):
-            check_probabilities(wrong, "try ranks")
-        check_probabilities(FIRST, "")
 
 
 class TestMatching:

@@ -2,11 +2,9 @@
 
 In: a run's folder. Each fold's table holds ``filename``, ``primary_label`` and a probability per label; ``folds.csv``
 beside them names the group (recording, author) of every clip. Out: :class:`OutOfFold`. A clip's primary label is its
-truth, as in the run's summary: secondary labels stand in neither table. The standard library reads it, for labels that
-look like numbers stay text.
+truth, as in the run's summary: secondary labels stand in neither table.
 """
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.errors import InputNotFoundError, MetadataError
+from birdinfer.labels import check_labels
+from birdinfer.tables.csv_files import csv_rows, numbers_of
 
 Float32 = npt.NDArray[np.float32]
 
 _KEYS = ("filename", "primary_label")
+_REMEDY = "birdinfer train makes it"
 
 
 class OutOfFold(NamedTuple):
@@ -58,6 +59,7 @@ def read_out_of_fold(run_dir: Path) -> OutOfFold:
     Raises:
         InputNotFoundError: there is no such folder, or no fold of it has a table yet.
         MetadataError: a table is not as training writes it, two folds have other columns, or a clip stands twice.
+        LabelError: a column stands twice.
     """
     tables = sorted(run_dir.glob("fold*/oof.csv"))
     if not tables:
@@ -77,11 +79,11 @@ def read_out_of_fold(run_dir: Path) -> OutOfFold:
 
 
 def _labels(path: Path) -> tuple[str, ...]:
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        header = next(csv.reader(file), [])
+    with csv_rows(path) as rows:
+        header = next(rows, [])
     if len(header) <= len(_KEYS):
-        raise MetadataError(path, "has no column for any label", "birdinfer train makes it")
-    return tuple(header[len(_KEYS) :])
+        raise MetadataError(path, "has no column for any label", _REMEDY)
+    return check_labels(header[len(_KEYS) :], str(path))
 
 
 def _read(path: Path, labels: Sequence[str]) -> Iterator[_Clip]:
@@ -92,12 +94,10 @@ def _read(path: Path, labels: Sequence[str]) -> Iterator[_Clip]:
 
 
 def _probabilities(where: str, cells: Sequence[str]) -> Float32:
-    try:
-        values = np.array(cells, dtype=np.str_).astype(np.float32)
-    except ValueError as error:
-        raise MetadataError(where, f"holds what is no number ({error})", "train the fold again") from error
-    if not ((values >= 0) & (values <= 1)).all():
-        raise MetadataError(where, "holds a value outside 0 to 1", "probabilities are needed")
+    values = numbers_of(cells).astype(np.float32)
+    wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
+    if wrong.size:
+        raise MetadataError(where, f"holds {cells[wrong[0]]!r}", "a probability from 0 to 1 is needed")
     return values
 
 
@@ -120,19 +120,14 @@ def _read_groups(path: Path) -> Mapping[str, str]:
 
 
 def _lines(path: Path, first: Sequence[str]) -> Iterator[tuple[int, list[str], list[str]]]:
-    """Each row's line number and cells, with the header, which has to begin like ``first``."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            if header[: len(first)] != list(first):
-                raise MetadataError(
-                    path, f"does not begin with the columns {', '.join(first)}", "birdinfer train makes it"
-                )
-            for cells in filter(None, reader):
-                if len(cells) != len(header):
-                    what = f"has {len(cells)} cells, the header {len(header)}"
-                    raise MetadataError(f"{path}, line {reader.line_num}", what, "birdinfer train makes it")
-                yield reader.line_num, header, cells
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise MetadataError(path, f"is not a CSV table ({error})", "birdinfer train makes it") from error
+    """Each row's number and cells, with the header, which has to begin like ``first``; blank lines are passed over."""
+    with csv_rows(path) as rows:
+        header = next(rows, [])
+        if header[: len(first)] != list(first):
+            raise MetadataError(path, f"does not begin with the columns {', '.join(first)}", _REMEDY)
+        for number, cells in enumerate(rows, start=2):
+            if cells and len(cells) != len(header):
+                what = f"has {len(cells)} cells, the header {len(header)}"
+                raise MetadataError(f"{path}, line {number}", what, _REMEDY)
+            if cells:
+                yield number, header, cells

@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from birdinfer.ablation.ablate import Ablation, Attempt, Subject
     from birdinfer.labels import Species
 
-_NAMED = 3
 _CLIPS_ARE_ROWS = (
     "each clip is a file of one row: steps over time find no neighbours; clips of one group are resampled together"
 )
@@ -63,6 +59,7 @@ def run_ablation(asked: Asked, as_json: bool) -> None:
 
 
 def _check(asked: Asked) -> None:
+    from birdinfer.cli.known_species import check_one_source
     from birdinfer.errors import ConfigError
 
     tables = asked.submission, asked.truth
@@ -71,8 +68,7 @@ def _check(asked: Asked) -> None:
     if not asked.oof and not all(tables):
         remedy = "birdinfer score submission.csv truth.csv --ablate, or --ablate --oof runs/NAME"
         raise ConfigError("--ablate", "needs scores and their truth", remedy)
-    if asked.bundle and asked.taxonomy:
-        raise ConfigError("--taxonomy", "the bundle has one of its own", "leave --bundle or --taxonomy out")
+    check_one_source(asked.bundle, asked.taxonomy)
     if asked.plot and asked.plot.suffix.lower() != ".png":
         raise ConfigError("--plot", f"{asked.plot} does not end in .png", "pictures are PNG")
 
@@ -97,20 +93,22 @@ def _submission(asked: Asked) -> "Subject":
     import numpy as np
 
     from birdinfer.ablation.ablate import Subject, judged_rows
+    from birdinfer.cli.known_species import known_species
     from birdinfer.cli.matched_tables import read_matched
     from birdinfer.tables.score_files import rows_by_file
+    from birdinfer.tables.score_table import check_probabilities
 
     assert asked.submission is not None
     assert asked.truth is not None
     tables = read_matched(asked.submission, asked.truth)
     given = tables.given
-    _check_probabilities(asked.submission, given.values)
+    check_probabilities(given, "try steps on what predict writes, without post-processing")
     files = rows_by_file(given.row_ids, asked.submission)
     stem_of = {row: file.stem for file in files for row in file.rows.tolist()}
     stems = [stem_of[row] for row in tables.rows.tolist()]
     return Subject(
         given.values.astype(np.float32),
-        _species(given.labels, asked),
+        known_species(given.labels, asked.bundle, asked.taxonomy),
         files,
         tables.rows,
         tables.columns,
@@ -124,48 +122,19 @@ def _out_of_fold(asked: Asked) -> "Subject":
 
     from birdinfer.ablation.ablate import Subject, judged_rows
     from birdinfer.ablation.out_of_fold import read_out_of_fold
+    from birdinfer.cli.known_species import known_species
     from birdinfer.tables.score_files import FileRows
 
     assert asked.oof is not None
     clips = read_out_of_fold(asked.oof)
     return Subject(
         clips.probabilities,
-        _species(clips.labels, asked),
+        known_species(clips.labels, asked.bundle, asked.taxonomy),
         [FileRows(Path(name).stem, np.array([row])) for row, name in enumerate(clips.filenames)],
         np.arange(len(clips.filenames)),
         np.arange(len(clips.labels)),
         judged_rows(clips.truth, clips.groups),
     )
-
-
-def _check_probabilities(path: Path, values: "npt.NDArray[np.float64]") -> None:
-    import numpy as np
-
-    from birdinfer.errors import MetadataError
-
-    outside = np.count_nonzero((values < 0) | (values > 1))
-    if outside:
-        remedy = "try steps on what predict writes, without post-processing"
-        raise MetadataError(path, f"{outside} cells lie outside 0 to 1: they are no probabilities", remedy)
-
-
-def _species(labels: Sequence[str], asked: Asked) -> "tuple[Species, ...]":
-    """What is known of the species of these columns; without bundle and taxonomy, their labels."""
-    from birdinfer.bundle import Bundle
-    from birdinfer.errors import LabelError
-    from birdinfer.labels import Species
-    from birdinfer.tables.label_lists import read_label_list, species_of
-
-    where = asked.bundle or asked.taxonomy
-    if where is None:
-        return tuple(Species(label) for label in labels)
-    listed = Bundle.load(where).manifest.species if asked.bundle else species_of(read_label_list(where))
-    known = {each.label: each for each in listed}
-    unknown = [label for label in labels if label not in known]
-    if unknown:
-        first = ", ".join(unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
-        raise LabelError(where, f"does not know {len(unknown)} of {len(labels)} columns: {first}")
-    return tuple(known[label] for label in labels)
 
 
 def _draw(path: Path, ablation: "Ablation") -> None:

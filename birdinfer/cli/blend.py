@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from birdinfer.ensemble import Blend
-    from birdinfer.labels import Species
     from birdinfer.postprocess.step import Step
     from birdinfer.tables.score_table import ScoreTable
 
@@ -173,12 +172,12 @@ def _check_gate(n_tables: int, wanted: Blending) -> None:
 
 
 def _check_effects(wanted: Blending) -> None:
+    from birdinfer.cli.known_species import check_one_source
     from birdinfer.errors import ConfigError
 
     if wanted.match and wanted.how is How.rank:
         raise ConfigError("--match", "changes no rank", "leave it out, or blend in another way")
-    if wanted.bundle and wanted.taxonomy:
-        raise ConfigError("--taxonomy", "says what --bundle says", "give one of them")
+    check_one_source(wanted.bundle, wanted.taxonomy)
     if (wanted.bundle or wanted.taxonomy) and not wanted.post:
         raise ConfigError("--bundle and --taxonomy", "are of no effect without steps", "give --post, or leave them out")
 
@@ -196,13 +195,8 @@ def _as_blend(wanted: Blending) -> "Blend":
 
 def _blended(tables: "Sequence[ScoreTable]", wanted: Blending) -> "Scores":
     """All tables as one, [rows, labels] in the order of the first."""
-    from birdinfer.table_blend import (
-        align_tables,
-        blend_probabilities,
-        blend_ranks,
-        check_probabilities,
-        match_to_first,
-    )
+    from birdinfer.table_blend import align_tables, blend_probabilities, blend_ranks, match_to_first
+    from birdinfer.tables.score_table import check_probabilities
 
     values = align_tables(tables)
     weights = wanted.weights or (1.0,) * len(tables)
@@ -217,27 +211,14 @@ def _blended(tables: "Sequence[ScoreTable]", wanted: Blending) -> "Scores":
 
 def _post_processed(table: "ScoreTable", values: "Scores", steps: "Sequence[Step]", wanted: Blending) -> "Scores":
     """The steps, file by file."""
+    from birdinfer.cli.known_species import known_species
     from birdinfer.postprocess.pipeline import Pipeline
     from birdinfer.tables.score_files import apply_by_file, rows_by_file
 
     if not steps:
         return values
-    pipeline = Pipeline(steps, _species(table.labels, wanted))
+    pipeline = Pipeline(steps, known_species(table.labels, wanted.bundle, wanted.taxonomy))
     return apply_by_file(values, rows_by_file(table.row_ids, table.path), pipeline)
-
-
-def _species(labels: "Sequence[str]", wanted: Blending) -> "tuple[Species, ...]":
-    """What is known of the columns."""
-    from birdinfer.bundle import Bundle
-    from birdinfer.labels import Species
-    from birdinfer.table_blend import species_of_columns
-    from birdinfer.tables.label_lists import read_label_list, species_of
-
-    if wanted.bundle:
-        return species_of_columns(labels, Bundle.load(wanted.bundle).manifest.species, wanted.bundle)
-    if wanted.taxonomy:
-        return species_of_columns(labels, species_of(read_label_list(wanted.taxonomy)), wanted.taxonomy)
-    return tuple(Species(label) for label in labels)
 
 
 def _print_summary(report: BlendReport, output: Path) -> None:

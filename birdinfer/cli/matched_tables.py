@@ -42,10 +42,10 @@ def read_matched(submission: Path, truth: Path) -> MatchedTables:
     """
     import numpy as np
 
-    from birdinfer.tables.score_table import read_scores
+    from birdinfer.tables.score_table import check_truth, read_scores
 
     wanted, given = read_scores(truth), read_scores(submission)
-    _check_truth(wanted)
+    check_truth(wanted)
     pairs = (
         ("rows", wanted.row_ids, given.row_ids, _NAMED_ROWS),
         ("columns", wanted.labels, given.labels, _NAMED_COLUMNS),
@@ -54,21 +54,6 @@ def read_matched(submission: Path, truth: Path) -> MatchedTables:
         np.array(_places(given, wanted, kind, names, among, named), np.intp) for kind, names, among, named in pairs
     )
     return MatchedTables(given, wanted, rows, columns)
-
-
-def _check_truth(truth: "ScoreTable") -> None:
-    import numpy as np
-
-    from birdinfer.errors import MetadataError
-
-    wrong = np.argwhere((truth.values != 0) & (truth.values != 1))
-    if len(wrong):
-        row, column = wrong[0]
-        raise MetadataError(
-            truth.path,
-            f"row {truth.row_ids[row]!r}, column {truth.labels[column]!r} holds {truth.values[row, column]:g}",
-            "truth is 0 or 1",
-        )
 
 
 def _places(

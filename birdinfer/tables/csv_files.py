@@ -1,4 +1,4 @@
-"""A CSV on disk <-> its rows of text; whatever is wrong with the file itself is said in one line.
+"""A CSV on disk <-> its rows of text, a cell -> its number; what is wrong with the file itself is said in one line.
 
 The standard library's reader does it: it guesses no types, so that a label like ``0012`` stays text.
 """
@@ -8,6 +8,9 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
+
+import numpy as np
+import numpy.typing as npt
 
 from birdinfer.errors import InputNotFoundError, MetadataError
 
@@ -32,6 +35,23 @@ def csv_rows(path: Path, remedy: str = "") -> Iterator[Iterator[list[str]]]:
             yield csv.reader(file)
         except (csv.Error, UnicodeDecodeError) as error:
             raise MetadataError(path, f"is not a CSV table ({error})", "expected is UTF-8 text with commas") from error
+
+
+def number_of(cell: str) -> float:
+    """What a cell says as a number: digits, point and exponent; NaN for all else, also for Python's own ``1_000``."""
+    try:
+        return float(cell) if cell.isascii() and "_" not in cell else float("nan")
+    except ValueError:
+        return float("nan")
+
+
+def numbers_of(cells: Sequence[str]) -> npt.NDArray[np.float64]:
+    """:func:`number_of` of each cell, [cells]."""
+    text = "".join(cells)
+    if text.isascii() and "_" not in text:  # a table of a competition has a million cells: all of a row at once
+        with contextlib.suppress(ValueError):
+            return np.fromiter(map(float, cells), np.float64, len(cells))
+    return np.array([number_of(cell) for cell in cells])
 
 
 class CsvWriter:

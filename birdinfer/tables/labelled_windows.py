@@ -22,8 +22,8 @@ from birdinfer.errors import MetadataError
 from birdinfer.recording_names import hour_at, parse_name
 from birdinfer.tables.csv_files import csv_rows
 from birdinfer.tables.prior_tables import Occasion, PriorTable
-from birdinfer.tables.score_files import rows_by_file
-from birdinfer.tables.score_table import ROW_ID, ScoreTable, read_scores
+from birdinfer.tables.score_files import rows_by_file, split_row_id
+from birdinfer.tables.score_table import ROW_ID, ScoreTable, check_truth, read_scores
 
 NO_CALL = "nocall"
 _NEEDED = ("filename", "start", "end", "primary_label")
@@ -185,15 +185,11 @@ def _seconds(path: Path, number: int, cell: str) -> float:
 
 def _truth_windows(table: ScoreTable, row_seconds: float) -> list[Labelled]:
     """The rows of a table of 0 and 1; the first window of a file may be shorter than the others."""
-    wrong = np.argwhere((table.values != 0) & (table.values != 1))
-    if len(wrong):
-        row, column = wrong[0]
-        where = f"row {table.row_ids[row]!r}, column {table.labels[column]!r}"
-        raise MetadataError(table.path, f"{where} holds {table.values[row, column]:g}", "0 or 1 is needed")
+    check_truth(table)
     found = []
     for stem, rows in rows_by_file(table.row_ids, table.path):
         for row in rows:
-            end_seconds = float(table.row_ids[row].rpartition("_")[2])
+            end_seconds = float(split_row_id(table.row_ids[row], table.path)[1])
             labels = frozenset(table.labels[column] for column in np.flatnonzero(table.values[row]))
             found.append((Window(stem, max(0.0, end_seconds - row_seconds), end_seconds), labels))
     return found

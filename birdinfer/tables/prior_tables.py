@@ -6,7 +6,6 @@ Counts, not rates: what few windows say can then be weighed as little as it is w
 strictly, as :mod:`birdinfer.tables.score_table` reads scores.
 """
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from birdinfer.errors import LabelError, MetadataError
 from birdinfer.files import atomic_text
 from birdinfer.labels import check_labels
-from birdinfer.tables.csv_files import csv_rows
+from birdinfer.tables.csv_files import CsvWriter, csv_rows
 
 Int64 = npt.NDArray[np.int64]
 
@@ -55,10 +54,10 @@ def write_priors(path: Path, table: PriorTable) -> None:
         OutputError: it cannot be written.
     """
     with atomic_text(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*HEADER, *table.labels])
+        writer = CsvWriter(file)
+        writer.row(HEADER[0], [*HEADER[1:], *table.labels])
         for (site, hour), windows, heard in zip(table.occasions, table.windows, table.heard, strict=True):
-            writer.writerow([site or "", "" if hour is None else hour, windows, *heard])
+            writer.row(site or "", ["" if hour is None else hour, windows, *heard])
 
 
 def read_priors(path: Path) -> PriorTable:

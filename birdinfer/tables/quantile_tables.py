@@ -5,7 +5,6 @@ One row per label and quantile, from the lowest to the highest: ``source`` in th
 the windows. Read strictly, as :mod:`birdinfer.tables.score_table` reads scores.
 """
 
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from birdinfer.errors import MetadataError
 from birdinfer.files import atomic_text
-from birdinfer.tables.csv_files import csv_rows
+from birdinfer.tables.csv_files import CsvWriter, csv_rows, number_of
 
 Float64 = npt.NDArray[np.float64]
 
@@ -38,10 +37,11 @@ def write_quantiles(path: Path, quantiles: Mapping[str, Quantiles]) -> None:
         OutputError: it cannot be written.
     """
     with atomic_text(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
+        table = CsvWriter(file)
+        table.row(HEADER[0], HEADER[1:])
         for label, (source, reference) in quantiles.items():
-            writer.writerows((label, repr(float(x)), repr(float(y))) for x, y in zip(source, reference, strict=True))
+            for x, y in zip(source, reference, strict=True):
+                table.row(label, [repr(float(x)), repr(float(y))])
 
 
 def read_quantiles(path: Path) -> dict[str, Quantiles]:
@@ -76,10 +76,7 @@ def _read_pairs(path: Path, rows: Iterable[list[str]]) -> dict[str, list[tuple[f
 
 def _share(path: Path, number: int, cell: str) -> float:
     """A number in [0, 1]."""
-    try:
-        value = float(cell)
-    except ValueError:
-        value = float("nan")
+    value = number_of(cell)
     if not 0 <= value <= 1:
         raise MetadataError(path, f"row {number} holds {cell!r}", "a number from 0 to 1 is needed")
     return value

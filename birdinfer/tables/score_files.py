@@ -28,6 +28,22 @@ class FileRows(NamedTuple):
     """Indices into the table, in time order."""
 
 
+def split_row_id(row_id: str, where: Path) -> tuple[str, int]:
+    """``a_b_15`` -> the file's stem ``a_b``, and 15: the second at which the row's window ends.
+
+    Args:
+        row_id: of a table; a stem may hold underscores.
+        where: the table, as a complaint names it.
+
+    Raises:
+        MetadataError: it does not end in a second, or there is nothing before it.
+    """
+    stem, _, end = row_id.rpartition("_")
+    if not stem or not (end.isascii() and end.isdecimal()) or len(end) > _MOST_DIGITS:
+        raise MetadataError(where, f"row_id {row_id!r} does not end in _<end second>", "needed to tell files apart")
+    return stem, int(end)
+
+
 def rows_by_file(row_ids: Sequence[str], where: Path) -> list[FileRows]:
     """Which rows of a table are of which sound file.
 
@@ -45,7 +61,7 @@ def rows_by_file(row_ids: Sequence[str], where: Path) -> list[FileRows]:
     """
     files: dict[str, dict[int, int]] = {}
     for index, row_id in enumerate(row_ids):
-        stem, end_second = _parse(row_id, where)
+        stem, end_second = split_row_id(row_id, where)
         row_at = files.setdefault(stem, {})
         if end_second in row_at:
             both = f"{row_ids[row_at[end_second]]!r} and {row_id!r}"
@@ -74,11 +90,3 @@ def apply_by_file(
     for stem, rows in files:
         done[rows] = function(done[rows], stem)
     return done
-
-
-def _parse(row_id: str, where: Path) -> tuple[str, int]:
-    """``a_b_15`` -> ``a_b``, 15."""
-    stem, _, end = row_id.rpartition("_")
-    if not stem or not (end.isascii() and end.isdecimal()) or len(end) > _MOST_DIGITS:
-        raise MetadataError(where, f"row_id {row_id!r} does not end in _<end second>", "needed to tell files apart")
-    return stem, int(end)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.errors import MetadataError
-from birdinfer.tables.csv_files import csv_rows
+from birdinfer.tables.csv_files import csv_rows, numbers_of
 
 ROW_ID = "row_id"
 _LISTED_COLUMNS = 5
@@ -47,6 +47,31 @@ def read_scores(path: Path) -> ScoreTable:
         row_ids, values = _read_rows(path, header, place, rows)
     _check_unique(path, ROW_ID, row_ids)
     return ScoreTable(path, row_ids, _without(header, place), values)
+
+
+def check_probabilities(table: ScoreTable, remedy: str) -> None:
+    """Refuse a table that holds something else than probabilities.
+
+    Raises:
+        MetadataError: a cell lies outside [0, 1].
+    """
+    _refuse(table, (table.values < 0) | (table.values > 1), ", not a probability", remedy)
+
+
+def check_truth(table: ScoreTable) -> None:
+    """Refuse a table that holds something else than 0 and 1.
+
+    Raises:
+        MetadataError: a cell is neither.
+    """
+    _refuse(table, (table.values != 0) & (table.values != 1), "", "truth is 0 or 1")
+
+
+def _refuse(table: ScoreTable, wrong: npt.NDArray[np.bool_], what: str, remedy: str) -> None:
+    """Complain of the first wrong cell, if there is one; ``wrong`` is [rows, labels]."""
+    for row, column in np.argwhere(wrong)[:1]:
+        where = f"row {table.row_ids[row]!r}, column {table.labels[column]!r}"
+        raise MetadataError(table.path, f"{where} holds {table.values[row, column]:g}{what}", remedy)
 
 
 def _check_header(path: Path, header: list[str]) -> int:
@@ -82,23 +107,13 @@ def _read_rows(
 
 def _numbers(path: Path, row_id: str, labels: Sequence[str], cells: Sequence[str]) -> npt.NDArray[np.float64]:
     """One row's cells as numbers [labels]."""
-    try:
-        numbers = np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        numbers = np.array([_number_or_nan(cell) for cell in cells])
+    numbers = numbers_of(cells)
     wrong = np.flatnonzero(~np.isfinite(numbers))
     if wrong.size:
         cell = cells[wrong[0]]
         what = f"holds {cell!r}" if cell.strip() else "is empty"
         raise MetadataError(path, f"row {row_id!r}, column {labels[wrong[0]]!r} {what}", "a finite number is needed")
     return numbers
-
-
-def _number_or_nan(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
 
 
 def _check_unique(path: Path, kind: str, names: Sequence[str]) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from birdinfer.ablation.out_of_fold import read_out_of_fold
-from birdinfer.errors import InputNotFoundError, MetadataError
+from birdinfer.errors import InputNotFoundError, LabelError, MetadataError
 
 FOLD0 = "filename,primary_label,0012,b\nb/1.ogg,b,0.25,0.5\n0012/2.ogg,0012,1,0\n"
 FOLD1 = "filename,primary_label,0012,b\n0012/3.ogg,0012,0.75,1e-7\n"
@@ -53,15 +53,16 @@ def test_a_fold_that_validated_nothing_is_passed_over(run_dir):
     [
         ([FOLD0, FOLD1.replace(",b\n", ",c\n")], r"fold1.oof.csv: has other columns than the fold before"),
         ([FOLD0, FOLD0], r"clip 'b/1.ogg' stands in two rows"),
-        ([FOLD0.replace("0.25", "none")], r"oof.csv, line 2: holds what is no number"),
-        ([FOLD0.replace("0.25", "nan")], r"oof.csv, line 2: holds a value outside 0 to 1"),
-        ([FOLD0.replace("0.25", "1.5")], r"oof.csv, line 2: holds a value outside 0 to 1"),
+        ([FOLD0.replace("0.25", "none")], r"oof.csv, line 2: holds 'none' - a probability from 0 to 1 is needed"),
+        ([FOLD0.replace("0.25", "nan")], r"oof.csv, line 2: holds 'nan'"),
+        ([FOLD0.replace("0.25", "1.5")], r"oof.csv, line 2: holds '1.5'"),
         ([FOLD0.replace("0.25,", "")], r"oof.csv, line 2: has 3 cells, the header 4"),
         ([FOLD0.replace("filename", "file")], r"does not begin with the columns filename, primary_label"),
         (["filename,primary_label\n"], r"has no column for any label"),
         ([""], r"has no column for any label"),
         ([FOLD0.splitlines()[0] + "\n"], r"its folds validated no clip"),
-        ([FOLD0 + '"'], r"is not a CSV table"),
+        ([FOLD0 + '"'], r"oof.csv, line 4: has 1 cells, the header 4"),
+        ([FOLD0.replace(",b\n", "," + "b" * 200_000 + "\n", 1)], r"is not a CSV table \(field larger"),
     ],
 )
 def test_a_damaged_table_is_refused_in_one_line(run_dir, tables, message):
@@ -75,6 +76,17 @@ def test_bytes_that_are_no_text_are_refused(run_dir):
     (folder / "fold0" / "oof.csv").write_bytes(FOLD0.encode() + b"\xff\xfe,b,1,0\n")
     with pytest.raises(MetadataError, match=r"is not a CSV table"):
         read_out_of_fold(folder)
+
+
+def test_a_column_that_stands_twice_is_refused(run_dir):
+    with pytest.raises(LabelError, match=r"oof.csv: label 'b' stands twice"):
+        read_out_of_fold(run_dir(FOLD0.replace(",0012,b\n", ",b,b\n")))
+
+
+def test_a_folder_in_a_tables_place_is_no_table(tmp_path):
+    (tmp_path / "fold0" / "oof.csv").mkdir(parents=True)
+    with pytest.raises(InputNotFoundError, match=r"oof.csv: no such file"):
+        read_out_of_fold(tmp_path)
 
 
 def test_a_run_that_is_not_there_or_has_no_fold(tmp_path):

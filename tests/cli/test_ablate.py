@@ -163,7 +163,7 @@ class TestOutOfFold:
         (["{s}", "{t}", "--ablate", "--post", "smoth"], "there is no step 'smoth'"),
         (["{s}", "{t}", "--ablate", "--resamples", "100"], "--resamples: 100 resamples cannot tell"),
         (["{s}", "{t}", "--ablate", "--plot", "a.pdf"], "--plot: a.pdf does not end in .png"),
-        (["{s}", "{t}", "--ablate", "--bundle", "a", "--taxonomy", "b"], "--taxonomy: the bundle has one of its own"),
+        (["{s}", "{t}", "--ablate", "--bundle", "a", "--taxonomy", "b"], "--taxonomy: says what --bundle says"),
         (["{s}", "{t}", "--ablate", "--bundle", "nowhere"], "nowhere: is not a bundle"),
     ],
 )
@@ -180,7 +180,8 @@ def test_scores_that_are_no_probabilities_are_refused(birdinfer, tables):
     submission.write_text(submission.read_text().replace(",0.", ",7.", 1))
     code, _, err = birdinfer("score", submission, truth, "--ablate")
     assert code == 2
-    assert "1 cells lie outside 0 to 1" in err
+    assert "row 'H08_2025_0_5', column 'comcuc' holds 7." in err
+    assert "not a probability - try steps on what predict writes, without post-processing" in err
 
 
 def test_a_taxonomy_that_lacks_columns_is_refused(birdinfer, tables):
@@ -189,7 +190,7 @@ def test_a_taxonomy_that_lacks_columns_is_refused(birdinfer, tables):
     taxonomy.write_text(TAXONOMY.replace("frog", "toad"))
     code, _, err = birdinfer("score", submission, truth, "--ablate", "--taxonomy", taxonomy)
     assert code == 2
-    assert "taxonomy.csv: does not know 1 of 3 columns: frog" in err
+    assert "taxonomy.csv: lacks 1 of 3 columns of the table, first 'frog'" in err
 
 
 class TestWords:

@@ -112,7 +112,7 @@ class TestSeveralTables:
         (HEADER + "x.ogg,0,1e9,a\n", "row 2 holds '1e9' - a time is needed"),
         (HEADER + "x.ogg,5,5,a\n", "row 2 is from 5 to 5 - 0.1 s are needed at least"),
         (HEADER + "x.ogg,10,5,a\n", "row 2 is from 10 to 5 - 0.1 s are needed at least"),
-        ("row_id,a\nx_5,0.5\n", "row 'x_5', column 'a' holds 0.5 - 0 or 1 is needed"),
+        ("row_id,a\nx_5,0.5\n", "row 'x_5', column 'a' holds 0.5 - truth is 0 or 1"),
         ("row_id,a\nx,1\n", "row_id 'x' does not end in _<end second>"),
         (b"filename,start\n\xff,1\n", "is not a CSV table ('utf-8' codec can't decode"),
     ],

@@ -12,7 +12,7 @@ HEADER = "site,hour,windows,comcuc,0012\n"
 
 occasions = st.builds(
     Occasion,
-    st.none() | st.text('ABab01 ,_-"é', min_size=1, max_size=5),
+    st.none() | st.text('ABab01 ,_-"é\r\n', min_size=1, max_size=5),
     st.none() | st.integers(0, 23),
 )
 rows = st.dictionaries(

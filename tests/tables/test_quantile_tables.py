@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from birdinfer.errors import InputNotFoundError, MetadataError
 from birdinfer.tables.quantile_tables import Quantiles, read_quantiles, write_quantiles
 
-labels = st.text("abc0123, \"'é", min_size=1, max_size=6).filter(lambda label: label.strip())
+labels = st.text("abc0123, \"'é\r\n", min_size=1, max_size=6).filter(lambda label: label.strip())
 values = st.lists(st.floats(0, 1), min_size=3, max_size=3).map(lambda found: np.array(sorted(found)))
 
 
@@ -37,6 +37,7 @@ def test_labels_that_look_like_numbers_stay_text_and_blank_lines_are_passed_over
         ("label,source\na,0\n", "its columns are label, source - needed"),
         ("label,source,reference\n", "has no rows"),
         ("label,source,reference\na,0\n", "row 2 is not a label and two numbers"),
+        ("label,source,reference\na,0_1,0\n", "row 2 holds '0_1' - a number from 0 to 1 is needed"),
         ("label,source,reference\n ,0,0\n", "row 2 is not a label and two numbers"),
         ("label,source,reference\na,0,0\na,0.5,1.5\n", "row 3 holds '1.5' - a number from 0 to 1 is needed"),
         ("label,source,reference\na,nan,0\n", "row 2 holds 'nan'"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from birdinfer.errors import MetadataError
-from birdinfer.tables.score_files import apply_by_file, rows_by_file
+from birdinfer.tables.score_files import apply_by_file, rows_by_file, split_row_id
 
 TABLE = Path("scores.csv")
 row_ids = st.lists(
@@ -42,6 +42,10 @@ def test_a_row_id_without_an_end_second_is_refused(row_id):
         rows_by_file(["a_5", row_id], TABLE)
     assert str(caught.value).startswith("scores.csv: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_row_id_is_taken_apart_from_its_end():
+    assert split_row_id("BC_0001_S05_00015", TABLE) == ("BC_0001_S05", 15)
 
 
 def test_two_rows_of_one_second_are_refused():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from birdinfer.errors import BirdinferError, InputNotFoundError, MetadataError
-from birdinfer.tables.score_table import read_scores
+from birdinfer.tables.score_table import check_probabilities, check_truth, read_scores
 
 
 def written(tmp_path, content):
@@ -64,6 +64,12 @@ class TestReadScores:
             read_scores(path)
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize("cell", ["1_0", "\u0661", "0x1", "1,5"])
+    def test_a_number_is_what_every_reader_takes_for_one(self, tmp_path, cell):
+        path = written(tmp_path, f'row_id,a,b\nx_5,0.5,"{cell}"\n')
+        with pytest.raises(MetadataError, match=re.escape(f"column 'b' holds {cell!r} - a finite number is needed")):
+            read_scores(path)
+
     @pytest.mark.parametrize("name", ["missing.csv", "."])
     def test_refuses_what_is_no_file(self, tmp_path, name):
         with pytest.raises(InputNotFoundError, match="no such file"):
@@ -73,3 +79,21 @@ class TestReadScores:
         assert issubclass(MetadataError, (BirdinferError, ValueError))
         with pytest.raises(FileNotFoundError):
             read_scores(tmp_path / "missing.csv")
+
+
+class TestChecks:
+    @pytest.mark.parametrize("value", ["1.5", "-1e-09"])
+    def test_what_is_no_probability_is_named(self, tmp_path, value):
+        wrong = read_scores(written(tmp_path, f"row_id,a,b\nx_5,0,1\nx_10,0.5,{value}\n"))
+        with pytest.raises(MetadataError, match=f"row 'x_10', column 'b' holds {value}, not a probability - try ranks"):
+            check_probabilities(wrong, "try ranks")
+
+    def test_what_is_neither_0_nor_1_is_no_truth(self, tmp_path):
+        wrong = read_scores(written(tmp_path, "row_id,a,b\nx_5,0,1\nx_10,0.5,1\n"))
+        with pytest.raises(MetadataError, match=r"row 'x_10', column 'a' holds 0.5 - truth is 0 or 1$"):
+            check_truth(wrong)
+
+    def test_the_ends_are_probabilities_and_truth(self, tmp_path):
+        right = read_scores(written(tmp_path, "row_id,a,b\nx_5,0,1\n"))
+        check_probabilities(right, "")
+        check_truth(right)
