@@ -134,30 +134,34 @@ def find_soundscapes(inputs: Sequence[Path]) -> list[Path]:
     """Sound files by name: each file that is named, and those of each folder and its sub-folders, sorted.
 
     Raises:
-        InputNotFoundError: an input is not there, or a folder holds no sound file.
+        InputNotFoundError: an input is not there or may not be looked into, or a folder holds no sound file.
         AudioError: two files have one name without its ending: their rows could not be told apart.
     """
     found: list[Path] = []
     for given in inputs:
-        if given.is_dir():
-            inside = sorted(
-                path for path in given.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
-            )
-            if not inside:
-                raise InputNotFoundError(
-                    given, "holds no sound file", f"looked for {', '.join(sorted(AUDIO_SUFFIXES))}"
-                )
-            found += inside
-        elif given.exists():
-            found.append(given)
-        else:
-            raise InputNotFoundError(given, "no such file or folder")
+        inside = _found_at(given)
+        if not inside:
+            raise InputNotFoundError(given, "holds no sound file", f"looked for {', '.join(sorted(AUDIO_SUFFIXES))}")
+        found += inside
     by_stem: dict[str, Path] = {}
     for path in dict.fromkeys(found):
         other = by_stem.setdefault(path.stem, path)
         if other != path:
             raise AudioError(path, f"has the same name as {other}", "row ids are made of names; rename one of them")
     return list(by_stem.values())
+
+
+def _found_at(given: Path) -> list[Path]:
+    """The file itself, or the sound files of a folder."""
+    try:
+        if given.is_dir():
+            return sorted(path for path in given.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+        is_there = given.exists()
+    except OSError as error:  # a name that is too long, a folder of another user
+        raise InputNotFoundError(given, f"cannot be looked for ({error.strerror})") from error
+    if not is_there:
+        raise InputNotFoundError(given, "no such file or folder")
+    return [given]
 
 
 def header_seconds(path: Path) -> float | None:

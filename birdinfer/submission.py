@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.config import WindowConfig
-from birdinfer.errors import ConfigError, MetadataError
+from birdinfer.errors import AudioError, ConfigError, MetadataError
 from birdinfer.files import atomic_text
 from birdinfer.soundscapes import SoundscapeResult, is_believed
 from birdinfer.spool import ScoreSpool
@@ -126,6 +126,23 @@ class SubmissionWriter:
         self._column = {label: index for index, label in enumerate(self._labels)}
         if sample is not None:
             self._check_sample(sample)
+
+    def check_names(self, paths: Sequence[Path]) -> None:
+        """Find out before anything is predicted whether the rows of files can be told apart.
+
+        Raises:
+            AudioError: two files would have the same rows.
+        """
+        by_stem: dict[str, Path] = {}
+        for path in paths:
+            stem = self._row_stem(path.stem)
+            other = by_stem.setdefault(stem, path)
+            if other != path:
+                raise AudioError(
+                    path,
+                    f"would have the same rows as {other} ({stem}_...)",
+                    f"rename one, or leave out --year {self._year}",
+                )
 
     def write(self, path: Path, spool: ScoreSpool, results: Sequence[SoundscapeResult]) -> Written:
         """Write the submission, atomically.

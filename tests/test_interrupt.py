@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from birdinfer.interrupt import StopRequest
+from birdinfer.interrupt import StopRequest, leaving_at_sigterm
 
 
 class TestStopRequest:
@@ -36,3 +36,42 @@ class TestStopRequest:
         thread.start()
         thread.join()
         assert problems == []
+
+
+class TestLeavingAtSigterm:
+    def test_leaves_with_the_exit_code_of_the_signal_and_closes_what_is_open(self):
+        before, closed = signal.getsignal(signal.SIGTERM), []
+
+        def work():
+            with leaving_at_sigterm():
+                try:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                finally:
+                    closed.append(True)
+
+        with pytest.raises(SystemExit) as left:
+            work()
+        assert left.value.code == 143
+        assert closed == [True]
+        assert signal.getsignal(signal.SIGTERM) == before
+
+    def test_gives_way_to_what_puts_signals_off(self):
+        with leaving_at_sigterm():
+            with StopRequest() as stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert stop.requested
+            with pytest.raises(SystemExit):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def test_outside_the_main_thread_it_does_nothing(self):
+        entered = []
+
+        def enter():
+            with leaving_at_sigterm():
+                entered.append(signal.getsignal(signal.SIGTERM))
+
+        before = signal.getsignal(signal.SIGTERM)
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        assert entered == [before]

@@ -423,6 +423,8 @@ def test_find_goes_to_the_bottom_and_ignores_case(tmp_path):
 def test_find_says_what_is_missing(tmp_path):
     with pytest.raises(InputNotFoundError, match="no such file or folder"):
         find_soundscapes([tmp_path / "gone"])
+    with pytest.raises(InputNotFoundError, match=r"cannot be looked for \(File name too long\)"):
+        find_soundscapes([tmp_path / ("a" * 300)])
     with pytest.raises(InputNotFoundError, match="holds no sound file"):
         find_soundscapes([tmp_path])
     for name in ("a/x.ogg", "b/x.wav"):

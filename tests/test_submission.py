@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birdinfer.config import WindowConfig
-from birdinfer.errors import ConfigError, InputNotFoundError, MetadataError
+from birdinfer.errors import AudioError, ConfigError, InputNotFoundError, MetadataError
 from birdinfer.soundscapes import SoundscapeResult
 from birdinfer.spool import ScoreSpool
 from birdinfer.status import Status
@@ -216,3 +216,12 @@ def test_claims_beyond_belief_make_no_rows(tmp_path, claim):
 
 def test_a_run_that_has_scored_nothing_yet_writes_what_it_expects(tmp_path):
     assert ends_of(tmp_path, (Status.stopped, 0, 60.0), (Status.stopped, 0, None)) == ([60, 60], 24)
+
+
+def test_2021_refuses_files_that_differ_only_in_what_its_rows_leave_out():
+    """One row would stand twice in the table, and both files' with the scores of one."""
+    paths = [Path("3575_COL_20170105.ogg"), Path("3575_COL_20170106.ogg")]
+    with pytest.raises(AudioError, match=r"3575_COL_20170106.ogg: would have the same rows as 3575_COL_20170105.ogg"):
+        SubmissionWriter(LABELS, FALLBACK, WindowConfig(), year=2021).check_names(paths)
+    SubmissionWriter(LABELS, FALLBACK, WindowConfig(), year=2021).check_names(paths[:1] * 2)
+    SubmissionWriter(LABELS, FALLBACK, WindowConfig()).check_names(paths)

@@ -102,9 +102,12 @@ def predict(
     from birdinfer.bundle import Bundle, demo_bundle_path
     from birdinfer.cli.prediction import Wanted, predict_to_submission
     from birdinfer.cli.scoring_options import with_scoring
+    from birdinfer.errors import ConfigError
     from birdinfer.pace.durations import parse_duration
     from birdinfer.soundscapes import find_soundscapes
 
+    if resume and force:
+        raise ConfigError("--force", "begins anew, and --resume goes on", "give one of them")
     seconds = None if time_budget is None else parse_duration(time_budget)
     paths = find_soundscapes(inputs)
     loaded = Bundle.load(bundle or demo_bundle_path()).with_overlap(overlap, merge.value if merge else None)

@@ -1,7 +1,8 @@
 """A prediction from its first look at the disk to its last line: table, side table, progress, budget, stop and resume.
 
 What is on the disk is good at every moment: rows go to the journal as they are finished, a table is written whole or
-not at all, and with a time budget one is there from the beginning and renewed as the run goes on.
+not at all, and with a time budget one is there from the beginning and renewed as the run goes on. A signal ends at once
+what comes before the first file and after the last table, and is put off while there are rows to be saved.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn
 
 from birdinfer.cli.prediction_plots import plotter
-from birdinfer.cli.prediction_report import engine_told, list_problems, report_path, say_what_was_done
+from birdinfer.cli.prediction_report import engine_told, list_problems, say_what_was_done
+from birdinfer.cli.prediction_tables import Tables
 from birdinfer.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
     from birdinfer.pace.budget import Budget
     from birdinfer.predictor import Predictor
     from birdinfer.soundscapes import SoundscapeResult
-    from birdinfer.submission import SubmissionWriter, Written
+    from birdinfer.submission import Written
 
 EXIT_WITH_FAILURES = 3
 EXIT_OVER_BUDGET = 4
 
 _LEAVING_SECONDS = 0.5
-"""From the last byte of the table until the process is gone: engines let go of their memory."""
+"""From the last byte of the tables until the process is gone: engines let go of their memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,7 @@ def predict_to_submission(
         KeyboardInterrupt: stopped with Ctrl-C; what is done is kept.
         SystemExit: 143, stopped with SIGTERM; as above.
     """
-    from birdinfer.files import check_writable
-    from birdinfer.interrupt import StopRequest
+    from birdinfer.interrupt import leaving_at_sigterm
     from birdinfer.journal import Journal
     from birdinfer.submission import SubmissionWriter, read_sample
 
@@ -93,10 +94,11 @@ def predict_to_submission(
     writer = SubmissionWriter(
         bundle.labels, manifest.fallback_probabilities, manifest.rows, wanted.year, sample, wanted.threshold
     )
-    check_writable(wanted.output)
-    with Journal(wanted.output, len(bundle.labels)) as journal, StopRequest() as stop:
+    writer.check_names(paths)
+    tables = Tables(wanted.output, writer)
+    with leaving_at_sigterm(), Journal(wanted.output, len(bundle.labels)) as journal:
         _refuse_to_lose(journal, wanted)
-        return _Prediction(bundle, paths, wanted, writer, journal, stop).run(choose)
+        return _Prediction(bundle, paths, wanted, tables, journal).run(choose)
 
 
 def _refuse_to_lose(journal: "Journal", wanted: Wanted) -> None:
@@ -112,32 +114,6 @@ def _refuse_to_lose(journal: "Journal", wanted: Wanted) -> None:
         )
 
 
-class _Table:
-    """The table under the result's name: whose it is, how old, and how long it takes to write."""
-
-    _RENEWAL_SECONDS = 30.0
-    """A table that grows is written anew this often at most"""
-    _RENEWAL_TIMES = 50
-    """and after so many times the time that it takes."""
-
-    def __init__(self) -> None:
-        self.is_own = False
-        """Whether this run has written it."""
-        self.write_seconds = 0.0
-        self._written = perf_counter()
-
-    def write(self, write: "Callable[[], Written]") -> "Written":
-        began = perf_counter()
-        written = write()
-        self._written = perf_counter()
-        self.is_own, self.write_seconds = True, self._written - began
-        return written
-
-    def is_stale(self) -> bool:
-        age = perf_counter() - self._written
-        return age > max(self._RENEWAL_SECONDS, self._RENEWAL_TIMES * self.write_seconds)
-
-
 class _Prediction:
     """One run; its methods in the order in which they come."""
 
@@ -146,46 +122,38 @@ class _Prediction:
         bundle: "Bundle",
         paths: "Sequence[Path]",
         wanted: Wanted,
-        writer: "SubmissionWriter",
+        tables: Tables,
         journal: "Journal",
-        stop: "StopRequest",
     ) -> None:
         self._bundle, self._paths, self._wanted = bundle, paths, wanted
-        self._writer, self._journal, self._stop = writer, journal, stop
+        self._tables, self._journal = tables, journal
         self._results: dict[Path, SoundscapeResult] = {}
+        self._done_before: frozenset[Path] = frozenset()
         self._lengths: dict[Path, float | None] = {}
-        self._table = _Table()
 
     def run(self, choose: "Callable[[EngineSpec | None], EnginePlan]") -> Outcome:
         """From an empty table to a full one."""
+        from birdinfer.interrupt import StopRequest
+
+        stop = StopRequest()
         draw = plotter(self._bundle, self._wanted.plots) if self._wanted.plots else None
         if self._wanted.budget_seconds is not None:
             self._lay_an_empty_table()
         plan = choose(self._spec_before())
         self._open_journal(plan.spec)
-        self._predict(plan)
-        if self._stop.requested:
-            self._leave()
-        results = self._all_results()
-        written = self._write()
-        report = report_path(self._wanted.output)
-        list_problems(results, report)
-        if not self._wanted.quiet:
-            n_windows = sum(self._journal.spool.n_windows(path.stem) or 0 for path in self._paths)
-            seconds = perf_counter() - self._wanted.began
-            say_what_was_done(
-                results, n_windows, seconds, engine_told(self._bundle, plan), self._wanted.output, written
-            )
+        written = self._hear_and_write(plan, stop)
+        outcome = Outcome(self._all_results())
+        self._tell(outcome.results, written, engine_told(self._bundle, plan))
         if draw is not None:  # last: the tables are safe, whatever becomes of a picture
+            stop.check()
             for path in self._paths:
                 draw(path, self._journal.spool)
-        outcome = Outcome(results)
         if outcome.exit_code != EXIT_OVER_BUDGET:
             self._journal.discard()
         return outcome
 
     def _lay_an_empty_table(self) -> None:
-        """All rows, filled with the prior; not over the table of the run that is to go on."""
+        """All rows, filled with the prior; not over the table of a run that perhaps does not go on."""
         from birdinfer.soundscapes import header_seconds
         from birdinfer.spool import ScoreSpool
 
@@ -193,7 +161,7 @@ class _Prediction:
         if self._wanted.resume and self._wanted.output.is_file():
             return
         with ScoreSpool(self._wanted.output.parent, len(self._bundle.labels)) as nothing:
-            self._table.write(lambda: self._writer.write(self._wanted.output, nothing, self._all_results()))
+            self._tables.write(nothing, self._all_results())
 
     def _spec_before(self) -> "EngineSpec | None":
         """What computed the run that is to go on."""
@@ -211,24 +179,39 @@ class _Prediction:
             self._journal.begin(identity)
             return
         self._results = self._journal.resume(identity, self._paths)
+        self._done_before = frozenset(self._results)
         if not self._wanted.quiet:
             stderr().print(f"{len(self._results)} of {len(self._paths)} files are done already")
+        if self._wanted.budget_seconds is not None and not self._tables.is_own:
+            self._write()  # how long that takes is a part of the budget
 
-    def _predict(self, plan: "EnginePlan") -> None:
-        """Hear the files that are not done yet."""
+    def _hear_and_write(self, plan: "EnginePlan", stop: "StopRequest") -> "Written":
+        """Hear the files that are not done yet; from the first of them to the last table a signal is put off."""
+        paths = [path for path in self._paths if path not in self._results]
+        hearing, news = self._hearing(plan, paths) if paths else (None, list)
+        with stop:
+            if hearing is not None:
+                self._predict(hearing, paths, news, stop)
+            if stop.requested:
+                self._leave(stop)
+            return self._write()
+
+    def _predict(
+        self,
+        hearing: "Predictor | Budget",
+        paths: "Sequence[Path]",
+        news: "Callable[[], list[str]]",
+        stop: "StopRequest",
+    ) -> None:
         from birdinfer.soundscapes import predict_soundscapes
 
-        paths = [path for path in self._paths if path not in self._results]
-        if not paths:
-            return
-        hearing, news = self._hearing(plan, paths)
         with Progress(len(paths), self._wanted.quiet) as progress:
 
             def look_up() -> bool:
                 for line in news():
                     progress.say(line)
                 self._renew()
-                return self._stop.requested
+                return stop.requested
 
             for result in predict_soundscapes(hearing, paths, progress.advance, self._journal, look_up):
                 self._results[result.path] = result
@@ -251,23 +234,28 @@ class _Prediction:
             {path: self._lengths[path] for path in paths},
             self._wanted.budget_seconds,
             self._wanted.began,
-            lambda: self._table.write_seconds + _LEAVING_SECONDS,
+            lambda: self._tables.write_seconds + _LEAVING_SECONDS,
             plan.lanes,
         )
         return budget, budget.news
 
     def _renew(self) -> None:
         """With a budget, write what is known by now, every now and then."""
-        if self._wanted.budget_seconds is not None and self._table.is_stale():
+        if self._wanted.budget_seconds is not None and self._tables.is_stale():
             self._write()
 
     def _write(self) -> "Written":
-        from birdinfer.submission import write_file_report
+        return self._tables.write(self._journal.spool, self._all_results())
 
-        results = self._all_results()
-        written = self._table.write(lambda: self._writer.write(self._wanted.output, self._journal.spool, results))
-        write_file_report(report_path(self._wanted.output), results)
-        return written
+    def _tell(self, results: "list[SoundscapeResult]", written: "Written", engine: str) -> None:
+        """The last lines."""
+        list_problems(results, self._tables.report)
+        if self._wanted.quiet:
+            return
+        n_windows = sum(self._journal.spool.n_windows(path.stem) or 0 for path in self._paths)
+        heard_seconds = sum(result.seconds for result in results if result.path not in self._done_before)
+        seconds = perf_counter() - self._wanted.began
+        say_what_was_done(results, n_windows, heard_seconds, seconds, engine, self._wanted.output, written)
 
     def _all_results(self) -> "list[SoundscapeResult]":
         """In the order asked for; what is not done is ``stopped``."""
@@ -280,17 +268,17 @@ class _Prediction:
             for path in self._paths
         ]
 
-    def _leave(self) -> NoReturn:
+    def _leave(self, stop: "StopRequest") -> NoReturn:
         """Told to stop: what is done goes into a table where no older one would be lost."""
         from birdinfer.cli.console import shown, stderr
 
         n_done = len(self._results)
         self._journal.sync()
-        keeps_older = not self._table.is_own and self._wanted.output.exists()
+        keeps_older = not self._tables.is_own and self._wanted.output.exists()
         if n_done and not keeps_older:
             self._write()
         if n_done:
             told = f"{n_done} of {len(self._paths)} files are done; --resume goes on"
             older = f" ({self._wanted.output} is as it was)" if keeps_older else ""
             stderr().print(shown(told + older))
-        self._stop.leave()
+        stop.leave()

@@ -48,15 +48,25 @@ def engine_told(bundle: "Bundle", plan: "EnginePlan") -> str:
 def say_what_was_done(
     results: "Sequence[SoundscapeResult]",
     n_windows: int,
+    heard_seconds: float,
     seconds: float,
     engine: str,
     output: Path,
     written: "Written",
 ) -> None:
-    """The last lines: rows, files by status, speed, memory."""
+    """The last lines: rows, files by status, speed, memory.
+
+    Args:
+        results: of all files.
+        n_windows: of all files.
+        heard_seconds: sound that was heard by this run, not by one that it went on with.
+        seconds: that this run took.
+        engine: what ran it.
+        output: the table.
+        written: what it holds.
+    """
     from birdinfer.cli.console import shown, stderr
 
-    heard_seconds = sum(result.seconds for result in results)
     peak_mb = peak_memory_mb()
     memory = f", peak memory {peak_mb:.0f} MB" if peak_mb is not None else ""
     console = stderr()

@@ -1,6 +1,7 @@
 """A run under fire: killed, stopped, gone on with, short of time. What is on the disk is good at every moment."""
 
 import csv
+import os
 import random
 import signal
 import subprocess
@@ -12,7 +13,11 @@ import pytest
 from making import LABELS, SAMPLE_RATE, tone, write_sound
 
 from birdinfer import Bundle, Predictor
+from birdinfer.cli.prediction import Wanted, predict_to_submission
+from birdinfer.cli.prediction_tables import Tables
+from birdinfer.errors import BundleError
 from birdinfer.journal import Journal
+from birdinfer.predictor import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +153,74 @@ def test_a_run_that_is_stopped_before_its_first_file_leaves_nothing(bundle, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.wav"]
 
 
+@pytest.mark.parametrize(("number", "left"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+@pytest.mark.parametrize("budget_seconds", [None, 60.0])
+def test_a_signal_before_the_first_file_is_answered_at_once(
+    bundle, many, tmp_path, monkeypatch, number, left, budget_seconds
+):
+    """While headers are read, engines are measured or models are loaded, there is nothing to save."""
+
+    def interrupted(*_):
+        os.kill(os.getpid(), number)
+        pytest.fail("went on")
+
+    place = "birdinfer.predictor.Predictor" if budget_seconds is None else "birdinfer.soundscapes.header_seconds"
+    monkeypatch.setattr(place, interrupted)
+    wanted = Wanted(tmp_path / "s.csv", budget_seconds=budget_seconds)
+    with pytest.raises(left):
+        predict_to_submission(
+            Bundle.load(bundle), [many / "good_0.wav"], wanted, lambda before: make_plan("onnxruntime")
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["while tables are written", "while pictures are drawn"])
+def test_a_signal_after_the_last_file_costs_no_table_and_draws_no_more(
+    birdinfer, bundle, soundscapes, tmp_path, monkeypatch, moment
+):
+    drawn, is_table = [], moment == "while tables are written"
+
+    def interrupt():
+        monkeypatch.undo()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def draw(path, spool):
+        drawn.append(path)
+        interrupt()
+
+    def write(self, spool, results):
+        interrupt()
+        return self.write(spool, results)
+
+    monkeypatch.setattr("birdinfer.cli.prediction.plotter", lambda *_: draw)
+    if is_table:
+        monkeypatch.setattr(Tables, "write", write)
+    out = tmp_path / "s.csv"
+    options = ("-o", out, "--bundle", bundle, "-q", "--plots", tmp_path / "pictures")
+    assert birdinfer("predict", soundscapes, *options) == (130, "", "birdinfer: stopped with Ctrl-C\n")
+    assert len(rows_of(out)) == 1 + 17
+    assert len(rows_of(out.with_suffix(".files.csv"))) == 1 + 3
+    assert len(drawn) == (0 if is_table else 1)
+    code, _, stderr = birdinfer("predict", soundscapes, "-o", out, "--bundle", bundle, "--resume")
+    assert code == 0
+    assert "3 of 3 files are done already" in stderr
+    assert " 0 x real time" in stderr  # what another run has heard is no speed of this one
+
+
+def test_a_side_table_that_cannot_be_written_is_named_before_hours_of_work(birdinfer, bundle, soundscapes, tmp_path):
+    (tmp_path / "s.files.csv").mkdir()
+    code, _, stderr = birdinfer("predict", soundscapes, "-o", tmp_path / "s.csv", "--bundle", bundle)
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert f"{tmp_path / 's.files.csv'}: is a folder" in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["s.files.csv"]
+
+
+def test_to_go_on_and_to_begin_anew_cannot_both_be_asked_for(birdinfer, many, bundle, tmp_path):
+    out = tmp_path / "s.csv"
+    code, _, stderr = birdinfer("predict", many, "-o", out, "--bundle", bundle, "--resume", "--force")
+    assert (code, stderr) == (2, "birdinfer: --force: begins anew, and --resume goes on - give one of them\n")
+
+
 def test_what_a_stopped_run_has_done_is_not_lost_by_mistake(birdinfer, many, bundle, undisturbed, tmp_path):
     out = tmp_path / "s.csv"
     run = start_and_wait(slowed(command(many, bundle, out, "-q"), 0.05), out, 3)
@@ -253,20 +326,49 @@ def test_with_a_budget_a_valid_table_is_there_from_the_beginning(many, bundle, t
     assert np.isfinite(np.array([row[1:] for row in rows[1:]], float)).all()
 
 
+def count_tables(monkeypatch):
+    """Which files were done each time that the tables were written."""
+    written, real = [], Tables.write
+
+    def write(self, spool, results):
+        written.append([result.path.stem for result in results if result.status != "stopped"])
+        return real(self, spool, results)
+
+    monkeypatch.setattr(Tables, "write", write)
+    return written
+
+
+def test_with_a_budget_a_run_that_goes_on_knows_from_the_beginning_what_its_tables_take(
+    birdinfer, many, bundle, undisturbed, tmp_path, monkeypatch
+):
+    out = tmp_path / "s.csv"
+    run = start_and_wait(slowed(command(many, bundle, out, "-q", "--time-budget", "5m"), 0.05), out, 3)
+    run.kill()
+    run.communicate()
+    done, written = n_done(out), count_tables(monkeypatch)
+    assert birdinfer("predict", many, "-o", out, "--bundle", bundle, "--resume", "--time-budget", "5m")[0] == 3
+    assert [len(stems) for stems in written] == [done, 14]
+    assert both(out) == undisturbed
+
+
+def test_with_a_budget_both_tables_are_there_from_the_beginning(bundle, many, tmp_path):
+    """Writing them is what is foreseen at the end, and an older side table is not left beside a newer table."""
+
+    def choose(before):
+        assert [row[1] for row in rows_of(tmp_path / "s.files.csv")[1:]] == ["stopped"] * 2
+        assert len(rows_of(tmp_path / "s.csv")) == 1 + 12
+        raise BundleError("engine", "is not there")
+
+    (tmp_path / "s.files.csv").write_text("old")
+    paths = [many / "good_0.wav", many / "good_1.wav"]
+    with pytest.raises(BundleError):
+        predict_to_submission(Bundle.load(bundle), paths, Wanted(tmp_path / "s.csv", budget_seconds=60.0), choose)
+
+
 def test_with_a_budget_the_table_is_renewed_as_the_run_goes_on(birdinfer, many, bundle, tmp_path, monkeypatch):
-    written = []
-
-    from birdinfer.cli import prediction
-
-    real = prediction._Table.write
-
-    def write(self, how):
-        written.append("table")
-        return real(self, how)
-
-    monkeypatch.setattr(prediction._Table, "write", write)
-    monkeypatch.setattr(prediction._Table, "_RENEWAL_SECONDS", 0.0)
-    monkeypatch.setattr(prediction._Table, "_RENEWAL_TIMES", 0)
+    written = count_tables(monkeypatch)
+    monkeypatch.setattr(Tables, "_RENEWAL_SECONDS", 0.0)
+    monkeypatch.setattr(Tables, "_RENEWAL_TIMES", 0)
     monkeypatch.setattr("birdinfer.soundscapes._LOOK_UP_SECONDS", 0.01)
     assert birdinfer("predict", many, "-o", tmp_path / "s.csv", "--bundle", bundle, "--time-budget", "5m")[0] == 3
     assert len(written) > 3
