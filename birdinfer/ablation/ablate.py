@@ -6,14 +6,16 @@ In: a table of probabilities that nothing was done to, with its truth (:class:`S
 Conventions
 -----------
 * A gain is macro ROC-AUC with the step less that without it: above 0 the step helps.
-* Its interval of 95 % is that of the bootstrap over files (:mod:`birdinfer.bootstrap`); all trials meet the same
-  resamples.
+* Its interval of 95 % is that of the bootstrap over files (:mod:`birdinfer.bootstrap`), all trials on the same
+  resamples, and never narrower than that of leaving out one file after another (:mod:`birdinfer.jackknife`), for the
+  bootstrap believes too much where files are few or species are heard in one file each.
 * Of 20 useless steps one looks useful at 95 %. So a step is taken only if its interval excludes zero after Bonferroni's
   correction, too: 1 - 0.05 / trials instead of 95 % (Dunn 1961, "Multiple Comparisons among Means").
 * An attempt that leaves the rows of every species in their order cannot change the metric: it is no chance taken, and
   does not count among the trials.
 * Few files carry few trials. Files that all agree do so by chance in 1 of 2^(files - 1) cases (the sign test), so where
-  that is more than 0.05 / trials nothing is taken, however narrow an interval is.
+  that is more than 0.05 / trials nothing is taken, however narrow an interval is. Files in which nothing is heard do
+  not count there: they agree with all.
 """
 
 import time
@@ -27,6 +29,7 @@ import numpy.typing as npt
 
 from birdinfer.bootstrap import Judged, percentile_interval, resampled_falls
 from birdinfer.errors import ConfigError, MetadataError
+from birdinfer.jackknife import jackknife_error, student_half_width
 from birdinfer.labels import Species
 from birdinfer.metrics import roc_auc_per_class
 from birdinfer.postprocess.pipeline import Pipeline
@@ -36,12 +39,13 @@ from birdinfer.tables.score_files import FileRows, apply_by_file
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
+Interval = tuple[float, float]
 
 How = Literal["alone", "last", "whole"]
 """A step by itself; put into the whole that lacks it; all steps together."""
 
 ROUGH_BELOW_FILES = 10
-"""With fewer files an interval is narrower than it should be."""
+"""With fewer files an interval is rough."""
 _ABLATION = 41
 """First element of the bootstrap's seed."""
 _ERROR = 0.05
@@ -60,7 +64,7 @@ class Verdict(StrEnum):
     """The rows of every species stay in their order, and so does their ROC-AUC."""
     worse = "leave: worse"
     untold = "cannot be told"
-    """There is no interval: a single file cannot be resampled."""
+    """There is no interval: all that is heard is of one file, which cannot be resampled."""
 
 
 class Subject(NamedTuple):
@@ -96,9 +100,9 @@ class Trial(NamedTuple):
     """With it, 0 to 1."""
     gain: float
     """``macro_auc`` less that without it."""
-    interval: tuple[float, float] | None
-    """Of the gain, 95 %; None of a single file."""
-    corrected_interval: tuple[float, float] | None
+    interval: Interval | None
+    """Of the gain, 95 %; None where it cannot be told."""
+    corrected_interval: Interval | None
     """Of the gain, as wide as so many trials ask for."""
     better: float
     """Share of the scored species whose ROC-AUC it raises, 0 to 1."""
@@ -120,6 +124,8 @@ class Ablation(NamedTuple):
     """Species with a positive and a negative row."""
     n_files: int
     """Files, or recordings, that were resampled."""
+    n_telling: int
+    """Of them, those in which a scored species is heard; or not heard, if those are fewer."""
     n_counted: int
     """Trials that the correction counts: those that change the order of any rows."""
     trials: tuple[Trial, ...]
@@ -129,6 +135,7 @@ class _Bench(NamedTuple):
     """What all trials of an ablation share."""
 
     judged: Judged
+    n_telling: int
     n_counted: int
     n_resamples: int
     seed: int
@@ -167,11 +174,12 @@ def ablate(subject: Subject, attempts: Sequence[Attempt], n_resamples: int = 200
     pairs = [(made[_key(each.without)], made[_key(each.steps)]) for each in attempts]
     n_counted = sum(not _same_order(before.values, after.values) for before, after in pairs)
     _check_resamples(n_counted, n_resamples)
-    bench = _Bench(subject.judged, n_counted, n_resamples, seed)
+    scored, judged = ~np.isnan(plain), subject.judged
+    n_telling = telling_files(judged, scored)
+    bench = _Bench(judged, n_telling, n_counted, n_resamples, seed)
     trials = tuple(_trial(bench, each, before, after) for each, (before, after) in zip(attempts, pairs, strict=True))
-    n_scored = int((~np.isnan(plain)).sum())
-    n_files = subject.judged.n_clusters
-    return Ablation(float(np.nanmean(plain)), len(subject.rows), n_scored, n_files, n_counted, trials)
+    macro_auc, n_scored = float(np.nanmean(plain)), int(scored.sum())
+    return Ablation(macro_auc, len(subject.rows), n_scored, judged.n_clusters, n_telling, n_counted, trials)
 
 
 def most_attempts(n_files: int) -> int:
@@ -180,6 +188,17 @@ def most_attempts(n_files: int) -> int:
     6 of 8 files, 25 of 10; 0 where even one attempt is too many.
     """
     return int(_ERROR * 2.0 ** min(n_files - 1, 62))
+
+
+def telling_files(judged: Judged, scored: npt.NDArray[np.bool_]) -> int:
+    """In how many files one of the scored species is heard, or is not heard if those are fewer.
+
+    Args:
+        judged: the rows.
+        scored: [species].
+    """
+    truth, known = judged.truth[:, scored], judged.known[:, scored]
+    return min(len(np.unique(judged.clusters[cells.any(axis=1)])) for cells in (truth & known, ~truth & known))
 
 
 def least_resamples(n_attempts: int) -> int:
@@ -205,14 +224,15 @@ def _processed(subject: Subject, steps: Sequence[Step]) -> _Processed:
 
 def _trial(bench: _Bench, attempt: Attempt, before: _Processed, after: _Processed) -> Trial:
     change = (after.auc - before.auc)[~np.isnan(before.auc)]
-    gains = _gains(bench, before.values, after.values)
+    gain = float(change.mean())
+    interval, corrected = _intervals(bench, gain, before.values, after.values)
     trial = Trial(
         attempt.name,
         attempt.how,
         macro_auc=float(np.nanmean(after.auc)),
-        gain=float(change.mean()),
-        interval=percentile_interval(gains, 1 - _ERROR),
-        corrected_interval=percentile_interval(gains, 1 - _ERROR / max(1, bench.n_counted)),
+        gain=gain,
+        interval=interval,
+        corrected_interval=corrected,
         better=float((change > 0).mean()),
         worse=float((change < 0).mean()),
         ms_per_thousand_rows=after.ms_per_thousand_rows,
@@ -220,16 +240,26 @@ def _trial(bench: _Bench, attempt: Attempt, before: _Processed, after: _Processe
     )
     if _same_order(before.values, after.values):
         return trial
-    return trial._replace(verdict=_verdict(trial, bench.n_counted <= most_attempts(bench.judged.n_clusters)))
+    return trial._replace(verdict=_verdict(trial, bench.n_counted <= most_attempts(bench.n_telling)))
 
 
-def _gains(bench: _Bench, before: Float64, after: Float64) -> Float64:
-    """One per resample, the same resamples for all trials; none of a single file, which is all its resamples."""
-    if bench.judged.n_clusters == 1:
-        return np.zeros(0)
-    rng = np.random.default_rng((_ABLATION, bench.seed))
+def _intervals(bench: _Bench, gain: float, before: Float64, after: Float64) -> list[Interval | None]:
+    """Of 95 %, and corrected for the number of trials; None where all that is heard is of one file."""
     # With the step first: what would be lost without it.
-    return resampled_falls(bench.judged, after, before, bench.n_resamples, rng)
+    error = jackknife_error(bench.judged, after, before) if bench.n_telling > 1 else float("nan")
+    if np.isnan(error):
+        return [None, None]
+    rng = np.random.default_rng((_ABLATION, bench.seed))
+    gains = resampled_falls(bench.judged, after, before, bench.n_resamples, rng)
+    coverages = 1 - _ERROR, 1 - _ERROR / max(1, bench.n_counted)
+    return [_interval(gains, gain, error, coverage, bench.n_telling - 1) for coverage in coverages]
+
+
+def _interval(gains: Float64, gain: float, error: float, coverage: float, freedom: int) -> Interval | None:
+    """The wider of the bootstrap's and the jackknife's, at either end."""
+    resampled = percentile_interval(gains, coverage)
+    half_width = student_half_width(coverage, freedom) * error
+    return resampled and (min(resampled[0], gain - half_width), max(resampled[1], gain + half_width))
 
 
 def _verdict(trial: Trial, enough_files: bool) -> Verdict:

@@ -87,12 +87,8 @@ def recommendation(ablation: "Ablation") -> list[str]:
     """What to do, a line each."""
     from birdinfer.ablation.ablate import Verdict
 
-    named = {
-        verdict: list(dict.fromkeys(trial.name for trial in shown_trials(ablation) if trial.verdict is verdict))
-        for verdict in (Verdict.take, Verdict.no_change)
-    }
+    taken = dict.fromkeys(trial.name for trial in shown_trials(ablation) if trial.verdict is Verdict.take)
     still = dict.fromkeys(trial.name for trial in ablation.trials if trial.verdict is Verdict.no_change)
-    taken = named[Verdict.take]
     lines = [f"take: {'; '.join(taken)}" if taken else "nothing is recommended"]
     if len(taken) > 1 and all(trial.how == "alone" for trial in ablation.trials):
         lines.append("each was tried alone: to see what they give together, name them with --post")
@@ -103,18 +99,19 @@ def reservations(ablation: "Ablation") -> list[str]:
     """What makes the verdicts weak, a line each."""
     from birdinfer.ablation.ablate import ROUGH_BELOW_FILES, most_attempts
 
-    n_files, most = ablation.n_files, most_attempts(ablation.n_files)
-    if n_files == 1:
+    n_telling, most = ablation.n_telling, most_attempts(ablation.n_telling)
+    if n_telling == 1:
         return [
-            "all rows are of one file, which cannot be resampled: there are no intervals, and nothing is recommended"
+            "all that is heard is of one file, which cannot be resampled: there are no intervals, and nothing is "
+            "recommended"
         ]
-    lines = []
-    if n_files < ROUGH_BELOW_FILES:
-        lines.append(f"{n_files} files are few: the intervals are rough, and rather too narrow")
+    all_tell = n_telling == ablation.n_files
+    files = f"{n_telling} files" if all_tell else f"the {n_telling} of {ablation.n_files} files that tell species apart"
+    lines = [f"{files} are few: the intervals are rough"] if n_telling < ROUGH_BELOW_FILES else []
     if ablation.n_counted > most:
         able = f"carry {most} trials at most, not {ablation.n_counted}" if most else "are too few for any trial"
         remedy = "name fewer steps with --post, or label more files" if most else "label more files"
-        lines.append(f"{n_files} files {able}: nothing is recommended; {remedy}")
+        lines.append(f"{files} {able}: nothing is recommended; {remedy}")
     return lines
 
 

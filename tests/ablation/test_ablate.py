@@ -4,8 +4,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_steps import Noise, Square, cheat, processed, subject
 
-from birdinfer.ablation.ablate import Attempt, Subject, Verdict, ablate, judged_rows, least_resamples, most_attempts
+from birdinfer.ablation.ablate import (
+    Attempt,
+    Subject,
+    Verdict,
+    ablate,
+    judged_rows,
+    least_resamples,
+    most_attempts,
+    telling_files,
+)
 from birdinfer.errors import ConfigError, MetadataError
+from birdinfer.jackknife import jackknife_error
 from birdinfer.labels import Species
 from birdinfer.metrics import macro_roc_auc
 from birdinfer.postprocess.smoothing import Smooth
@@ -60,6 +70,35 @@ class TestVerdicts:
     def test_files_that_agree_by_chance(self, n_files, most):
         # 0.05 x 2^(8 - 1) = 6.4
         assert most_attempts(n_files) == most
+
+    def test_files_in_which_nothing_is_heard_do_not_make_a_step_surer(self):
+        made = subject(n_files=60)
+        silent = np.isin(made.judged.clusters, np.arange(5, 60))
+        heard_in_five = made._replace(judged=made.judged._replace(truth=made.judged.truth & ~silent[:, np.newaxis]))
+        ablation = ablate(heard_in_five, alone(cheat(heard_in_five)))
+        assert (ablation.n_files, ablation.n_telling) == (60, 5)
+        assert ablation.trials[0].corrected_interval[0] > 0
+        assert ablation.trials[0].verdict is Verdict.promising
+
+    def test_files_that_lack_the_other_rows_do_not_count_either(self):
+        judged = judged_rows(np.array([[True], [True], [True], [False]]), ["a", "b", "c", "c"])
+        assert telling_files(judged, np.array([True])) == 1
+        assert telling_files(judged._replace(clusters=np.array([0, 1, 2, 3])), np.array([True])) == 1
+
+    def test_where_all_that_is_heard_is_of_one_file_nothing_can_be_told(self):
+        made = subject(n_files=12)
+        others = made.judged.clusters[:, np.newaxis] != 3
+        made = made._replace(judged=made.judged._replace(truth=made.judged.truth & ~others))
+        ablation = ablate(made, alone(cheat(made)))
+        assert ablation.trials[0].interval is None
+        assert ablation.trials[0].verdict is Verdict.untold
+
+    def test_an_interval_is_never_narrower_than_students(self):
+        made, noise = subject(n_files=10), Noise(strength=0.3)
+        (trial,) = ablate(made, alone(noise)).trials
+        error = jackknife_error(made.judged, processed(made, noise).astype(float), made.scores.astype(float))
+        assert trial.interval[1] - trial.gain >= 2.262 * error
+        assert trial.gain - trial.interval[0] >= 2.262 * error
 
     def test_thousands_of_files_are_no_overflow(self):
         assert most_attempts(100_000) > 10**9

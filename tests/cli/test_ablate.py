@@ -199,17 +199,23 @@ class TestWords:
         assert "promising: excludes zero alone, not among 5 tried" in out
 
     @pytest.mark.parametrize(
-        ("n_files", "n_counted", "words"),
-        [(3, 1, "3 files are too few for any trial"), (8, 7, "8 files carry 6 trials at most, not 7"), (12, 20, "")],
+        ("n_files", "n_telling", "n_counted", "words"),
+        [
+            (3, 3, 1, "3 files are too few for any trial"),
+            (8, 8, 7, "8 files carry 6 trials at most, not 7"),
+            (60, 8, 7, "the 8 of 60 files that tell species apart carry 6 trials at most, not 7"),
+            (60, 1, 1, "all that is heard is of one file, which cannot be resampled"),
+            (12, 12, 20, ""),
+        ],
     )
-    def test_reservations(self, n_files, n_counted, words):
+    def test_reservations(self, n_files, n_telling, n_counted, words):
         from birdinfer.ablation.ablate import Ablation
 
-        lines = reservations(Ablation(0.8, 100, 5, n_files, n_counted, ()))
+        lines = reservations(Ablation(0.8, 100, 5, n_files, n_telling, n_counted, ()))
         assert words in "\n".join(lines)
         assert bool(lines) == bool(words)
 
     def test_without_any_trial_nothing_is_recommended(self):
         from birdinfer.ablation.ablate import Ablation
 
-        assert recommendation(Ablation(0.8, 100, 5, 12, 0, ())) == ["nothing is recommended"]
+        assert recommendation(Ablation(0.8, 100, 5, 12, 12, 0, ())) == ["nothing is recommended"]

@@ -14,7 +14,7 @@ def trial(name, gain, verdict, interval=None, how="alone"):
 @pytest.fixture
 def figure():
     return ablation_gains.ablation_figure(
-        Ablation(0.8, 96, 10, 8, 3, (
+        Ablation(0.8, 96, 10, 8, 8, 3, (
             trial("bad", -0.03, Verdict.worse, (-0.05, -0.01)),
             trial("good", 0.02, Verdict.take, (0.015, 0.03), "last"),
             trial("told by none", 0.01, Verdict.untold),
