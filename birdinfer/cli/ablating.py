@@ -61,6 +61,7 @@ def run_ablation(asked: Asked, as_json: bool) -> None:
 def _check(asked: Asked) -> None:
     from birdinfer.cli.known_species import check_one_source
     from birdinfer.errors import ConfigError
+    from birdinfer.files import check_writable
 
     tables = asked.submission, asked.truth
     if asked.oof and any(tables):
@@ -71,6 +72,8 @@ def _check(asked: Asked) -> None:
     check_one_source(asked.bundle, asked.taxonomy)
     if asked.plot and asked.plot.suffix.lower() != ".png":
         raise ConfigError("--plot", f"{asked.plot} does not end in .png", "pictures are PNG")
+    if asked.plot:
+        check_writable(asked.plot)
 
 
 def _attempts(post: Sequence[str], species: "Sequence[Species]") -> tuple["list[Attempt]", tuple[str, ...]]:

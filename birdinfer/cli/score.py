@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _ABLATION = "Which post-processing helps"
 _NAMED_COLUMNS = 5
+_RESAMPLES = 2000
 
 
 class ClassScore(NamedTuple):
@@ -90,9 +91,15 @@ def score(
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Of the files, for the intervals.", rich_help_panel=_ABLATION)
-    ] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.", rich_help_panel=_ABLATION)] = 0,
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000, help="Of the files, for the intervals.", rich_help_panel=_ABLATION,
+            show_default=str(_RESAMPLES),
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the resamples.", rich_help_panel=_ABLATION, show_default="0")
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(help="Draw the gains with their intervals: a PNG.", rich_help_panel=_ABLATION, show_default=False),
@@ -106,18 +113,24 @@ def score(
     """
     from birdinfer.errors import ConfigError
 
-    asked = {"--post": post, "--oof": oof, "--bundle": bundle, "--taxonomy": taxonomy, "--plot": plot}
+    asked = {
+        "--post": post, "--oof": oof, "--bundle": bundle, "--taxonomy": taxonomy, "--plot": plot,
+        "--resamples": resamples, "--seed": seed,
+    }  # fmt: skip
     if ablate:
         from birdinfer.cli.ablating import Asked, run_ablation
 
         if per_class:
             raise ConfigError("--per-class", "does not go with --ablate", "leave one of them out")
         run_ablation(
-            Asked(submission, truth, oof, tuple(post or ()), bundle, taxonomy, resamples, seed, plot), as_json=json
+            Asked(
+                submission, truth, oof, tuple(post or ()), bundle, taxonomy, resamples or _RESAMPLES, seed or 0, plot
+            ),
+            as_json=json,
         )
         return
     for name, value in asked.items():
-        if value:
+        if value is not None and value != []:
             raise ConfigError(name, "goes with --ablate alone", "add --ablate, or leave it out")
     if submission is None or truth is None:
         raise ConfigError("score", "needs two tables", "birdinfer score submission.csv truth.csv")
