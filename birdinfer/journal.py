@@ -12,11 +12,9 @@ trusted.
 
 import contextlib
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -26,11 +24,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from birdinfer.bundle import Bundle, file_sha256
-from birdinfer.engines import EngineSpec
 from birdinfer.errors import OutputError
 from birdinfer.files import write_atomic
-from birdinfer.postprocess.step_tables import TableStep
+from birdinfer.own_folder import OwnFolder
+from birdinfer.run_identity import RunIdentity
 from birdinfer.soundscapes import SoundscapeResult
 from birdinfer.spool import Piece, ScoreSpool
 from birdinfer.status import Status
@@ -38,30 +35,10 @@ from birdinfer.status import Status
 Float32 = npt.NDArray[np.float32]
 
 FOLDER_ENDING = ".progress"
-_RUN, _SCORES, _DONE, _LOCK = "run.json", "scores.f32", "done.jsonl", "lock"
+_RUN, _SCORES, _DONE = "run.json", "scores.f32", "done.jsonl"
 _SYNC_SECONDS = 1.0
 """How much work a power cut may cost: waiting for the disk after every file would cost more."""
 _NOT_DONE = frozenset({Status.skipped_by_budget, Status.stopped})
-_ENGINE_PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "cuda": ("onnxruntime-gpu",)}
-
-
-class RunIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What decides every bit of the scores, but for the sound itself."""
-
-    bundle_sha256: str
-    """Of the manifest as it is run: with the overlap, blend and post-processing that were asked for."""
-    tables_sha256: str
-    """Of the tables that steps of the post-processing read."""
-    engine: str
-    """``onnxruntime:fp32``; lanes and batch size change no score."""
-    engine_version: str
-    birdinfer_version: str
-
-    @classmethod
-    def of(cls, bundle: Bundle, spec: EngineSpec) -> "RunIdentity":
-        """Of a run of this bundle on this machine."""
-        packages = _ENGINE_PACKAGES.get(spec.engine, (spec.engine,))
-        return cls(bundle.sha256(), _tables_sha256(bundle), str(spec), _installed(packages), _installed(("birdinfer",)))
 
 
 class _Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,18 +74,9 @@ class Journal:
         Raises:
             OutputError: the folder cannot be made, or another process is at work there.
         """
-        self.folder = result.with_name(result.name + FOLDER_ENDING)
+        self._own = OwnFolder(result.with_name(result.name + FOLDER_ENDING), result)
+        self.folder = self._own.path
         self._n_labels = n_labels
-        self._trash = self.folder.with_name(f".{self.folder.name}.old")
-        shutil.rmtree(self._trash, ignore_errors=True)  # of a run that was killed on its way out
-        with _named(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / _LOCK).open("ab")
-        if not (_lock(self._lock) and self._is_in_place()):
-            self._lock.close()
-            raise OutputError(
-                result, f"another process is writing it (see {self.folder})", "wait for it, or name another result"
-            )
         self._spool: ScoreSpool | None = None
         self._lines: BinaryIO | None = None
         self._synced = time.monotonic()
@@ -120,7 +88,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._lock.closed and next(self._stored(), None) is None:
+        if self._own.is_ours and next(self._stored(), None) is None:
             self.discard()  # a run that was refused leaves nothing behind
         self.close()
 
@@ -154,7 +122,7 @@ class Journal:
         Raises:
             OutputError: the disk does not take it.
         """
-        with _named(self.folder):
+        with self._own.named_errors():
             for name in (_DONE, _SCORES, _RUN):
                 (self.folder / name).unlink(missing_ok=True)
         write_atomic(self.folder / _RUN, msgspec.json.encode(identity))
@@ -178,7 +146,7 @@ class Journal:
             self.begin(identity)
             return {}
         if found != identity:
-            raise OutputError(self.folder, _difference(found, identity), "run it as it was, or begin anew with --force")
+            raise OutputError(self.folder, found.difference(identity), "run it as it was, or begin anew with --force")
         self._open()
         by_stem = {path.stem: path for path in paths}
         done = {}
@@ -212,7 +180,7 @@ class Journal:
         if result.status in _NOT_DONE:
             return
         assert self._lines is not None
-        with _named(self.folder):
+        with self._own.named_errors():
             self._lines.write(_line(self._record(result)))
             self._lines.flush()
         if time.monotonic() - self._synced > _SYNC_SECONDS:
@@ -225,7 +193,7 @@ class Journal:
             OutputError: the disk does not take it.
         """
         assert self._lines is not None
-        with _named(self.folder):
+        with self._own.named_errors():
             self.spool.sync()
             os.fsync(self._lines.fileno())
         self._synced = time.monotonic()
@@ -233,28 +201,12 @@ class Journal:
     def close(self) -> None:
         """Leave the folder as it is; harmless when repeated."""
         self._close_files()
-        self._lock.close()
+        self._own.let_go()
 
     def discard(self) -> None:
         """The result is written: the folder goes, in one step, so that no half of it is ever taken for a run."""
         self._close_files()
-        is_away = self._move_away()
-        self._lock.close()  # only now: who waited for it finds no folder of ours
-        if not is_away:
-            self._move_away()  # Windows moves no folder with a file that is open
-        shutil.rmtree(self._trash, ignore_errors=True)
-
-    def _move_away(self) -> bool:
-        with contextlib.suppress(OSError):
-            self.folder.rename(self._trash)
-            return True
-        return False
-
-    def _is_in_place(self) -> bool:
-        """Whether the lock lies where the next process will look for it, and not in a folder that is on its way out."""
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.fstat(self._lock.fileno()), (self.folder / _LOCK).stat())
-        return False
+        self._own.remove()
 
     def _close_files(self) -> None:
         if self._spool is not None:
@@ -265,7 +217,7 @@ class Journal:
 
     def _open(self) -> None:
         self._spool = ScoreSpool(self.folder / _SCORES, self._n_labels)
-        with _named(self.folder):
+        with self._own.named_errors():
             self._lines = (self.folder / _DONE).open("ab")
 
     def _rewrite(self, lines: list[bytes]) -> None:
@@ -273,7 +225,7 @@ class Journal:
         assert self._lines is not None
         self._lines.close()
         write_atomic(self.folder / _DONE, b"".join(lines))
-        with _named(self.folder):
+        with self._own.named_errors():
             self._lines = (self.folder / _DONE).open("ab")
 
     def _stored(self) -> Iterator[tuple[bytes, _Done]]:
@@ -334,55 +286,3 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     except (OSError, ValueError):
         return (-1, -1)
     return found.st_size, found.st_mtime_ns
-
-
-def _difference(found: RunIdentity, wanted: RunIdentity) -> str:
-    """The first thing in which two runs differ."""
-    if (found.bundle_sha256, found.tables_sha256) != (wanted.bundle_sha256, wanted.tables_sha256):
-        return "holds a run of another bundle, or with other options"
-    kinds = {"engine": "engine", "engine_version": "version of the engine", "birdinfer_version": "birdinfer"}
-    for name, kind in kinds.items():
-        before, now = getattr(found, name), getattr(wanted, name)
-        if before != now:
-            return f"holds a run of another {kind}: {before}, now {now}"
-    raise AssertionError("they are the same")
-
-
-def _tables_sha256(bundle: Bundle) -> str:
-    tables = [bundle.folder / step.table for step in bundle.manifest.post.steps if isinstance(step, TableStep)]
-    # One that is not there is refused when it is read, with better words.
-    return " ".join(file_sha256(table) for table in tables if table.is_file())
-
-
-def _installed(packages: Sequence[str]) -> str:
-    for package in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            return version(package)
-    return ""
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Whether no other process holds the file now, as far as can be told; let go when it is closed, also by kill -9."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks, as some clusters have
-        return True
-    return True
-
-
-@contextlib.contextmanager
-def _named(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(
-            folder, f"cannot be written ({error.strerror})", "choose another place for the result"
-        ) from error

@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -10,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from birdinfer import journal as journal_room
 from birdinfer.errors import OutputError
-from birdinfer.journal import Journal, RunIdentity
+from birdinfer.journal import Journal
+from birdinfer.run_identity import RunIdentity
 from birdinfer.soundscapes import SoundscapeResult
 from birdinfer.status import Status
 
@@ -184,23 +182,6 @@ def test_what_has_come_after_a_finished_run_is_left_alone(tmp_path, files):
     assert list(resumed(tmp_path, files)[0]) == files[:1]
 
 
-def test_a_finished_run_leaves_nothing_where_folders_in_use_cannot_be_moved(tmp_path, files, monkeypatch):
-    """As on Windows: a folder stays where it is while a file in it is open."""
-    with Journal(tmp_path / "s.csv", N_LABELS) as journal:
-        journal.begin(IDENTITY)
-        finish(journal, files[0])
-        move = Path.rename
-
-        def rename(path, target):
-            if not journal._lock.closed:
-                raise PermissionError(13, "The process cannot access the file because it is being used")
-            return move(path, target)
-
-        monkeypatch.setattr(Path, "rename", rename)
-        journal.discard()
-    assert not journal.folder.exists()
-
-
 def test_a_run_that_is_killed_while_its_folder_goes_leaves_no_half_of_it(tmp_path, files, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
@@ -208,7 +189,7 @@ def test_a_run_that_is_killed_while_its_folder_goes_leaves_no_half_of_it(tmp_pat
     with Journal(tmp_path / "s.csv", N_LABELS) as journal:
         journal.begin(IDENTITY)
         finish(journal, files[0])
-        monkeypatch.setattr("birdinfer.journal.shutil.rmtree", killed)
+        monkeypatch.setattr("birdinfer.own_folder.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             journal.discard()
     assert not journal.folder.exists()
@@ -224,30 +205,6 @@ def test_two_runs_never_write_to_one_place(tmp_path):
     ):
         Journal(tmp_path / "s.csv", N_LABELS)
     Journal(tmp_path / "s.csv", N_LABELS).close()
-
-
-def test_a_place_that_is_on_its_way_out_is_not_taken(tmp_path, monkeypatch):
-    """The other process moves its folder away between our opening the lock and our taking it."""
-    take = journal_room._lock
-
-    def lock(file):
-        (tmp_path / "s.csv.progress").rename(tmp_path / "moved")
-        return take(file)
-
-    monkeypatch.setattr(journal_room, "_lock", lock)
-    with pytest.raises(OutputError, match="another process is writing it"):
-        Journal(tmp_path / "s.csv", N_LABELS)
-
-
-def test_a_disk_without_locks_is_written_all_the_same(tmp_path, files, monkeypatch):
-    fcntl = pytest.importorskip("fcntl")
-
-    def flock(*_):
-        raise OSError(38, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    stopped(tmp_path, files[:1])
-    assert list(resumed(tmp_path, files)[0]) == files[:1]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -275,15 +232,6 @@ def test_a_disk_that_fails_when_it_is_waited_for_is_named(tmp_path, files, monke
         monkeypatch.setattr("os.fsync", fsync)
         with pytest.raises(OutputError, match=r"s\.csv\.progress: cannot be written \(Input/output error\)"):
             journal.sync()
-
-
-def test_a_run_that_was_killed_lets_its_place_go(tmp_path):
-    code = (
-        "import os, signal\nfrom pathlib import Path\nfrom birdinfer.journal import Journal\n"
-        f"Journal(Path({str(tmp_path / 's.csv')!r}), 3)\nos.kill(os.getpid(), signal.SIGKILL)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
-    Journal(tmp_path / "s.csv", N_LABELS).close()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
@@ -337,21 +285,3 @@ def test_a_run_of_which_nobody_can_tell_what_it_was_is_not_gone_on_with(tmp_path
     with pytest.raises(OutputError, match=r"run\.json: does not tell what was run here \(.*--force"):
         resumed(tmp_path, files)
     assert (folder / "done.jsonl").stat().st_size
-
-
-def test_a_run_is_another_one_when_a_table_of_its_steps_has_changed(bundle, tmp_path):
-    from birdinfer import Bundle
-    from birdinfer.config import PostConfig
-    from birdinfer.engines import parse_spec
-    from birdinfer.postprocess.priors import PriorShift
-
-    loaded, table = Bundle.load(bundle), tmp_path / "prior.csv"
-    with_prior = loaded.with_scoring(loaded.manifest.blend, PostConfig(steps=(PriorShift(table=str(table)),)))
-    identities = []
-    for content in ("site,hour", "site,hour,windows"):
-        table.write_text(content)
-        identities.append(RunIdentity.of(with_prior, parse_spec("onnxruntime")))
-    table.unlink()
-    identities.append(RunIdentity.of(with_prior, parse_spec("onnxruntime")))
-    assert len(set(identities)) == 3
-    assert RunIdentity.of(loaded, parse_spec("onnxruntime")).engine_version

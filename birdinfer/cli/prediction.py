@@ -172,7 +172,7 @@ class _Prediction:
 
     def _open_journal(self, spec: "EngineSpec") -> None:
         from birdinfer.cli.console import stderr
-        from birdinfer.journal import RunIdentity
+        from birdinfer.run_identity import RunIdentity
 
         identity = RunIdentity.of(self._bundle, spec)
         if not self._wanted.resume:
