@@ -81,9 +81,11 @@ def read_segment(path: Path, start_seconds: float, n_samples: int, sample_rate: 
     """
     with Decoder(path) as decoder:
         begin = round(start_seconds * decoder.sample_rate)
+        count = -(-n_samples * decoder.sample_rate // sample_rate)
         if decoder.frames is not None:
             begin = min(begin, decoder.frames)
-        count = -(-n_samples * decoder.sample_rate // sample_rate)
+            # Behind the last sample that a header counts a decoder may stumble over a tag: it is not asked for.
+            count = min(count, decoder.frames - begin) if decoder.counts_samples else count
         # Not every format can seek, and none needs to for its beginning.
         if begin and not decoder.seek(begin):
             raise AudioError(path, f"cannot be decoded at {start_seconds:.1f} s")

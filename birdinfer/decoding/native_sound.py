@@ -195,8 +195,9 @@ class NativeSound:
     def _note_the_end(self) -> None:
         expected = self.expected_seconds
         is_short = expected is not None and self.position_seconds < expected - 0.5 / self._decoder.sample_rate
-        is_cut = expected is None and self._layout is not None and self._layout.is_cut
-        if is_short or is_cut or self._stopped:
+        # Behind the last sample that the header counts a decoder may stumble over a tag.
+        is_cut = expected is None and bool(self._stopped or (self._layout and self._layout.is_cut))
+        if is_short or is_cut:
             how_far = truncated(self.position_seconds, expected if is_short else None)
             self.damage.note(Status.truncated, how_far + (f" ({self._stopped})" if self._stopped else ""))
         if self._layout and self._layout.n_broken:

@@ -6,7 +6,7 @@ import soundfile
 from making import SAMPLE_RATE, tone, write_sound
 from whole_sound import hear, hear_at, page
 
-from birdinfer.audio import AudioStream, probe
+from birdinfer.audio import AudioStream, probe, read_segment
 from birdinfer.status import Status
 
 
@@ -19,6 +19,19 @@ def test_truncated_flac_gives_every_sample_that_is_there(tmp_path):
     assert abs(len(samples) - 20 * SAMPLE_RATE) < 2 * 4_096
     assert damage == "truncated: 20.0 of 30.0 s (flac decoder lost sync)"
     np.testing.assert_array_equal(samples, hear(whole)[0][: len(samples)])
+
+
+def test_flac_with_a_tag_behind_its_sound_is_whole(tmp_path):
+    # As taggers of MP3 leave it: 128 bytes that are no frame, behind the last sample that the header counts.
+    write_sound(tmp_path / "a.flac", tone(12.0), SAMPLE_RATE)
+    wanted = hear(tmp_path / "a.flac")[0]
+    with (tmp_path / "a.flac").open("ab") as file:
+        file.write(b"TAG" + bytes(125))
+    with AudioStream(tmp_path / "a.flac", SAMPLE_RATE) as stream:
+        np.testing.assert_array_equal(np.concatenate(list(stream.blocks())), wanted)
+    assert (stream.status, stream.damage) == (Status.ok, "")
+    tail = read_segment(tmp_path / "a.flac", 11.0, 5 * SAMPLE_RATE, SAMPLE_RATE)
+    np.testing.assert_array_equal(tail, wanted[11 * SAMPLE_RATE :])
 
 
 def with_zeros(path, begin_share, n_zeros):
