@@ -1,4 +1,4 @@
-"""What decides every bit of a run's scores, but for the sound itself: bundle and engine in, an identity to compare out."""
+"""What decides every bit of a run's scores, but for the sound: bundle and engine in, an identity to compare out."""
 
 import contextlib
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from birdinfer import Bundle
@@ -10,29 +11,17 @@ RUN = RunIdentity("abc", "", "onnxruntime:fp32", "1.0", "0.1")
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("changes", "told"),
     [
-        (
-            RunIdentity("abd", "", "onnxruntime:fp32", "1.0", "0.1"),
-            "holds a run of another bundle, or with other options",
-        ),
-        (
-            RunIdentity("abc", "d", "onnxruntime:fp32", "1.0", "0.1"),
-            "holds a run of another bundle, or with other options",
-        ),
-        (
-            RunIdentity("abc", "", "cuda:fp32", "1.1", "0.1"),
-            "holds a run of another engine: onnxruntime:fp32, now cuda:fp32",
-        ),
-        (
-            RunIdentity("abc", "", "onnxruntime:fp32", "1.1", "0.2"),
-            "holds a run of another version of the engine: 1.0, now 1.1",
-        ),
-        (RunIdentity("abc", "", "onnxruntime:fp32", "1.0", "0.2"), "holds a run of another birdinfer: 0.1, now 0.2"),
+        ({"bundle_sha256": "abd", "engine": "cuda:fp32"}, "another bundle, or with other options"),
+        ({"tables_sha256": "d"}, "another bundle, or with other options"),
+        ({"engine": "cuda:fp32", "engine_version": "1.1"}, "another engine: onnxruntime:fp32, now cuda:fp32"),
+        ({"engine_version": "1.1", "birdinfer_version": "0.2"}, "another version of the engine: 1.0, now 1.1"),
+        ({"birdinfer_version": "0.2"}, "another birdinfer: 0.1, now 0.2"),
     ],
 )
-def test_what_differs_first_is_told(other, told):
-    assert RUN.difference(other) == told
+def test_what_differs_first_is_told(changes, told):
+    assert RUN.difference(msgspec.structs.replace(RUN, **changes)) == f"holds a run of {told}"
 
 
 def test_a_run_is_another_one_when_a_table_of_its_steps_has_changed(bundle, tmp_path):
