@@ -21,17 +21,14 @@ import numpy.typing as npt
 from birdinfer.config import WindowConfig
 from birdinfer.errors import AudioError, ConfigError, MetadataError
 from birdinfer.files import atomic_text
+from birdinfer.row_ids import RowId, make_row_id, parse_row_id, row_stem
 from birdinfer.soundscapes import SoundscapeResult, is_believed
 from birdinfer.spool import ScoreSpool
+from birdinfer.submission_shapes import YEARS, heard, is_heard, list_cell, number_cells, truth_cell, value_names
 from birdinfer.tables.csv_files import CsvWriter, csv_rows
 from birdinfer.windows import count_windows, end_seconds
 
 Float32 = npt.NDArray[np.float32]
-
-YEARS = (2021, 2022, 2023, 2024, 2025, 2026)
-NO_CALL = "nocall"
-_MOST_DIGITS = 9
-"""Of an end second: thirty years."""
 
 
 class Sample(NamedTuple):
@@ -51,17 +48,6 @@ class Written(NamedTuple):
     """Rows without a score of their own."""
     unused_labels: int
     """Labels of the bundle that the sample does not ask for."""
-
-
-class _Row(NamedTuple):
-    """One row to be written."""
-
-    row_id: str
-    stem: str
-    """Of the sound file, as the year's row ids spell it."""
-    end_seconds: int
-    label: str = ""
-    """The species a row of 2022 is about."""
 
 
 def read_sample(path: Path) -> Sample:
@@ -135,7 +121,7 @@ class SubmissionWriter:
         """
         by_stem: dict[str, Path] = {}
         for path in paths:
-            stem = self._row_stem(path.stem)
+            stem = row_stem(path.stem, self._year)
             other = by_stem.setdefault(stem, path)
             if other != path:
                 raise AudioError(
@@ -158,32 +144,27 @@ class SubmissionWriter:
         columns = self._columns()
         picked = [self._column[label] for label in columns]
         n_rows = n_fallback = 0
-        stem_of = {self._row_stem(result.path.stem): result.path.stem for result in results}
+        stem_of = {row_stem(result.path.stem, self._year): result.path.stem for result in results}
         with atomic_text(path) as text:
             table = CsvWriter(text)
-            table.row("row_id", self._value_names(columns))
+            table.row("row_id", value_names(self._year, columns))
             for row in self._sample_rows() if self._sample else self._own_rows(spool, results):
                 scores = self._scores(spool, stem_of.get(row.stem), row.end_seconds)
                 n_rows, n_fallback = n_rows + 1, n_fallback + (scores is None)
                 values = self._fallback if scores is None else scores
-                table.row(row.row_id, self._cells(row, values, picked))
+                table.row(row.text, self._cells(row, values, picked))
         return Written(n_rows, n_fallback, len(self._labels) - len(columns))
 
     def _columns(self) -> tuple[str, ...]:
         """The species of the wide shape; the other shapes always speak of all labels."""
         return self._sample.columns if self._sample and self._year >= 2023 else self._labels
 
-    def _value_names(self, columns: Sequence[str]) -> Sequence[str]:
-        return {2021: ("birds",), 2022: ("target",)}.get(self._year, columns)
-
-    def _cells(self, row: _Row, values: Float32, picked: list[int]) -> list[str]:
+    def _cells(self, row: RowId, values: Float32, picked: list[int]) -> list[str]:
         if self._year == 2021:
-            heard = [label for label, value in zip(self._labels, values, strict=True) if value >= self._threshold]
-            return [" ".join(label for label in heard if label != NO_CALL) or NO_CALL]
+            return [list_cell(self._labels, heard(values, self._threshold).tolist())]
         if self._year == 2022:
-            return [str(bool(values[self._column[row.label]] >= self._threshold))]
-        # Seven digits keep the order of float32 scores; fewer would make ties, which a rank metric punishes.
-        return ["%.7g" % value for value in values[picked].tolist()]  # noqa: UP031 - twice as fast as a format call
+            return [truth_cell(is_heard(float(values[self._column[row.label]]), self._threshold))]
+        return number_cells(values[picked])
 
     def _scores(self, spool: ScoreSpool, stem: str | None, end: int) -> Float32 | None:
         scores = spool.scores(stem) if stem is not None else None
@@ -193,16 +174,16 @@ class SubmissionWriter:
         row: Float32 = scores[int(index)]
         return row
 
-    def _own_rows(self, spool: ScoreSpool, results: Sequence[SoundscapeResult]) -> Iterator[_Row]:
+    def _own_rows(self, spool: ScoreSpool, results: Sequence[SoundscapeResult]) -> Iterator[RowId]:
         """Every window of every file."""
         usual = self._usual_rows(spool, results)
         for result in results:
-            stem = self._row_stem(result.path.stem)
+            stem = row_stem(result.path.stem, self._year)
             for end in end_seconds(self._n_rows(spool, result, usual), self._window):
                 if self._year == 2022:
-                    yield from (_Row(f"{stem}_{label}_{end}", stem, end, label) for label in self._labels)
+                    yield from (make_row_id(stem, end, label) for label in self._labels)
                 else:
-                    yield _Row(f"{stem}_{end}", stem, end)
+                    yield make_row_id(stem, end)
 
     def _usual_rows(self, spool: ScoreSpool, results: Sequence[SoundscapeResult]) -> int:
         """What most files have; for those that tell nothing of their length."""
@@ -224,27 +205,13 @@ class SubmissionWriter:
         window, tail = round(self._window.window_seconds * rate), round(self._window.min_tail_seconds * rate)
         return max(1, count_windows(round(seconds * rate), window, tail))
 
-    def _sample_rows(self) -> Iterator[_Row]:
+    def _sample_rows(self) -> Iterator[RowId]:
         assert self._sample is not None
         for row_id in self._sample.row_ids:
-            yield self._parse(row_id)
-
-    def _parse(self, row_id: str) -> _Row:
-        """Take a row id apart from its end, for names hold underscores too."""
-        stem, _, end = row_id.rpartition("_")
-        label = ""
-        if self._year == 2022:
-            stem, _, label = stem.rpartition("_")
-        if not stem or not (end.isascii() and end.isdecimal() and len(end) <= _MOST_DIGITS):
-            raise self._refused(f"row_id {row_id!r} does not end in _<end second>")
-        return _Row(row_id, stem, int(end), label)
-
-    def _row_stem(self, stem: str) -> str:
-        """How the year's row ids spell a file: 2021 leaves out the date of ``<id>_<site>_<date>``."""
-        return "_".join(stem.split("_")[:2]) if self._year == 2021 else stem
+            yield parse_row_id(row_id, self._year, self._sample.path)
 
     def _check_sample(self, sample: Sample) -> None:
-        names = self._value_names(sample.columns)
+        names = value_names(self._year, sample.columns)
         if tuple(names) != sample.columns:
             raise self._refused(f"its columns are not those of {self._year} (row_id,{','.join(names)})")
         if self._year >= 2023:
@@ -259,7 +226,7 @@ class SubmissionWriter:
                 f"asks for {len(unknown)} labels that the bundle does not score: {', '.join(unknown[:5])}"
             )
         for row_id in sample.row_ids:
-            self._parse(row_id)
+            parse_row_id(row_id, self._year, sample.path)
 
     def _refused(self, what: str) -> MetadataError:
         assert self._sample is not None

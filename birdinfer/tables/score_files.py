@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.errors import MetadataError
+from birdinfer.row_ids import split_row_id as split_row_id
 
 Float32 = npt.NDArray[np.float32]
-
-_MOST_DIGITS = 9
-"""Of an end second: 31 years. Python itself refuses to count what has thousands."""
 
 
 class FileRows(NamedTuple):
@@ -26,22 +24,6 @@ class FileRows(NamedTuple):
     """The file's name without its ending, as the row ids spell it."""
     rows: npt.NDArray[np.intp]
     """Indices into the table, in time order."""
-
-
-def split_row_id(row_id: str, where: Path) -> tuple[str, int]:
-    """``a_b_15`` -> the file's stem ``a_b``, and 15: the second at which the row's window ends.
-
-    Args:
-        row_id: of a table; a stem may hold underscores.
-        where: the table, as a complaint names it.
-
-    Raises:
-        MetadataError: it does not end in a second, or there is nothing before it.
-    """
-    stem, _, end = row_id.rpartition("_")
-    if not stem or not (end.isascii() and end.isdecimal()) or len(end) > _MOST_DIGITS:
-        raise MetadataError(where, f"row_id {row_id!r} does not end in _<end second>", "needed to tell files apart")
-    return stem, int(end)
 
 
 def rows_by_file(row_ids: Sequence[str], where: Path) -> list[FileRows]:
