@@ -1,8 +1,9 @@
 """Scores on another scale, cell by cell: one file's probabilities [rows, species] -> the same shape, their order kept.
 
 A temperature makes a network's confidence milder or sharper. A histogram match gives each species' scores the
-distribution of other scores: another model's, or the same one's on other ground. Both are monotone for every species,
-so that no species' ROC-AUC moves; what moves is how scores meet those of other models and species, and thresholds.
+distribution of other scores: another model's, or the same one's on other ground. Both are monotone for every species:
+no two rows change places, and ROC-AUC moves by ties alone, where scores meet the last float before 0 or 1 or a flat
+piece of a curve. What moves is how scores meet those of other models and species, and thresholds.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from birdinfer.errors import ConfigError
 from birdinfer.labels import Species
-from birdinfer.postprocess.nudges import towards
+from birdinfer.postprocess.nudges import row_blocks, towards
 from birdinfer.postprocess.step import Bound, Step
 from birdinfer.postprocess.step_tables import TableStep
 from birdinfer.tables.quantile_tables import Quantiles, read_quantiles
@@ -41,10 +42,11 @@ def temper(probabilities: Float32, temperatures: npt.ArrayLike) -> Float32:
     """
     exponents = 1 / np.broadcast_to(np.asarray(temperatures, np.float64), probabilities.shape[1:])
     changed = np.flatnonzero(exponents != 1)
-    wide = probabilities[:, changed].astype(np.float64)
     tempered = probabilities.copy()
-    with np.errstate(divide="ignore", over="ignore"):  # p = 0 becomes 1 / (1 + infinity) = 0
-        tempered[:, changed] = 1 / (1 + ((1 - wide) / wide) ** exponents[changed])
+    for rows in row_blocks(len(probabilities)):
+        wide = probabilities[rows, changed].astype(np.float64)
+        with np.errstate(divide="ignore", over="ignore"):  # p = 0 becomes 1 / (1 + infinity) = 0
+            tempered[rows, changed] = 1 / (1 + ((1 - wide) / wide) ** exponents[changed])
     return tempered
 
 

@@ -1,7 +1,8 @@
 """A file's own evidence: one file's probabilities [rows, species], at least one row -> the same, float32 in [0, 1].
 
 A species that was surely heard once in a file is likely to call again in it, and one that was never surely heard is
-likely not there. Nothing else is looked at than the file itself, so nothing leaks from one file into another.
+likely not there. Nothing else is looked at than the file itself, so nothing leaks from one file into another. Where the
+order of rows is said to stay, no two of them change places: they may meet where float32 ends.
 """
 
 from collections.abc import Sequence
@@ -134,7 +135,16 @@ def press_low_ranks(probabilities: Float32, top_species: int, power: float) -> F
     return pressed
 
 
-class FileMax(Step, frozen=True, forbid_unknown_fields=True, tag="file_max"):
+class _OfFile(Step, frozen=True, forbid_unknown_fields=True):
+    """What all steps here have in common."""
+
+    @property
+    def reach(self) -> None:
+        """The whole file."""
+        return None
+
+
+class FileMax(_OfFile, frozen=True, forbid_unknown_fields=True, tag="file_max"):
     """Scores times the file's maximum of the species."""
 
     power: float = 1.0
@@ -142,11 +152,6 @@ class FileMax(Step, frozen=True, forbid_unknown_fields=True, tag="file_max"):
 
     def __post_init__(self) -> None:
         _check("power", self.power, 0, 10)
-
-    @property
-    def reach(self) -> None:
-        """The whole file."""
-        return None
 
     @property
     def is_neutral(self) -> bool:
@@ -158,7 +163,7 @@ class FileMax(Step, frozen=True, forbid_unknown_fields=True, tag="file_max"):
         return lambda probabilities, stem: scale_by_max(probabilities, self.power)
 
 
-class FileTopMean(Step, frozen=True, forbid_unknown_fields=True, tag="file_top_mean"):
+class FileTopMean(_OfFile, frozen=True, forbid_unknown_fields=True, tag="file_top_mean"):
     """Scores times the mean of the species' greatest in the file."""
 
     top_rows: int = 2
@@ -171,11 +176,6 @@ class FileTopMean(Step, frozen=True, forbid_unknown_fields=True, tag="file_top_m
         _check("power", self.power, 0, 10)
 
     @property
-    def reach(self) -> None:
-        """The whole file."""
-        return None
-
-    @property
     def is_neutral(self) -> bool:
         """Whether the factor is 1 everywhere."""
         return self.power == 0
@@ -185,7 +185,7 @@ class FileTopMean(Step, frozen=True, forbid_unknown_fields=True, tag="file_top_m
         return lambda probabilities, stem: scale_by_top_mean(probabilities, self.top_rows, self.power)
 
 
-class FileBoost(Step, frozen=True, forbid_unknown_fields=True, tag="file_boost"):
+class FileBoost(_OfFile, frozen=True, forbid_unknown_fields=True, tag="file_boost"):
     """Logits plus the file's maximum of the species."""
 
     strength: float = 1.0
@@ -193,11 +193,6 @@ class FileBoost(Step, frozen=True, forbid_unknown_fields=True, tag="file_boost")
 
     def __post_init__(self) -> None:
         _check("strength", self.strength, 0, 20)
-
-    @property
-    def reach(self) -> None:
-        """The whole file."""
-        return None
 
     @property
     def is_neutral(self) -> bool:
@@ -209,7 +204,7 @@ class FileBoost(Step, frozen=True, forbid_unknown_fields=True, tag="file_boost")
         return lambda probabilities, stem: boost_logits(probabilities, self.strength)
 
 
-class FileContrast(Step, frozen=True, forbid_unknown_fields=True, tag="file_contrast"):
+class FileContrast(_OfFile, frozen=True, forbid_unknown_fields=True, tag="file_contrast"):
     """Species that stand out in the file are lifted above the others."""
 
     strength: float = 0.8
@@ -217,11 +212,6 @@ class FileContrast(Step, frozen=True, forbid_unknown_fields=True, tag="file_cont
 
     def __post_init__(self) -> None:
         _check("strength", self.strength, 0, 10)
-
-    @property
-    def reach(self) -> None:
-        """The whole file."""
-        return None
 
     @property
     def is_neutral(self) -> bool:
@@ -233,7 +223,7 @@ class FileContrast(Step, frozen=True, forbid_unknown_fields=True, tag="file_cont
         return lambda probabilities, stem: contrast(probabilities, self.strength)
 
 
-class CutOff(Step, frozen=True, forbid_unknown_fields=True, tag="cut_off"):
+class CutOff(_OfFile, frozen=True, forbid_unknown_fields=True, tag="cut_off"):
     """Species that were nowhere likely in the file are scaled down."""
 
     threshold: float = 0.1
@@ -246,11 +236,6 @@ class CutOff(Step, frozen=True, forbid_unknown_fields=True, tag="cut_off"):
         _check("factor", self.factor, 0, 1)
 
     @property
-    def reach(self) -> None:
-        """The whole file."""
-        return None
-
-    @property
     def is_neutral(self) -> bool:
         """Whether nothing can be cut."""
         return self.threshold == 0 or self.factor == 1
@@ -260,7 +245,7 @@ class CutOff(Step, frozen=True, forbid_unknown_fields=True, tag="cut_off"):
         return lambda probabilities, stem: cut_off(probabilities, self.threshold, self.factor)
 
 
-class LowRankPower(Step, frozen=True, forbid_unknown_fields=True, tag="low_rank_power"):
+class LowRankPower(_OfFile, frozen=True, forbid_unknown_fields=True, tag="low_rank_power"):
     """Species that are not among the file's likeliest are pressed down by a power."""
 
     top_species: int = 30
@@ -271,11 +256,6 @@ class LowRankPower(Step, frozen=True, forbid_unknown_fields=True, tag="low_rank_
     def __post_init__(self) -> None:
         _check("top_species", self.top_species, 1, 100_000)
         _check("power", self.power, 1, 10)
-
-    @property
-    def reach(self) -> None:
-        """The whole file."""
-        return None
 
     @property
     def is_neutral(self) -> bool:

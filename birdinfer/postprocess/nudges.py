@@ -14,7 +14,12 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 _ROWS_AT_ONCE = 1024
-"""In double precision: a day of sound is 17,280 rows."""
+"""A day of sound is 17,280 rows."""
+
+
+def row_blocks(n_rows: int) -> Iterator[slice]:
+    """All rows in order, a bounded number at a time: what is reckoned in double precision stays small."""
+    return (slice(begin, begin + _ROWS_AT_ONCE) for begin in range(0, n_rows, _ROWS_AT_ONCE))
 
 
 def towards(own: Float32, target: Float32 | Float64, share: float | Float64) -> Float32:
@@ -30,7 +35,7 @@ def towards(own: Float32, target: Float32 | Float64, share: float | Float64) -> 
         target as float32.
     """
     moved, shares = np.empty_like(own), np.broadcast_to(share, own.shape)
-    for rows in _blocks(len(own)):
+    for rows in row_blocks(len(own)):
         # Not p + share * (target - p), which loses a target that is tiny beside p.
         share_here = shares[rows].astype(np.float64)
         moved[rows] = (1 - share_here) * own[rows] + share_here * target[rows]
@@ -51,12 +56,8 @@ def shift_logits(probabilities: Float32, shifts: Float64) -> Float32:
     """
     moved = np.flatnonzero(shifts)
     factors, shifted = np.exp(shifts[moved]), probabilities.copy()
-    for rows in _blocks(len(probabilities)):
+    for rows in row_blocks(len(probabilities)):
         wide = probabilities[rows, moved].astype(np.float64)
         with np.errstate(divide="ignore"):  # p = 0 becomes 1 / (1 + infinity) = 0
             shifted[rows, moved] = 1 / (1 + (1 - wide) / (wide * factors))
     return shifted
-
-
-def _blocks(n_rows: int) -> Iterator[slice]:
-    return (slice(begin, begin + _ROWS_AT_ONCE) for begin in range(0, n_rows, _ROWS_AT_ONCE))

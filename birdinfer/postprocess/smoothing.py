@@ -11,14 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.labels import Species
-from birdinfer.postprocess.nudges import towards
+from birdinfer.postprocess.nudges import row_blocks, towards
 from birdinfer.postprocess.step import Bound, Step
 
 Float32 = npt.NDArray[np.float32]
 Kernel = tuple[float, ...]
 
-_ROWS_AT_ONCE = 1024
-"""In double precision: a day of sound is 17,280 rows."""
 _MAX_RADIUS_ROWS = 100
 
 
@@ -52,10 +50,9 @@ def smooth(probabilities: Float32, kernel: Sequence[float]) -> Float32:
     Returns:
         [rows, species], within the range of the input of each species.
     """
-    smoothed = np.empty_like(probabilities)
-    for begin in range(0, len(probabilities), _ROWS_AT_ONCE):
-        end = min(begin + _ROWS_AT_ONCE, len(probabilities))
-        smoothed[begin:end] = _smoothed_rows(probabilities, begin, end, kernel)
+    smoothed, n_rows = np.empty_like(probabilities), len(probabilities)
+    for rows in row_blocks(n_rows):
+        smoothed[rows] = _smoothed_rows(probabilities, rows.start, min(rows.stop, n_rows), kernel)
     return smoothed
 
 

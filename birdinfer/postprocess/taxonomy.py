@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from birdinfer.errors import ConfigError
 from birdinfer.labels import Species
-from birdinfer.postprocess.nudges import towards
+from birdinfer.postprocess.nudges import row_blocks, towards
 from birdinfer.postprocess.step import Bound, Step
 
 Float32 = npt.NDArray[np.float32]
@@ -41,9 +41,10 @@ def pool_groups(probabilities: Float32, groups: Sequence[Columns], share: float,
         return probabilities.copy()
     columns = np.concatenate([np.array(group, np.intp) for group in groups])
     sizes = np.array([len(group) for group in groups])
-    own = probabilities[:, columns]
     pooled = probabilities.copy()
-    pooled[:, columns] = towards(own, np.repeat(_pools(own, sizes, pool), sizes, axis=1), share)
+    for rows in row_blocks(len(probabilities)):
+        own = probabilities[rows, columns]
+        pooled[rows, columns] = towards(own, np.repeat(_pools(own, sizes, pool), sizes, axis=1), share)
     return pooled
 
 

@@ -1,5 +1,7 @@
 """Steps in a row, and the laws that hold for every kind of step and for all of them together."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -95,6 +97,17 @@ def test_it_reaches_as_far_as_its_steps_together():
 @pytest.mark.parametrize("step", STEPS, ids=name)
 def test_a_file_without_rows_stays_without(step):
     assert Pipeline([step], SPECIES)(np.zeros((0, 5), np.float32), "any").shape == (0, 5)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=name)
+def test_a_day_of_sound_takes_little_more_memory_than_its_scores(step):
+    scores = np.random.default_rng(0).random((60_000, len(SPECIES)), np.float32)
+    tracemalloc.start()
+    try:
+        Pipeline([step], SPECIES)(scores, "any")
+        assert tracemalloc.get_traced_memory()[1] < 3 * scores.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("step", STEPS, ids=name)

@@ -175,7 +175,7 @@ def test_what_winners_do_does_something(step):
 def test_long_files_are_smoothed_piece_by_piece_to_the_same_bits(monkeypatch):
     scores = np.random.default_rng(0).random((50, 3), np.float32)
     whole = smooth(scores, (0.1, 0.2, 0.4, 0.2, 0.1))
-    monkeypatch.setattr("birdinfer.postprocess.smoothing._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("birdinfer.postprocess.nudges._ROWS_AT_ONCE", 7)
     assert np.array_equal(smooth(scores, (0.1, 0.2, 0.4, 0.2, 0.1)), whole)
 
 
