@@ -142,6 +142,9 @@ class Bundle:
                 path,
                 f"fallback_probabilities has {len(manifest.fallback_probabilities)} values, labels {len(self.labels)}",
             )
+        wrong = [value for value in manifest.fallback_probabilities if not 0 <= value <= 1]
+        if wrong:
+            raise BundleError(path, f"fallback_probabilities holds {wrong[0]}, allowed are 0 to 1", "export it again")
         names, weights = zip(*((member.name, member.weight) for member in manifest.members), strict=True)
         try:
             check_blend(manifest.blend, names, weights)

@@ -87,6 +87,8 @@ def put(*keys, value):
         (put("species", value=[]), "no label"),
         (put("species", 1, "label", value="comcuc"), "'comcuc' stands twice"),
         (put("fallback_probabilities", value=[0.1]), "fallback_probabilities has 1 values, labels 4"),
+        (put("fallback_probabilities", value=[0.1, 1e300, 0.3, 0.4]), r"fallback_probabilities holds 1e\+300"),
+        (put("fallback_probabilities", value=[0.1, -0.1, 0.3, 0.4]), "fallback_probabilities holds -0.1"),
         (put("members", 0, "graphs", "fp32", "file", value="../fold0.onnx"), "lies outside the bundle"),
         (put("members", 0, "graphs", "fp32", "file", value="/etc/passwd"), "lies outside the bundle"),
         (put("members", 0, "graphs", "fp32", "file", value="..\\fold0.onnx"), "lies outside the bundle"),
