@@ -1,0 +1,142 @@
+"""The notebook that runs on Kaggle: a competition and a few settings -> cells -> birdinfer.ipynb, or the same script.
+
+The cells lie as text in ``notebook_cells.txt``, in the percent format (``# %%`` begins a cell); only the settings are
+written here, as the first cell of code. So notebook and script are one program, and what a test runs is what Kaggle
+runs. The first cells need nothing but the standard library: birdinfer is installed by them.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from birdinfer.errors import ConfigError
+from birdinfer.files import write_atomic
+from birdinfer.kaggle.competitions import Competition
+
+ENGINE_WHEELS = {"cpu": "onnxruntime-", "openvino": "openvino-"}
+"""Extra of birdinfer -> how the wheel begins that it is for: what was packed is installed."""
+PUBLIC_FILES = 16
+"""Training soundscapes of the public run: four rounds of Kaggle's four cores, so that the forecast sees three."""
+_TEMPLATE = Path(__file__).with_name("notebook_cells.txt")
+_MARK = "# %%"
+_MARKDOWN_MARK = "# %% [markdown]"
+
+
+class NotebookSettings(NamedTuple):
+    """What a notebook is to do."""
+
+    competition: Competition
+    budget_minutes: float
+    """Of the whole notebook: the competition's limit less a margin."""
+    engine: str
+    """As ``birdinfer predict --engine`` takes it."""
+    options: tuple[str, ...] = ()
+    """Further options of ``birdinfer predict``: ``("--overlap", "2.5")``."""
+
+
+class Cell(NamedTuple):
+    """One cell."""
+
+    kind: Literal["markdown", "code"]
+    source: str
+    """Without a line end behind the last line."""
+
+
+def cells(settings: NotebookSettings) -> list[Cell]:
+    """The notebook's cells in their order: the heading, the settings, the template's.
+
+    Raises:
+        ConfigError: the budget is not above 0, or longer than the competition allows.
+    """
+    limit = settings.competition.minutes_limit
+    if not 0 < settings.budget_minutes <= limit:
+        raise ConfigError(
+            "budget_minutes",
+            f"is {settings.budget_minutes:g}, {settings.competition.slug} allows {limit} minutes",
+            "leave some minutes to spare",
+        )
+    heading = Cell("markdown", _heading(settings.competition))
+    return [heading, Cell("code", _settings_source(settings)), *_parsed(_TEMPLATE.read_text(encoding="utf-8"))]
+
+
+def write_notebook(path: Path, settings: NotebookSettings) -> None:
+    """Write the notebook (nbformat 4.5), without outputs, atomically.
+
+    Raises:
+        ConfigError: as :func:`cells`.
+        OutputError: it cannot be written.
+    """
+    notebook = {
+        "cells": [_as_json(index, cell) for index, cell in enumerate(cells(settings))],
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    write_atomic(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_script(path: Path, settings: NotebookSettings) -> None:
+    """Write the same cells as a Python script in the percent format, atomically.
+
+    Raises:
+        ConfigError: as :func:`cells`.
+        OutputError: it cannot be written.
+    """
+    write_atomic(path, "\n\n".join(_as_script(cell) for cell in cells(settings)) + "\n")
+
+
+def _heading(competition: Competition) -> str:
+    return (
+        f"# birdinfer: {competition.slug}\n\n"
+        "Two inputs: the competition, and the data set with the bundle (`manifest.json`, `*.onnx`) and the wheels.\n"
+        f"Internet off, accelerator none. The competition allows {competition.minutes_limit} minutes."
+    )
+
+
+def _settings_source(settings: NotebookSettings) -> str:
+    """Assignments; the clock is started before anything else."""
+    competition = settings.competition
+    values: dict[str, object] = {
+        "COMPETITION": competition.slug,
+        "YEAR": competition.year,
+        "SAMPLE_NAME": competition.sample_name,
+        "TEST_FOLDER": competition.test_folder,
+        "TRAIN_FOLDER": competition.train_folder,
+        "N_HIDDEN_FILES": competition.n_hidden_files,
+        "HIDDEN_FILE_SECONDS": competition.hidden_file_seconds,
+        "PUBLIC_FILES": PUBLIC_FILES,
+        "ENGINE_WHEELS": ENGINE_WHEELS,
+        "BUDGET_MINUTES": settings.budget_minutes,
+        "ENGINE": settings.engine,
+        "OPTIONS": list(settings.options),
+    }
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
+    return "\n".join(["import time", "", "BEGAN = time.monotonic()  # the whole notebook counts", *lines])
+
+
+def _parsed(text: str) -> list[Cell]:
+    """The cells of a text in the percent format."""
+    parsed = []
+    for piece in f"\n{text}".split(f"\n{_MARK}")[1:]:
+        mark, _, body = piece.partition("\n")
+        if mark.strip() == "[markdown]":
+            lines = (line.removeprefix("#").removeprefix(" ") for line in body.strip().splitlines())
+            parsed.append(Cell("markdown", "\n".join(lines)))
+        else:
+            parsed.append(Cell("code", body.strip()))
+    return parsed
+
+
+def _as_script(cell: Cell) -> str:
+    if cell.kind == "code":
+        return f"{_MARK}\n{cell.source}"
+    return "\n".join([_MARKDOWN_MARK, *(f"# {line}".rstrip() for line in cell.source.splitlines())])
+
+
+def _as_json(index: int, cell: Cell) -> dict[str, object]:
+    source = cell.source.splitlines(keepends=True)
+    common: dict[str, object] = {"cell_type": cell.kind, "id": f"cell-{index:02d}", "metadata": {}, "source": source}
+    return common | ({"execution_count": None, "outputs": []} if cell.kind == "code" else {})
