@@ -28,7 +28,7 @@ from birdinfer.errors import OutputError
 from birdinfer.files import write_atomic
 from birdinfer.own_folder import OwnFolder
 from birdinfer.run_identity import RunIdentity
-from birdinfer.soundscapes import SoundscapeResult
+from birdinfer.soundscape_result import SoundscapeResult
 from birdinfer.spool import Piece, ScoreSpool
 from birdinfer.status import Status
 
@@ -59,7 +59,7 @@ class _Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Journal:
-    """Keeps rows and results of a run; a :class:`birdinfer.soundscapes.Keeper`.
+    """Keeps rows and results of a run; a :class:`birdinfer.soundscape_result.Keeper`.
 
     Use as a context manager; :meth:`discard` at the end of a run whose result is safe.
     """

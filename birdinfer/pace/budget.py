@@ -1,6 +1,6 @@
 """A run that ends in time: measures, foretells, gives up what the ladder names, and fills the rest with the prior.
 
-In: what the lanes tell of files and runs of windows (:class:`birdinfer.soundscapes.Pace`). Out: who hears the next
+In: what lanes tell of files and runs of windows (:class:`birdinfer.soundscape_result.Pace`). Out: who hears the next
 file, and whether there is time for it. At every file that is opened,
 
     forecast = elapsed + (windows left x lane-seconds each + files left x lane-seconds each) / lanes + finishing,

@@ -369,7 +369,7 @@ def test_with_a_budget_the_table_is_renewed_as_the_run_goes_on(birdinfer, many, 
     written = count_tables(monkeypatch)
     monkeypatch.setattr(Tables, "_RENEWAL_SECONDS", 0.0)
     monkeypatch.setattr(Tables, "_RENEWAL_TIMES", 0)
-    monkeypatch.setattr("birdinfer.soundscapes._LOOK_UP_SECONDS", 0.01)
+    monkeypatch.setattr("birdinfer.lanes._LOOK_UP_SECONDS", 0.01)
     assert birdinfer("predict", many, "-o", tmp_path / "s.csv", "--bundle", bundle, "--time-budget", "5m")[0] == 3
     assert len(written) > 3
     good = Predictor(Bundle.load(bundle)).predict(many / "good_3.wav")
