@@ -29,7 +29,7 @@ def store_settings(bundle: Bundle) -> Bundle:
         OutputError: the folder cannot be written; the manifest is as it was.
     """
     post = stored_post(bundle.manifest.post, bundle.folder)
-    # What does not fit is refused before anything is changed.
+    # What does not fit is refused before the manifest is changed; a table that was copied is nobody's, then.
     Pipeline([resolved(step, bundle.folder) for step in post.all_steps], bundle.manifest.species)
     save_manifest(bundle.folder, msgspec.structs.replace(bundle.manifest, post=post))
     return Bundle.load(bundle.folder)

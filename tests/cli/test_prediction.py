@@ -164,7 +164,8 @@ def test_a_signal_before_the_first_file_is_answered_at_once(
         os.kill(os.getpid(), number)
         pytest.fail("went on")
 
-    place = "birdinfer.predictor.Predictor" if budget_seconds is None else "birdinfer.soundscapes.header_seconds"
+    loading = "birdinfer.predictor.Predictor.__init__"
+    place = loading if budget_seconds is None else "birdinfer.soundscapes.header_seconds"
     monkeypatch.setattr(place, interrupted)
     wanted = Wanted(tmp_path / "s.csv", budget_seconds=budget_seconds)
     with pytest.raises(left):
