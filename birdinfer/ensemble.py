@@ -28,8 +28,8 @@ Blender = Callable[[Sequence[Float32]], Float32]
 How = Literal["mean", "geometric", "rms", "minimum", "maximum", "median", "gate"]
 
 EPSILON = np.float32(2.0**-25)
-"""Added under the logarithm of the geometric mean. Half of the step in which float32 counts just below 1, and so the
-least that a sigmoid computed there tells from 0: a member that says 0 vetoes no more than it could have known."""
+"""Added under the logarithm of the geometric mean: half of the step in which float32 counts just below 1. A member that
+says less, 0 at the least, pulls no harder than one that is as sure of silence as float32 lets another be of a call."""
 
 
 class Blend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -69,7 +69,7 @@ class TestByHand:
     def test_each_way(self, blend, said, weights, expected):
         np.testing.assert_allclose(blended(blend, column(*said), weights), [[expected]], rtol=TOLERANCE)
 
-    def test_a_zero_pulls_the_geometric_mean_down_as_far_as_a_sigmoid_can_tell(self):
+    def test_a_zero_pulls_the_geometric_mean_down_as_far_as_surety_can_lift(self):
         found = blended(Blend("geometric"), column(0.0, 0.5))
         np.testing.assert_allclose(found, [[(2.0**-25 * 0.5) ** 0.5]], rtol=1e-3)
         below_one = np.nextafter(np.float32(1), np.float32(0))

@@ -1,5 +1,7 @@
 """The small pure stations: scores, labels, spool, cores."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,6 +24,14 @@ def test_sigmoid_is_bounded_and_monotone(logits):
     found = sigmoid(np.sort(logits))
     assert ((found >= 0) & (found <= 1)).all()
     assert (np.diff(found) >= 0).all()
+
+
+def test_rare_species_do_not_tie():
+    """Steps of 2^-25 made 0 of all logits below -17, and equals of those below -12."""
+    logits = np.arange(-80, 12, 0.25, np.float32)
+    found = sigmoid(logits)
+    assert (np.diff(found) > 0).all()
+    np.testing.assert_allclose(found, [1 / (1 + math.exp(-float(logit))) for logit in logits], rtol=1e-7)
 
 
 def test_softmax_by_hand_and_far_out():
