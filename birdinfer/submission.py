@@ -24,7 +24,16 @@ from birdinfer.files import atomic_text
 from birdinfer.row_ids import RowId, make_row_id, parse_row_id, row_stem
 from birdinfer.soundscapes import SoundscapeResult, is_believed
 from birdinfer.spool import ScoreSpool
-from birdinfer.submission_shapes import YEARS, heard, is_heard, list_cell, number_cells, truth_cell, value_names
+from birdinfer.submission_shapes import (
+    YEARS,
+    check_year,
+    heard,
+    is_heard,
+    list_cell,
+    number_cells,
+    truth_cell,
+    value_names,
+)
 from birdinfer.tables.csv_files import CsvWriter, csv_rows
 from birdinfer.windows import count_windows, end_seconds
 
@@ -97,8 +106,7 @@ class SubmissionWriter:
             ConfigError: no such year, or windows that do not end at whole seconds, which row ids count.
             MetadataError: the sample asks for what the bundle does not score, or has another year's shape.
         """
-        if year not in YEARS:
-            raise ConfigError("--year", f"{year} is not known", f"choose one of {YEARS[0]} to {YEARS[-1]}")
+        check_year(year)
         if window.window_seconds != int(window.window_seconds):
             raise ConfigError(
                 "window_seconds", f"is {window.window_seconds:g}, row ids count whole seconds", "use another bundle"

@@ -10,11 +10,13 @@ submission asks here.
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from birdinfer.errors import ConfigError, MetadataError
 from birdinfer.row_ids import PREFIX
 
 YEARS = (2021, 2022, 2023, 2024, 2025, 2026)
@@ -59,6 +61,36 @@ def guess_year(columns: Sequence[str], row_ids: Iterable[str]) -> int:
         return _CLASSES[len(columns)]
     looked_at = list(islice(row_ids, _LOOKED_AT_ROWS))
     return 2025 if looked_at and all(row_id.startswith(PREFIX) for row_id in looked_at) else 2026
+
+
+def check_shape(columns: Sequence[str], row_ids: Iterable[str], year: int, where: Path) -> None:
+    """Refuse a table of another year's shape.
+
+    Args:
+        columns: all but ``row_id``.
+        row_ids: of the table.
+        year: whose shape it should have.
+        where: the table, as a complaint names it.
+
+    Raises:
+        ConfigError: there is no such year.
+        MetadataError: the table is of another shape.
+    """
+    check_year(year)
+    wanted, found = (other if not is_wide(other) else 0 for other in (year, guess_year(columns, row_ids)))
+    if wanted != found:
+        shown = ",".join(value_names(year, ("a column per species",)))
+        raise MetadataError(where, f"its columns are not those of {year} (row_id,{shown})", "give another --year")
+
+
+def check_year(year: int) -> None:
+    """Refuse a year that had no BirdCLEF of these shapes.
+
+    Raises:
+        ConfigError: there is no such year.
+    """
+    if year not in YEARS:
+        raise ConfigError("--year", f"{year} is not known", f"choose one of {YEARS[0]} to {YEARS[-1]}")
 
 
 def number_cells(values: npt.NDArray[np.floating[Any]]) -> list[str]:
