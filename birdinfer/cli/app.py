@@ -1,8 +1,8 @@
 """``birdinfer``: the commands, put together; and the one place where an error becomes a line and an exit code.
 
 Exit codes: 0 all good; 1 a fault of birdinfer's own (one line; BIRDINFER_TRACEBACK=1 shows where); 2 the command cannot
-be carried out as asked (one line says why); 3 finished, with files that failed or are damaged; 4 finished, with files
-left out for want of time; 130 stopped with Ctrl-C, 143 with SIGTERM.
+be carried out as asked (one line says why); 3 finished, with files that failed or are damaged, or a submission that has
+faults; 4 finished, with files left out for want of time; 130 stopped with Ctrl-C, 143 with SIGTERM.
 """
 
 import os
@@ -23,6 +23,7 @@ from birdinfer.cli.predict import predict
 from birdinfer.cli.prior import prior
 from birdinfer.cli.score import score
 from birdinfer.cli.steps import steps
+from birdinfer.cli.submission import submission
 from birdinfer.cli.train import train
 from birdinfer.errors import BirdinferError
 
@@ -42,6 +43,7 @@ for command in (train, plot, export, predict, demo, blend, score, prior, doctor,
     app.command()(command)
 bundle.command("set")(set_bundle)
 app.add_typer(bundle, name="bundle")
+app.add_typer(submission, name="submission")
 
 
 def _print_version(wanted: bool) -> None:
