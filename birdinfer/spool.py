@@ -1,7 +1,7 @@
 """Scores of soundscapes on disk, in the order in which they are finished, read back file by file in any order.
 
 In: a file's rows [rows, species], whole or piece by piece. Memory holds an index only (a name and two numbers a piece,
-which nearly always is a file), so a survey of 100,000 files takes what ten files take, and a day what a minute takes.
+which nearly always is a file): some 20 MB for a survey of 100,000 files, and for a day what a minute takes.
 Lanes may add while another thread reads.
 """
 
