@@ -157,6 +157,19 @@ def test_another_order_is_that_and_nothing_else(check, rows, columns):
     assert check(shuffled)[0] == expected
 
 
+def test_rows_are_out_of_order_that_stand_behind_a_later_one(check):
+    _, report = check("".join([LINES[0], LINES[-1], *LINES[1:-1]]))
+    assert [(finding.kind, finding.n_times) for finding in report.findings] == [(Kind.row_order, len(ROW_IDS) - 1)]
+
+
+def test_of_a_column_that_stands_twice_the_first_is_judged(check):
+    twice = "\n".join(f"{line},{line.split(',')[1]}" for line in with_cell("nan").splitlines())
+    kinds, _ = check(re.sub(",nan$", ",0.5", twice, count=1, flags=re.MULTILINE))
+    assert kinds == [Kind.columns_doubled, Kind.not_a_number]
+    kinds, _ = check(twice.replace(",nan", ",0.5", 1))
+    assert kinds == [Kind.columns_doubled]
+
+
 def test_a_zip_is_found(check):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -206,6 +219,17 @@ class TestWarnings:
         kinds, report = check(table(values=values))
         assert kinds == [Kind.constant_columns]
         assert report.findings[0].first == ("0012",)
+
+    @pytest.mark.parametrize("odd_row", [0, 255, 256, 599])
+    def test_a_column_that_changes_once_in_many_rows_is_not_constant(self, check, odd_row):
+        rows = [f"soundscape_{index}_5" for index in range(600)]
+        values = np.random.default_rng(5).random((600, 2))
+        values[:, 0] = 0.25
+        assert check(table(rows, ("a", "b"), values), sample=table(rows, ("a", "b"), values))[0] == [
+            Kind.constant_columns
+        ]
+        values[odd_row, 0] = 0.75
+        assert check(table(rows, ("a", "b"), values), sample=table(rows, ("a", "b"), values))[0] == []
 
     def test_one_row_is_not_constant(self, check):
         one = table(ROW_IDS[:1], LABELS, VALUES[:1])

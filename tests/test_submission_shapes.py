@@ -1,0 +1,68 @@
+"""What stands in a cell of each year, and whose shape a table has."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from birdinfer.errors import ConfigError, MetadataError
+from birdinfer.submission_shapes import (
+    YEARS,
+    check_shape,
+    guess_year,
+    heard,
+    is_heard,
+    list_cell,
+    number_cells,
+    truth_cell,
+    value_names,
+)
+
+probabilities = st.floats(0, 1, width=32)
+
+
+def test_cells_by_hand():
+    assert list_cell(("a", "nocall", "b"), (True, True, True)) == "a b"
+    assert list_cell(("a", "nocall", "b"), (False, True, False)) == "nocall"
+    assert (truth_cell(True), truth_cell(False)) == ("True", "False")
+    assert number_cells(np.array([0.1, 1 / 3, 1e-9], np.float32)) == ["0.1", "0.3333333", "1e-09"]
+
+
+def test_seven_digits_decide_what_is_heard():
+    just_below = np.float32(0.5) - np.float32(3e-8)
+    assert just_below < 0.5
+    assert number_cells(np.array([just_below])) == ["0.5"]
+    assert is_heard(float(just_below), 0.5)
+    assert not is_heard(0.4999999, 0.5)
+
+
+@given(st.lists(probabilities, min_size=1, max_size=8), probabilities | st.sampled_from([0.1, 0.3, 0.5, 0.6]))
+def test_a_table_tells_the_same_as_the_scores_it_was_written_of(values, threshold):
+    scores = np.array(values, np.float32)
+    written = np.array([float(cell) for cell in number_cells(scores)])
+    assert heard(scores, threshold).tolist() == heard(written, threshold).tolist()
+    assert heard(scores, threshold).tolist() == [is_heard(float(score), threshold) for score in scores]
+
+
+@pytest.mark.parametrize("year", YEARS)
+def test_a_table_has_its_own_years_shape(year):
+    columns = value_names(year, ("a", "b"))
+    check_shape(columns, ["x_5"], year, Path("sample.csv"))
+    assert (guess_year(columns, ["x_5"]) == year) == (year in (2021, 2022, 2026))
+
+
+def test_the_number_of_species_or_the_row_ids_tell_the_year():
+    assert guess_year([str(index) for index in range(206)], ["x_5"]) == 2025
+    assert guess_year(["a"], ["soundscape_1_5", "soundscape_2_5"]) == 2025
+    assert guess_year(["a"], ["soundscape_1_5", "x_5"]) == 2026
+    assert guess_year(["a"], []) == 2026
+
+
+def test_another_years_shape_is_refused():
+    for columns, year in ((("birds",), 2022), (("target",), 2021), (("a",), 2021), (("birds",), 2026)):
+        with pytest.raises(MetadataError, match=rf"sample\.csv: its columns are not those of {year} \(row_id,"):
+            check_shape(columns, ["x_5"], year, Path("sample.csv"))
+    with pytest.raises(ConfigError, match="--year: 2027 is not known"):
+        check_shape(("a",), ["x_5"], 2027, Path("sample.csv"))
