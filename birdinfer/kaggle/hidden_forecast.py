@@ -104,11 +104,13 @@ def seconds_per_file(done: Sequence[Done], lanes: int) -> float | None:
 
 
 def mean_seconds(side_table: Path, otherwise: float) -> float:
-    """Mean length in seconds of the sound that was heard, by the table beside a result; ``otherwise`` if none was."""
+    """Mean sound in a file, in seconds, by the table beside a result; ``otherwise`` if nothing was heard.
+
+    A file that held none counts too, as it does for a :class:`FileClock`.
+    """
     with side_table.open(newline="", encoding="utf-8") as file:
-        lengths = [float(row["seconds"]) for row in csv.DictReader(file)]
-    heard = [seconds for seconds in lengths if seconds > 0]
-    return sum(heard) / len(heard) if heard else otherwise
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    return sum(seconds) / len(seconds) if sum(seconds) > 0 else otherwise
 
 
 def _lines_in(working: Path) -> int:

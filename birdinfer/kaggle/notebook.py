@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from birdinfer.errors import ConfigError
+from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.files import write_atomic
 from birdinfer.kaggle.competitions import Competition
 
@@ -86,6 +86,26 @@ def write_script(path: Path, settings: NotebookSettings) -> None:
         OutputError: it cannot be written.
     """
     write_atomic(path, "\n\n".join(_as_script(cell) for cell in cells(settings)) + "\n")
+
+
+def code_of(notebook: Path) -> str:
+    """The code of a notebook's cells as one script, whoever wrote it.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        ConfigError: it is no notebook, or has lines that only Jupyter understands (``!pip``, ``%matplotlib``).
+    """
+    if not notebook.is_file():
+        raise InputNotFoundError(notebook, "is missing", "birdinfer kaggle pack makes it")
+    try:
+        found = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        code = "\n\n".join("".join(cell["source"]) for cell in found if cell["cell_type"] == "code")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(notebook, "is no notebook", "pack again") from error
+    magic = next((line for line in code.splitlines() if line.lstrip().startswith(("!", "%"))), None)
+    if magic is not None:
+        raise ConfigError(notebook, f"{magic.strip()!r} needs Jupyter", "use subprocess.run")
+    return code + "\n"
 
 
 def _heading(competition: Competition) -> str:

@@ -1,0 +1,189 @@
+"""A dry run passes what would pass, and names what would fail: twelve planted faults, each with the right words."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from made_wheels import write_wheel
+from making import tone, write_sound
+from packed_submission import SETTINGS, notebook_of, plant, write_packed
+
+from birdinfer.errors import BirdinferError, ConfigError, InputNotFoundError
+from birdinfer.kaggle.dry_run import DryRunSettings, dry_run
+from birdinfer.kaggle.fake_kaggle import Layout, Run
+
+ONE_LAYOUT = DryRunSettings(layouts=(Layout.mounts_2026,), n_files=3, limit_minutes=1.0)
+PYTHON = Path(sys.executable)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Two short soundscapes: 2 and 1 rows."""
+    folder = tmp_path_factory.mktemp("sounds")
+    for index, seconds in enumerate((10.0, 5.0)):
+        write_sound(folder / f"{index}.ogg", tone(seconds, seed=index))
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def packed(tmp_path, bundle):
+    return write_packed(tmp_path / "packed", bundle)
+
+
+@pytest.fixture
+def play(sounds):
+    """A dry run in one layout -> all faults, with the run's name in front."""
+
+    def run(packed, settings=ONE_LAYOUT):
+        report = dry_run(packed, sounds, PYTHON, settings)
+        faults = [*report.faults, *(f"{one.run}: {fault}" for one in report.runs for fault in one.faults)]
+        assert report.is_good == (not faults)
+        return faults
+
+    return run
+
+
+def test_a_good_submission_passes_in_both_layouts_without_network(packed, sounds):
+    told = []
+    report = dry_run(packed, sounds, PYTHON, ONE_LAYOUT._replace(layouts=tuple(Layout)), told.append)
+    assert [(one.layout, one.run) for one in report.runs] == [(layout, run) for layout in Layout for run in Run]
+    assert report.is_good, [(one.faults, one.output) for one in report.runs]
+    assert all(one.peak_mb > 50 for one in report.runs)
+    assert [one.n_files for one in report.runs] == [0, 4, 0, 4]
+    assert report.competition == "birdclef-2025"
+    assert report.network
+    assert len(told) == 6
+
+
+def test_a_careful_notebook_of_ones_own_passes(packed, play):
+    assert play(plant(packed, "")) == []
+
+
+class TestPlantedFaults:
+    @pytest.mark.parametrize(
+        ("lines", "words"),
+        [
+            ("header[1], header[2] = header[2], header[1]", "columns in another order"),
+            ("rows = rows[1:]", "rows missing"),
+            ("rows[0][1] = ''", "empty"),
+            ("rows[0][1] = 'nan'", "NaN"),
+            ("rows = [['soundscape_' + row[0], *row[1:]] for row in rows]", "soundscape_"),
+            ("header[header.index('0012')] = '12'", "'12' for '0012'"),
+        ],
+    )
+    def test_in_the_table(self, packed, play, lines, words):
+        faults = play(plant(packed, lines))
+        for run in Run:
+            assert [fault for fault in faults if fault.startswith(f"{run}: submission.csv") and words in fault], faults
+
+    def test_nested_folder(self, packed, play):
+        (packed / "dataset" / "models").mkdir()
+        (packed / "dataset" / "fold1.onnx").rename(packed / "dataset" / "models" / "fold1.onnx")
+        faults = play(packed)
+        assert faults[0].startswith("nested: dataset/models is a folder")
+        assert "fold1.onnx" in faults[1]
+
+    def test_wheel_for_another_python(self, packed, play):
+        write_wheel(packed / "dataset", "onnxruntime-1.25.0", "cp38-cp38-manylinux_2_17_x86_64")
+        faults = play(plant(packed, ""))
+        assert len(faults) == 1
+        assert faults[0].startswith("a wheel: onnxruntime-1.25.0-cp38")
+        assert "is for Python 3.8, Kaggle runs 3.12" in faults[0]
+
+    def test_missing_bundle_file(self, packed, play):
+        (packed / "dataset" / "fold0.onnx").unlink()
+        (fault,) = play(packed)
+        assert fault.startswith("the bundle: ")
+        assert "fold0.onnx" in fault
+
+    def test_network_use(self, packed, play):
+        faults = play(plant(packed, "import urllib.request; urllib.request.urlopen('http://192.0.2.1/', timeout=5)"))
+        assert faults[0].startswith("public: the network: the notebook asks for it (")
+        assert faults[0].endswith("the internet is off on Kaggle")
+        assert "hidden: the network" in "\n".join(faults)
+
+    def test_time_budget_too_small(self, tmp_path, bundle, play):
+        hurried = write_packed(tmp_path / "hurried", bundle, SETTINGS._replace(budget_minutes=0.01))
+        faults = play(hurried)
+        assert any(fault.startswith("hidden: the time budget of 0.01 min is too small: some of 4") for fault in faults)
+
+    def test_empty_test_folder(self, packed, play):
+        (public, missing) = play(plant(packed, "next(root.rglob('test_soundscapes/*.ogg'))"))
+        assert public.startswith("public: the notebook ends with 1: StopIteration")
+        assert "its test folder is empty in the public run" in public
+        assert "submission.csv is missing" in missing
+
+    def test_corrupt_soundscape(self, packed, play):
+        decode = "import soundfile; [soundfile.info(p) for p in root.rglob('test_soundscapes/*.ogg')]"
+        (hidden, missing) = play(plant(packed, decode))
+        assert hidden.startswith("hidden: the notebook ends with 1: ")
+        assert "one soundscape is corrupt on purpose, soundscape_100018.ogg" in hidden
+        assert "submission.csv is missing" in missing
+
+
+class TestBeyondTheTwelve:
+    def test_nothing_was_predicted(self, packed, play):
+        faults = play(
+            plant(packed, "__import__('shutil').copy(sample, root / 'working/submission.csv'); raise SystemExit")
+        )
+        assert any("is the sample itself: nothing was predicted" in fault for fault in faults)
+
+    def test_too_much_memory(self, packed, play):
+        settings = ONE_LAYOUT._replace(memory_gb=0.2)
+        faults = play(plant(packed, "import time; much = bytearray(300_000_000); time.sleep(20)"), settings)
+        assert any("memory: more than 0.2 GB are held" in fault for fault in faults)
+
+    def test_an_endless_notebook(self, packed, play):
+        settings = ONE_LAYOUT._replace(limit_minutes=0.02)
+        faults = play(plant(packed, "import time; time.sleep(60)"), settings)
+        assert any("time: not done within 0.02 min" in fault for fault in faults)
+
+    def test_writing_into_the_input(self, packed, play):
+        faults = play(plant(packed, "(sample.parent / 'cache.npy').write_bytes(b'x')"))
+        assert any("the input: competitions/birdclef-2025/cache.npy was written to" in fault for fault in faults)
+
+    def test_the_internet_switched_on(self, packed, play):
+        metadata = packed / "kernel" / "kernel-metadata.json"
+        metadata.write_text(metadata.read_text().replace('"enable_internet": false', '"enable_internet": true'))
+        (fault,) = play(plant(packed, ""))
+        assert fault.startswith("the internet: ")
+
+    def test_what_the_notebook_says_of_itself(self, packed, sounds):
+        """A bundle that goes missing between the check and the run: the hidden run ends well, and tells."""
+        record = "(root / 'working' / 'birdinfer_kaggle.json').write_text('{\"problems\": [\"no bundle\"]}')"
+        report = dry_run(plant(packed, record), sounds, PYTHON, ONE_LAYOUT)
+        assert all(one.faults == ("no bundle",) for one in report.runs)
+
+
+class TestRefusals:
+    def test_a_folder_that_was_not_packed(self, tmp_path):
+        with pytest.raises(InputNotFoundError, match=r"is no packed submission .* birdinfer kaggle pack"):
+            dry_run(tmp_path)
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"competition_sources": []}', '{"competition_sources": ["a"]}'])
+    def test_damaged_metadata(self, packed, text):
+        (packed / "kernel" / "kernel-metadata.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"kernel-metadata\.json: is damaged"):
+            dry_run(packed)
+
+    @pytest.mark.parametrize(
+        ("notebook", "words"),
+        [("{}", "is no notebook"), ("not json", "is no notebook"), (notebook_of("!pip install x"), "needs Jupyter")],
+    )
+    def test_a_notebook_that_cannot_be_run(self, packed, notebook, words):
+        (packed / "kernel" / "birdinfer.ipynb").write_text(notebook)
+        with pytest.raises(ConfigError, match=words):
+            dry_run(packed)
+
+    def test_no_notebook(self, packed):
+        (packed / "kernel" / "birdinfer.ipynb").unlink()
+        with pytest.raises(InputNotFoundError, match=r"birdinfer\.ipynb: is missing"):
+            dry_run(packed)
+
+    def test_no_soundscapes(self, packed):
+        with pytest.raises(InputNotFoundError, match="there is none"):
+            dry_run(packed, [], PYTHON, ONE_LAYOUT)
+
+    def test_a_python_that_is_none(self, packed, sounds, tmp_path):
+        with pytest.raises(BirdinferError, match=r"--python: .* makes no environment"):
+            dry_run(packed, sounds, tmp_path / "python", ONE_LAYOUT)
