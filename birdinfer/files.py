@@ -5,6 +5,7 @@ folder, but for the moment between the two renames that replace an older folder:
 """
 
 import contextlib
+import glob
 import io
 import os
 import shutil
@@ -59,6 +60,13 @@ def atomic_text(path: Path) -> Iterator[TextIO]:
         text = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", newline="")
         yield text
         text.detach()  # flushes; closing is atomic_file's
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers that were killed have left beside a file; nobody may be writing it now."""
+    with contextlib.suppress(OSError):
+        for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            part.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -158,15 +166,19 @@ def check_writable(path: Path) -> None:
     """Find out before hours of work, not after, that a result could not be written.
 
     Raises:
-        OutputError: ``path`` is a folder, or its folder does not take files.
+        OutputError: ``path`` is a folder or a device, or its folder does not take files.
     """
-    if path.is_dir():
-        raise OutputError(path, "is a folder", "name a file in it")
     try:
+        if path.is_dir():
+            raise OutputError(path, "is a folder", "name a file in it")
+        if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
+            raise OutputError(path, "is no file", "name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
+        if isinstance(error, OutputError):
+            raise
         raise OutputError(path, f"cannot be written ({error.strerror})", "choose another place for it") from error
 
 

@@ -85,13 +85,18 @@ def _found_at(given: Path) -> list[Path]:
     """The file itself, or the sound files of a folder."""
     try:
         if given.is_dir():
-            return sorted(path for path in given.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+            return sorted(path for path in given.rglob("*") if _is_named_as_sound(path) and path.is_file())
         is_there = given.exists()
     except OSError as error:  # a name that is too long, a folder of another user
         raise InputNotFoundError(given, f"cannot be looked for ({error.strerror})") from error
     if not is_there:
         raise InputNotFoundError(given, "no such file or folder")
     return [given]
+
+
+def _is_named_as_sound(path: Path) -> bool:
+    """By its ending; what macOS lays beside each file of a foreign disk (``._a.wav``) has the ending, and no sound."""
+    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("._")
 
 
 def header_seconds(path: Path) -> float | None:

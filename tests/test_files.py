@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from birdinfer.errors import BundleError, OutputError
-from birdinfer.files import atomic_file, atomic_folder, atomic_text, check_writable, write_atomic
+from birdinfer.files import atomic_file, atomic_folder, atomic_text, check_writable, remove_leftovers, write_atomic
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
@@ -38,6 +38,18 @@ def test_a_place_that_takes_no_files_is_named(tmp_path, act):
     with pytest.raises(OutputError, match=r"submission.csv: cannot be written \(") as caught:
         act(blocked / "submission.csv")
     assert "\n" not in str(caught.value)
+
+
+def test_a_device_is_no_output_file(tmp_path):
+    """Written in one step, a file would take its place."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="pipe: is no file - name a file"):
+        check_writable(tmp_path / "pipe")
+
+
+def test_a_name_that_is_too_long_is_named(tmp_path):
+    with pytest.raises(OutputError, match=r"cannot be written \(File name too long\)"):
+        check_writable(tmp_path / ("a" * 300))
 
 
 def test_a_folder_is_no_output_file(tmp_path):
@@ -189,3 +201,11 @@ class TestFolder:
             (tmp_path / "clip.ogg").read_bytes()
         assert not isinstance(caught.value, OutputError)
         assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".s[1].csv.abc.part", ".s[1].csv.x.y.part", ".s1.csv.abc.part", "s[1].csv", ".s[1].csv.abc"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "s[1].csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".s1.csv.abc.part", ".s[1].csv.abc", "s[1].csv"]
+    remove_leftovers(tmp_path / "gone" / "s.csv")

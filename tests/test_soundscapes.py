@@ -413,7 +413,7 @@ def test_a_caller_who_leaves_early_stops_the_lanes(predictor, soundscapes, tmp_p
 
 
 def test_find_goes_to_the_bottom_and_ignores_case(tmp_path):
-    for name in ("b/c/2.WAV", "a/1.Ogg", "a/notes.txt", "0.flac"):
+    for name in ("b/c/2.WAV", "b/c/._2.WAV", "a/1.Ogg", "a/notes.txt", "0.flac"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = find_soundscapes([tmp_path, tmp_path / "a" / "notes.txt", tmp_path / "0.flac"])

@@ -1,7 +1,9 @@
 """Which engine, as one sees it: ``--engine auto`` shows its trials, the choice and its reason."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,11 +31,18 @@ def usual_engine() -> str:
 
 
 def choose_and_tell(
-    bundle: "Bundle", paths: Sequence[Path], lanes: int | None, batch_size: int | None, *, quiet: bool
+    bundle: "Bundle",
+    paths: Sequence[Path],
+    lanes: int | None,
+    batch_size: int | None,
+    *,
+    quiet: bool,
+    most_seconds: float = math.inf,
 ) -> "EnginePlan":
     """Choose how to run a bundle on this machine, and say what was measured.
 
-    Where no file can be read there is nothing to measure with; the run goes on and names each of them.
+    Where no file can be read there is nothing to measure with; the run goes on and names each of them. Where measuring
+    takes longer than ``most_seconds``, the trial that is under way is the last, and the run goes on as it usually does.
 
     Raises:
         BirdinferError: as :func:`birdinfer.chooser.choose`.
@@ -48,15 +57,31 @@ def choose_and_tell(
     console = stderr()
     try:
         if quiet:
-            return choose(bundle, paths, lanes, batch_size).plan
+            return choose(bundle, paths, lanes, batch_size, _no_longer_than(most_seconds, lambda trial: None)).plan
         with console.status("measuring engines on this machine") as status:
-            choice = choose(bundle, paths, lanes, batch_size, lambda trial: status.update(_said(trial)))
+            report = _no_longer_than(most_seconds, lambda trial: status.update(_said(trial)))
+            choice = choose(bundle, paths, lanes, batch_size, report)
     except ConfigError as error:
         plan = make_plan(usual_engine(), lanes, batch_size)
         console.print(f"[yellow]{escape(str(error))}[/]; going on with {plan}")
         return plan
     _tell(choice)
     return choice.plan
+
+
+def _no_longer_than(most_seconds: float, report: "Callable[[Trial], None]") -> "Callable[[Trial], None]":
+    """Tells of trials until the time for them is gone."""
+    from birdinfer.errors import ConfigError
+    from birdinfer.pace.durations import in_words
+
+    began = perf_counter()
+
+    def tell(trial: "Trial") -> None:
+        report(trial)
+        if perf_counter() - began > most_seconds:
+            raise ConfigError("--engine auto", f"measuring takes longer than {in_words(most_seconds)}")
+
+    return tell
 
 
 def _said(trial: "Trial") -> str:

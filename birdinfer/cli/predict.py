@@ -1,5 +1,6 @@
 """``birdinfer predict``: soundscapes -> submission.csv."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,10 @@ from birdinfer.cli import STARTED
 
 if TYPE_CHECKING:
     from birdinfer.engines import EnginePlan, EngineSpec
+
+
+_MEASURED_SHARE = 0.05
+"""Of a time budget: what finding the fastest engine may cost."""
 
 
 class Merge(StrEnum):
@@ -119,7 +124,8 @@ def predict(
         from birdinfer.predictor import make_plan
 
         if engine == "auto" and before is None:
-            return choose_and_tell(loaded, paths, workers, batch_size, quiet=quiet)
+            most_seconds = math.inf if seconds is None else _MEASURED_SHARE * seconds
+            return choose_and_tell(loaded, paths, workers, batch_size, quiet=quiet, most_seconds=most_seconds)
         return make_plan(
             before if before and engine in ("auto", None) else engine or usual_engine(), workers, batch_size
         )

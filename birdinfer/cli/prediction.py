@@ -98,6 +98,7 @@ def predict_to_submission(
     tables = Tables(wanted.output, writer)
     with leaving_at_sigterm(), Journal(wanted.output, len(bundle.labels)) as journal:
         _refuse_to_lose(journal, wanted)
+        tables.tidy()
         return _Prediction(bundle, paths, wanted, tables, journal).run(choose)
 
 

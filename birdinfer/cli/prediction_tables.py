@@ -41,6 +41,13 @@ class Tables:
         """What that took the last time."""
         self._written = perf_counter()
 
+    def tidy(self) -> None:
+        """Remove what runs that were killed while they wrote have left; for who alone may write here."""
+        from birdinfer.files import remove_leftovers
+
+        for table in (self.output, self.report):
+            remove_leftovers(table)
+
     def write(self, spool: "ScoreSpool", results: "Sequence[SoundscapeResult]") -> "Written":
         """Write both, each whole or not at all.
 

@@ -265,6 +265,13 @@ def test_new_files_are_heard_by_a_run_that_goes_on(birdinfer, many, bundle, undi
     assert [row[0].rsplit("/")[-1] for row in rows_of(out.with_suffix(".files.csv"))[1:]] == [path.name for path in few]
 
 
+def test_what_a_run_left_that_was_killed_while_it_wrote_is_removed(birdinfer, many, bundle, tmp_path):
+    (tmp_path / ".s.csv.abcd.part").write_text("half a table")
+    (tmp_path / ".other.csv.abcd.part").write_text("somebody else's")
+    assert birdinfer("predict", many / "short.wav", "-o", tmp_path / "s.csv", "--bundle", bundle)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.csv.abcd.part", "s.csv", "s.files.csv"]
+
+
 def test_two_runs_do_not_write_one_table(birdinfer, many, bundle, tmp_path):
     out = tmp_path / "s.csv"
     with Journal(out, len(LABELS)):
@@ -314,6 +321,15 @@ def test_with_a_budget_files_without_sound_cost_no_good_one(birdinfer, many, bun
     assert code == 3, stderr
     assert "1 ok" in stderr
     assert "3 unreadable" in stderr
+
+
+def test_measuring_engines_leaves_the_budget_to_the_run(birdinfer, many, bundle, tmp_path, monkeypatch):
+    """The trial that is under way is the last; the run goes on with what is usual."""
+    monkeypatch.setattr("birdinfer.cli.predict._MEASURED_SHARE", 1e-5)
+    options = ("--engine", "auto", "--time-budget", "10m")
+    code, _, stderr = birdinfer("predict", many / "good_0.wav", "-o", tmp_path / "s.csv", "--bundle", bundle, *options)
+    assert code == 0
+    assert "--engine auto: measuring takes longer than 0.0 s; going on with onnxruntime:fp32" in stderr
 
 
 def test_with_a_budget_a_valid_table_is_there_from_the_beginning(many, bundle, tmp_path):
