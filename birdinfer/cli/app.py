@@ -19,6 +19,7 @@ from birdinfer.cli.demo import demo
 from birdinfer.cli.doctor import doctor
 from birdinfer.cli.export import export
 from birdinfer.cli.kaggle import kaggle
+from birdinfer.cli.kaggle_dry_run import dry_run
 from birdinfer.cli.plot import plot
 from birdinfer.cli.predict import predict
 from birdinfer.cli.prior import prior
@@ -44,6 +45,7 @@ for command in (train, plot, export, predict, demo, blend, score, prior, doctor,
     app.command()(command)
 bundle.command("set")(set_bundle)
 app.add_typer(bundle, name="bundle")
+kaggle.command("dry-run")(dry_run)
 app.add_typer(kaggle, name="kaggle")
 app.add_typer(submission, name="submission")
 
