@@ -205,30 +205,35 @@ class Client:
             raise _failed(str(folder), answer)
 
     def _ask(self, command: list[str]) -> Answer:
-        environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONIOENCODING": "utf-8"}
+        """Run a command; what concerns every command alike is an error."""
         try:
-            done = subprocess.run(
-                [self._program, *command[1:]],
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=3_600 * _UPLOAD_HOURS,
-                env=environment,
-                check=False,
-            )
+            answer = _run([self._program, *command[1:]])
         except OSError as error:
             raise OutputError(self._program, f"cannot be run ({error.strerror})", "install it again") from error
         except subprocess.TimeoutExpired as error:
             raise OutputError(
                 " ".join(command[:3]), f"was not done after {_UPLOAD_HOURS} hours", "try again"
             ) from error
-        answer = Answer(done.returncode, _without_secrets(f"{done.stdout}\n{done.stderr}"))
         if answer.code and _NO_TOKEN.search(answer.text):
             raise ConfigError("kaggle", "knows no valid token for your account", "run: kaggle auth login")
         if answer.code and _UNREACHABLE.search(answer.text):
             raise OutputError("kaggle", "cannot reach Kaggle", "see to the network, then push again")
         return answer
+
+
+def _run(command: list[str]) -> Answer:
+    """The client's code and text; it never waits for somebody to type."""
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        timeout=3_600 * _UPLOAD_HOURS,
+        env=os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
+    return Answer(done.returncode, _without_secrets(f"{done.stdout}\n{done.stderr}"))
 
 
 def _failed(where: str, answer: Answer) -> OutputError:

@@ -44,6 +44,7 @@ SPARE_MINUTES = 5.0
 """Of the competition's limit, left for the notebook's start and end where no budget is given."""
 _EXTRAS = {"auto": ("cpu", "openvino"), "onnxruntime": ("cpu",), "openvino": ("openvino",)}
 """Engine -> extras of birdinfer that bring it."""
+_OWN = "birdinfer"
 _MARKER = f"dataset/{MANIFEST_NAME}"
 _KIND = "a packed submission"
 _REMEDY = "choose another folder with --out"
@@ -142,23 +143,25 @@ def _extras(engine: str) -> tuple[str, ...]:
 
 
 def _gather(extras: Sequence[str], settings: PackSettings, scratch: Path) -> tuple[Selection, str]:
-    """The wheels of a submission, downloaded and built into a folder where need be; and what pip complained of."""
-    image, own = kaggle_image(), Requirement(f"birdinfer[{','.join(extras)}]=={birdinfer.__version__}")
+    """The wheels of a submission, built and downloaded into a folder where need be; and what pip complained of."""
+    image, own = kaggle_image(), Requirement(f"{_OWN}[{','.join(extras)}]=={birdinfer.__version__}")
     available = wheel_sources.wheels_in(settings.wheel_folders)
-    root = wheel_sources.checkout()
-    if root is not None and not any(wheel.name == "birdinfer" for wheel in available):
+    selection, root = select([own], available, image), wheel_sources.checkout()
+    if root is not None and _OWN not in {wheel.name for wheel in selection.wheels}:
         available.append(wheel_sources.build(root, scratch / "own", image))
-    selection, problem = select([own], available, image), ""
-    fetched: set[str] = set()
-    while settings.download and not problem:
-        wanted = sorted({each.requirement for each in selection.missing} - fetched)
-        if not wanted:
-            break
-        # What has come may need more in turn: pip is asked again until nothing new is wanted.
-        fetched.update(wanted)
-        problem = wheel_sources.download(wanted, scratch / "fetched", image)
-        came = wheel_sources.wheels_in([scratch / "fetched"]) if (scratch / "fetched").is_dir() else []
-        selection = select([own], [*available, *came], image)
+        selection = select([own], available, image)
+    return _completed(selection, own, available, scratch / "fetched") if settings.download else (selection, "")
+
+
+def _completed(selection: Selection, own: Requirement, available: list[Wheel], into: Path) -> tuple[Selection, str]:
+    """A selection with what pip can fetch of its missing wheels, and what pip said where it failed."""
+    into.mkdir()
+    problem, asked = "", set[str]()
+    # What has come may need more in turn: pip is asked again until nothing new is wanted.
+    while not problem and (wanted := sorted({each.requirement for each in selection.missing} - asked)):
+        asked.update(wanted)
+        problem = wheel_sources.download(wanted, into, kaggle_image())
+        selection = select([own], [*available, *wheel_sources.wheels_in([into])], kaggle_image())
     return selection, problem
 
 

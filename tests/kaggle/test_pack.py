@@ -184,7 +184,6 @@ class TestWheels:
 
         def fetched(requirements, into, image):
             asked.append(list(requirements))
-            into.mkdir(exist_ok=True)
             for requirement in requirements:
                 (found,) = index.glob(f"{requirement.partition('>')[0]}-*")
                 (into / found.name).write_bytes(found.read_bytes())
@@ -242,6 +241,19 @@ class TestBirdinfersOwnWheel:
         monkeypatch.setattr(wheel_sources, "_run", lambda command: failed)
         with pytest.raises(OutputError, match="birdinfer's wheel: hatchling is broken - try it yourself: pip wheel"):
             wheel_sources.build(Path(package.__file__).parents[1], tmp_path / "into", kaggle_image())
+
+    def test_without_a_checkout_it_is_missing_like_any_other(self, packed, bundle, wheels, monkeypatch):
+        (wheels / OWN).unlink()
+        monkeypatch.setattr(wheel_sources, "checkout", lambda: None)
+        (missing,) = packed(bundle).missing_wheels
+        assert missing.requirement == f"birdinfer=={package.__version__}"
+
+    def test_an_older_one_in_a_given_folder_is_not_taken(self, packed, bundle, wheels, monkeypatch, tmp_path):
+        (wheels / OWN).unlink()
+        write_wheel(wheels, "birdinfer-0.0.1")
+        fresh = read_wheel(write_wheel(tmp_path / "fresh", f"birdinfer-{package.__version__}"))
+        monkeypatch.setattr(wheel_sources, "build", lambda *_: fresh)
+        assert (packed(bundle).dataset / fresh.path.name).is_file()
 
     def test_one_that_lies_in_a_given_folder_is_taken_instead(self, packed, bundle, wheels, monkeypatch):
         monkeypatch.setattr(wheel_sources, "build", lambda *_: pytest.fail("there was no need to build"))
