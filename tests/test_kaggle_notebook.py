@@ -1,43 +1,104 @@
-"""The notebook of submission/ runs as it stands: in both of Kaggle's mount layouts, in the public and hidden run."""
+"""The notebook as Jupyter runs it, from a bundle to a submission; and both of its runs in both layouts as a script."""
 
 import csv
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from making import LABELS
+from making import LABELS, write_bundle
+from packed_submission import SETTINGS, write_packed
 
-NOTEBOOK = Path(__file__).parents[1] / "submission" / "birdinfer.ipynb"
+from birdinfer.kaggle.fake_kaggle import KagglePlan, Layout, Run, write_tree
+from birdinfer.kaggle.notebook import write_script
+from birdinfer.submission import read_sample
+from birdinfer.tables.score_table import read_scores
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+EXECUTE = Path(__file__).with_name("execute_notebook.py")
 
 
-def code():
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+@pytest.fixture
+def packed(tmp_path, bundle):
+    return write_packed(tmp_path / "packed", bundle)
 
 
-@pytest.mark.parametrize("layout", ["birdclef-2025", "competitions/birdclef-2026"])
-@pytest.mark.parametrize("hidden", [True, False])
-def test_the_notebook_writes_a_submission(tmp_path, bundle, soundscapes, layout, hidden):
-    kaggle, working = tmp_path / "input", tmp_path / "working"
-    competition = kaggle / layout
-    shutil.copytree(bundle, kaggle / ("bundle" if hidden else "datasets/somebody/bundle"))
-    shutil.copytree(soundscapes, competition / ("test_soundscapes" if hidden else "train_soundscapes"))
-    (competition / "test_soundscapes").mkdir(exist_ok=True)
-    working.mkdir()
-    row_ids = ["site_2_10", "site_0_60", "site_1_5", "lost_5"]
-    sample = [["row_id", *reversed(LABELS)], *([row_id, 0, 0, 0, 0] for row_id in row_ids)]
-    with (competition / "sample_submission.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(sample)
-    script = code().replace('"/kaggle/input"', repr(str(kaggle)))
-    run = subprocess.run([sys.executable, "-c", script], cwd=working, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    with (working / "submission.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    if hidden:
-        assert [row[0] for row in rows[1:]] == row_ids
-        assert rows[0] == sample[0]
-    else:
-        assert len(rows) == 1 + 17
+def make_tree(root, packed, soundscapes, layout=Layout.mounts_2026, run=Run.hidden, n_test_files=3):
+    sounds = tuple(sorted(soundscapes.glob("*.ogg")))
+    plan = KagglePlan(SETTINGS.competition, packed / "dataset", LABELS, sounds, n_test_files)
+    return write_tree(root, layout, run, plan)
+
+
+def run(command, tree):
+    environment = {**os.environ, "BIRDINFER_KAGGLE_ROOT": str(tree.root)}
+    # Jupyter's inline backend is what shows a picture; a script has none.
+    environment.pop("MPLBACKEND", None)
+    return subprocess.run(
+        [sys.executable, *command], cwd=tree.working, env=environment, capture_output=True, text=True, timeout=240
+    )
+
+
+def test_jupyter_runs_the_notebook_and_it_scores_as_predict_does(tmp_path, packed, soundscapes, birdinfer):
+    tree = make_tree(tmp_path / "kaggle", packed, soundscapes)
+    done = run([EXECUTE, packed / "kernel" / "birdinfer.ipynb"], tree)
+    assert done.returncode == 0, done.stderr
+    outputs = json.loads(done.stdout)
+    told = COLOUR.sub("", "".join(output.get("text", "") for output in outputs))
+    assert "the hidden run: 4 soundscapes" in told
+    assert f"unreadable  {tree.corrupt}" in told
+    assert "forecast for 700 soundscapes" in told
+    assert "PROBLEM" not in told
+    assert [1 for output in outputs if "image/png" in output.get("data", {})]
+    by_hand = tmp_path / "by_hand.csv"
+    tests = tree.sample.parent / "test_soundscapes"
+    code, _, _ = birdinfer(
+        "predict", tests, "--bundle", packed / "dataset", "--sample-submission", tree.sample, "-o", by_hand, "-q"
+    )
+    assert code == 3  # one is corrupt
+    assert (tree.working / "submission.csv").read_bytes() == by_hand.read_bytes()
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_the_hidden_run_writes_the_samples_rows_and_columns(tmp_path, packed, soundscapes, layout):
+    tree = make_tree(tmp_path / "kaggle", packed, soundscapes, layout)
+    write_script(tmp_path / "birdinfer.py", SETTINGS)
+    done = run([tmp_path / "birdinfer.py"], tree)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found, wanted = read_scores(tree.working / "submission.csv"), read_sample(tree.sample)
+    assert tuple(found.row_ids) == wanted.row_ids
+    assert tuple(found.labels) == wanted.columns
+    # The corrupt soundscape's rows hold the bundle's prior, and no other row does.
+    prior = np.float32([0.4, 0.3, 0.2, 0.1])
+    is_prior = np.isclose(found.values, prior).all(axis=1)
+    assert [row_id for row_id, one in zip(found.row_ids, is_prior, strict=True) if one] == [
+        row_id for row_id in found.row_ids if row_id.startswith(tree.corrupt.stem)
+    ]
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_the_public_run_writes_three_rows(tmp_path, packed, soundscapes, layout):
+    tree = make_tree(tmp_path / "kaggle", packed, soundscapes, layout, Run.public)
+    write_script(tmp_path / "birdinfer.py", SETTINGS)
+    done = run([tmp_path / "birdinfer.py"], tree)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the public run: 16 soundscapes" in done.stdout
+    found = read_scores(tree.working / "submission.csv")
+    assert tuple(found.row_ids) == read_sample(tree.sample).row_ids
+
+
+def test_a_bundle_that_does_not_know_a_species_shows_in_the_public_run(tmp_path, packed, soundscapes):
+    """Or else the first to know would be Kaggle."""
+    shutil.rmtree(packed / "dataset")
+    write_bundle(packed / "dataset", labels=LABELS[:3])
+    tree = make_tree(tmp_path / "kaggle", packed, soundscapes, run=Run.public)
+    write_script(tmp_path / "birdinfer.py", SETTINGS)
+    done = run([tmp_path / "birdinfer.py"], tree)
+    assert done.returncode == 1
+    assert "asks for 1 labels that the bundle does not score: 47158son16" in done.stderr
+    with (tree.working / "submission.csv").open(newline="") as file, tree.sample.open(newline="") as sample:
+        assert list(csv.reader(file)) == list(csv.reader(sample))
