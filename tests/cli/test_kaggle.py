@@ -71,6 +71,17 @@ class TestPack:
         assert "--python-version=3.12" in err
         assert (tmp_path / "submission" / "x" / "dataset" / "manifest.json").is_file()
 
+    def test_what_pip_could_not_fetch_and_what_stays_behind_are_told(self, birdinfer, make_bundle, wheels, monkeypatch):
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        next(wheels.glob("onnxruntime-*")).unlink()
+        folder = make_bundle()
+        (folder / "notes [1].txt").write_text("mine")
+        options = ("--out", folder.parent / "x", "--wheels", wheels, "--engine", "onnxruntime", "--download")
+        code, _, err = birdinfer("kaggle", "pack", "--bundle", folder, *options)
+        assert code == 3
+        assert "left behind, for the manifest does not need them: notes [1].txt\n" in err
+        assert "pip says: No matching distribution found for onnxruntime>=1.20\n" in err
+
     def test_without_an_account_it_is_packed_and_the_user_told(self, pack, monkeypatch, tmp_path):
         code, _, err = pack()
         assert code == 0
