@@ -52,12 +52,19 @@ def dry_run(
     Exit code 0: all of it would pass. 3: something would fail, and what.
     """
     from birdinfer.cli.console import shown, stderr
-    from birdinfer.kaggle.dry_run import DryRunSettings
-    from birdinfer.kaggle.dry_run import dry_run as play_kaggle
+    from birdinfer.errors import MissingExtraError
     from birdinfer.pace.durations import parse_duration
 
+    try:
+        from birdinfer.kaggle.dry_run import DryRunSettings
+        from birdinfer.kaggle.dry_run import dry_run as play_kaggle
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "packaging", "kaggle") from error
+
     limit_minutes = None if time_limit is None else parse_duration(time_limit, "--time-limit") / 60
-    settings = DryRunSettings(_layouts(layout), files, memory_gb, cores, limit_minutes)
+    settings = DryRunSettings(
+        layouts=_layouts(layout), n_files=files, memory_gb=memory_gb, cores=cores, limit_minutes=limit_minutes
+    )
     report = play_kaggle(
         packed, _soundscapes(soundscapes), python, settings, lambda line: stderr().print(f"[dim]{shown(line)}[/]")
     )

@@ -38,6 +38,7 @@ class DryRunSettings(NamedTuple):
     """How Kaggle is played."""
 
     layouts: tuple[Layout, ...] = tuple(Layout)
+    runs: tuple[Run, ...] = tuple(Run)
     n_files: int = 24
     """Test soundscapes of the hidden run; one more is corrupt."""
     memory_gb: float = 30.0
@@ -123,7 +124,7 @@ def dry_run(
         sounds = _made(scratch / "sound", submission.competition, settings) if soundscapes is None else soundscapes
         plan = KagglePlan(submission.competition, submission.dataset, labels, tuple(sounds), settings.n_files)
         player = _Player(scratch, code, base, plan, settings)
-        runs = tuple(player.play(run, layout, tell) for layout in settings.layouts for run in Run)
+        runs = tuple(player.play(run, layout, tell) for layout in settings.layouts for run in settings.runs)
         return DryRunReport(slug, faults, runs, version_of(base), cores, player.network.told)
 
 
