@@ -1,6 +1,7 @@
 """A dry run passes what would pass, and names what would fail: twelve planted faults, each with the right words."""
 
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,17 @@ class TestPlantedFaults:
 
 
 class TestBeyondTheTwelve:
+    def test_a_wheel_that_is_missing(self, packed, sounds):
+        """In a Python that has pip and nothing else, a wheel that needs another one."""
+        wheel = write_wheel(packed / "dataset", "birdinfer-0.1.0", needs=["surely-not-installed>=2"])
+        with zipfile.ZipFile(wheel, "a") as archive:
+            archive.writestr("birdinfer-0.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        bare = Path(sys.base_prefix, "bin", "python3")
+        (public,) = dry_run(packed, sounds, bare, ONE_LAYOUT._replace(runs=(Run.public,))).runs
+        said = next(fault for fault in public.faults if "the wheels cannot be installed" in fault)
+        assert "surely-not-installed" in said
+        assert any("birdinfer is not installed, 1 wheels lie below" in fault for fault in public.faults)
+
     def test_nothing_was_predicted(self, packed, play):
         faults = play(
             plant(packed, "__import__('shutil').copy(sample, root / 'working/submission.csv'); raise SystemExit")
