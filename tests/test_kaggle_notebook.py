@@ -1,4 +1,4 @@
-"""The notebook as Jupyter runs it, from a bundle to a submission; and both of its runs in both layouts as a script."""
+"""The notebook as Jupyter runs it, from a bundle to a submission; and both of its runs as a script."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ def packed(tmp_path, bundle):
     return write_packed(tmp_path / "packed", bundle)
 
 
-def make_tree(root, packed, soundscapes, layout=Layout.mounts_2026, run=Run.hidden, n_test_files=3):
+def make_tree(root, packed, soundscapes, layout=Layout.mounts_2025, run=Run.hidden, n_test_files=3):
     sounds = tuple(sorted(soundscapes.glob("*.ogg")))
     plan = KagglePlan(SETTINGS.competition, packed / "dataset", LABELS, sounds, n_test_files)
     return write_tree(root, layout, run, plan)
@@ -44,7 +44,7 @@ def run(command, tree):
 
 
 def test_jupyter_runs_the_notebook_and_it_scores_as_predict_does(tmp_path, packed, soundscapes, birdinfer):
-    tree = make_tree(tmp_path / "kaggle", packed, soundscapes)
+    tree = make_tree(tmp_path / "kaggle", packed, soundscapes, Layout.mounts_2026)
     done = run([EXECUTE, packed / "kernel" / "birdinfer.ipynb"], tree)
     assert done.returncode == 0, done.stderr
     outputs = json.loads(done.stdout)
@@ -63,9 +63,8 @@ def test_jupyter_runs_the_notebook_and_it_scores_as_predict_does(tmp_path, packe
     assert (tree.working / "submission.csv").read_bytes() == by_hand.read_bytes()
 
 
-@pytest.mark.parametrize("layout", Layout)
-def test_the_hidden_run_writes_the_samples_rows_and_columns(tmp_path, packed, soundscapes, layout):
-    tree = make_tree(tmp_path / "kaggle", packed, soundscapes, layout)
+def test_the_hidden_run_writes_the_samples_rows_and_columns(tmp_path, packed, soundscapes):
+    tree = make_tree(tmp_path / "kaggle", packed, soundscapes)
     write_script(tmp_path / "birdinfer.py", SETTINGS)
     done = run([tmp_path / "birdinfer.py"], tree)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -80,9 +79,8 @@ def test_the_hidden_run_writes_the_samples_rows_and_columns(tmp_path, packed, so
     ]
 
 
-@pytest.mark.parametrize("layout", Layout)
-def test_the_public_run_writes_three_rows(tmp_path, packed, soundscapes, layout):
-    tree = make_tree(tmp_path / "kaggle", packed, soundscapes, layout, Run.public)
+def test_the_public_run_writes_three_rows(tmp_path, packed, soundscapes):
+    tree = make_tree(tmp_path / "kaggle", packed, soundscapes, run=Run.public)
     write_script(tmp_path / "birdinfer.py", SETTINGS)
     done = run([tmp_path / "birdinfer.py"], tree)
     assert done.returncode == 0, done.stdout + done.stderr

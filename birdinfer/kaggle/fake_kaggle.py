@@ -117,8 +117,8 @@ def changes(tree: KaggleTree, before: frozenset[tuple[str, int, int]]) -> list[s
 
 
 def state(tree: KaggleTree) -> frozenset[tuple[str, int, int]]:
-    """Names, sizes in bytes and times in nanoseconds of all files below ``input``."""
-    files = ((path, path.lstat()) for path in tree.input.rglob("*") if not path.is_dir())
+    """Names, sizes in bytes and times in nanoseconds of all files below ``input``; of a link, what it leads to."""
+    files = ((path, path.stat()) for path in tree.input.rglob("*") if not path.is_dir())
     return frozenset((str(path.relative_to(tree.input)), stat.st_size, stat.st_mtime_ns) for path, stat in files)
 
 

@@ -108,6 +108,19 @@ class TestPlantedFaults:
         faults = play(hurried)
         assert any(fault.startswith("hidden: the time budget of 0.01 min is too small: some of 4") for fault in faults)
 
+    def test_time_budget_too_small_for_all_hidden_files(self, packed, sounds):
+        """A file every 0.2 s. Files of 10, 5, 0 (corrupt) and 5 s are a twelfth of a minute each: 8,400 x 0.2 s."""
+        hear = (
+            "import time\n(root / 'working/a.csv.progress').mkdir()\n"
+            "with (root / 'working/a.csv.progress/done.jsonl').open('w', buffering=1) as done:\n"
+            "    for _ in range(4):\n        time.sleep(0.2); done.write('{}\\n')\n    time.sleep(0.2)"
+        )
+        settings = ONE_LAYOUT._replace(runs=(Run.hidden,), cores=1)
+        (hidden,) = dry_run(plant(packed, hear), sounds, PYTHON, settings).runs
+        assert hidden.forecast_seconds == pytest.approx(8_400 * 0.2, rel=0.25)
+        (fault,) = hidden.faults
+        assert fault.startswith("the time budget of 1 min is too small: 700 soundscapes take ")
+
     def test_empty_test_folder(self, packed, play):
         (public, missing) = play(plant(packed, "next(root.rglob('test_soundscapes/*.ogg'))"))
         assert public.startswith("public: the notebook ends with 1: StopIteration")
