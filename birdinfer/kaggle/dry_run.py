@@ -6,6 +6,7 @@ log of its own; nothing of this machine's network, home or variables reaches it.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -148,6 +149,7 @@ class _Player:
         told = self._forecast(clock, ran, tree)
         finished = Finished(run, tree, ran, self._limits(), changes(tree, before), told)
         faults = tuple(run_faults(finished, self._plan.competition))
+        shutil.rmtree(place)  # environments and bundles are large
         return RunReport(run, layout, ran.seconds, ran.peak_mb, tree.n_files, told, faults, ran.output)
 
     def _run(self, place: Path, tree: KaggleTree, run: Run) -> Ran:

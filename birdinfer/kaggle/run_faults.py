@@ -4,9 +4,10 @@ A line is what would fail on Kaggle, and what to do. What the notebook says of i
 heard, but not trusted: the submission is held against the sample here.
 """
 
-import json
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import msgspec
 
 from birdinfer.errors import BirdinferError, printable
 from birdinfer.kaggle.competitions import Competition
@@ -22,6 +23,15 @@ _NETWORK = re.compile(
     "Failed to resolve|urlopen error|Max retries exceeded"
 )
 _LONGEST_LINE = 300
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """What the notebook says of itself."""
+
+    exit_code: int | None = None
+    """Of ``birdinfer predict``."""
+    budget_seconds: float | None = None
+    problems: tuple[str, ...] = ()
 
 
 class Finished(NamedTuple):
@@ -41,7 +51,7 @@ def run_faults(finished: Finished, competition: Competition) -> list[str]:
     """All that is wrong with a run."""
     record = _record(finished.tree)
     faults = [*_limit_faults(finished), *_ending_faults(finished, record)]
-    faults += [str(problem) for problem in record.get("problems", []) if finished.ran.exit_code == 0]
+    faults += record.problems if finished.ran.exit_code == 0 else ()
     faults += _submission_faults(finished, competition)
     if faults and (asked := _NETWORK.search(finished.ran.output)):
         faults.insert(0, f"the network: the notebook asks for it ({asked.group()}) - the internet is off on Kaggle")
@@ -59,13 +69,13 @@ def _limit_faults(finished: Finished) -> list[str]:
     return []
 
 
-def _ending_faults(finished: Finished, record: dict[str, Any]) -> list[str]:
+def _ending_faults(finished: Finished, record: _Record) -> list[str]:
     ran, tree = finished.ran, finished.tree
     if ran.stopped_for or ran.exit_code == 0:
         return []
     last = next((line for line in reversed(ran.output.splitlines()) if line.strip()), "it said nothing")
     told = f"the notebook ends with {ran.exit_code}: {printable(last).strip()[:_LONGEST_LINE]}"
-    if record.get("problems"):
+    if record.problems:
         return [told]
     if tree.corrupt is None:
         return [f"{told} - its test folder is empty in the public run: does it cope with that?"]
@@ -86,10 +96,10 @@ def _submission_faults(finished: Finished, competition: Competition) -> list[str
     return faults
 
 
-def _time_faults(finished: Finished, competition: Competition, record: dict[str, Any]) -> list[str]:
-    budget_seconds = record.get("budget_seconds") or finished.limits.seconds
+def _time_faults(finished: Finished, competition: Competition, record: _Record) -> list[str]:
+    budget_seconds = record.budget_seconds or finished.limits.seconds
     budget = f"the time budget of {budget_seconds / 60:.3g} min is too small"
-    if record.get("exit_code") == _OUT_OF_TIME:
+    if record.exit_code == _OUT_OF_TIME:
         return [f"{budget}: some of {finished.tree.n_files} soundscapes were left out - fewer members, or INT8"]
     if finished.forecast_seconds is not None and finished.forecast_seconds > budget_seconds:
         hidden = f"{competition.n_hidden_files} soundscapes take {finished.forecast_seconds / 60:.3g} min here"
@@ -97,10 +107,9 @@ def _time_faults(finished: Finished, competition: Competition, record: dict[str,
     return []
 
 
-def _record(tree: KaggleTree) -> dict[str, Any]:
-    """What the notebook says of itself; empty if it is somebody else's, or was stopped."""
+def _record(tree: KaggleTree) -> _Record:
+    """An empty one if the notebook is somebody else's, or was stopped."""
     try:
-        record = json.loads((tree.working / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        return msgspec.json.decode((tree.working / RECORD).read_bytes(), type=_Record)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return _Record()

@@ -104,9 +104,9 @@ class TestPlantedFaults:
         assert "hidden: the network" in "\n".join(faults)
 
     def test_time_budget_too_small(self, tmp_path, bundle, play):
-        hurried = write_packed(tmp_path / "hurried", bundle, SETTINGS._replace(budget_minutes=0.01))
+        hurried = write_packed(tmp_path / "hurried", bundle, SETTINGS._replace(budget_minutes=0.001))
         faults = play(hurried)
-        assert any(fault.startswith("hidden: the time budget of 0.01 min is too small: some of 4") for fault in faults)
+        assert any(fault.startswith("hidden: the time budget of 0.001 min is too small: some of 4") for fault in faults)
 
     def test_time_budget_too_small_for_all_hidden_files(self, packed, sounds):
         """A file every 0.2 s. Files of 10, 5, 0 (corrupt) and 5 s are a twelfth of a minute each: 8,400 x 0.2 s."""
@@ -178,6 +178,12 @@ class TestBeyondTheTwelve:
         record = "(root / 'working' / 'birdinfer_kaggle.json').write_text('{\"problems\": [\"no bundle\"]}')"
         report = dry_run(plant(packed, record), sounds, PYTHON, ONE_LAYOUT)
         assert all(one.faults == ("no bundle",) for one in report.runs)
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"problems": 1}', '{"budget_seconds": "long"}'])
+    def test_a_record_that_is_none_is_not_heard(self, packed, sounds, text):
+        record = f"(root / 'working' / 'birdinfer_kaggle.json').write_text({text!r})"
+        settings = ONE_LAYOUT._replace(runs=(Run.hidden,))
+        assert dry_run(plant(packed, record), sounds, PYTHON, settings).is_good
 
 
 class TestRefusals:
