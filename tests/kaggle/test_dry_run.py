@@ -10,6 +10,7 @@ from making import tone, write_sound
 from packed_submission import SETTINGS, notebook_of, plant, write_packed
 
 from birdinfer.errors import BirdinferError, ConfigError, InputNotFoundError
+from birdinfer.kaggle.competitions import competition
 from birdinfer.kaggle.dry_run import DryRunSettings, dry_run
 from birdinfer.kaggle.fake_kaggle import Layout, Run
 
@@ -54,6 +55,13 @@ def test_a_good_submission_passes_in_both_layouts_without_network(packed, sounds
     assert report.competition == "birdclef-2025"
     assert report.network
     assert len(told) == 6
+
+
+@pytest.mark.parametrize("slug", ["birdclef-2021", "birdclef-2022"])
+def test_years_that_ask_for_other_things_than_probabilities_pass_too(tmp_path, bundle, sounds, slug):
+    packed = write_packed(tmp_path / "packed", bundle, SETTINGS._replace(competition=competition(slug)))
+    (hidden,) = dry_run(packed, sounds, PYTHON, ONE_LAYOUT._replace(runs=(Run.hidden,))).runs
+    assert hidden.faults == (), hidden.output
 
 
 def test_a_careful_notebook_of_ones_own_passes(packed, play):
