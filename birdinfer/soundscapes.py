@@ -5,6 +5,7 @@ Who hears a file, and whether there is time for it, is a :class:`Pace`'s to say;
 """
 
 import threading
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -60,6 +61,9 @@ class _Unhurried:
         pass
 
 
+_APPLE_DOUBLE = bytes.fromhex("00051607")
+
+
 def find_soundscapes(inputs: Sequence[Path]) -> list[Path]:
     """Sound files by name: each file that is named, and those of each folder and its sub-folders, sorted.
 
@@ -85,7 +89,8 @@ def _found_at(given: Path) -> list[Path]:
     """The file itself, or the sound files of a folder."""
     try:
         if given.is_dir():
-            return sorted(path for path in given.rglob("*") if _is_named_as_sound(path) and path.is_file())
+            named = (path for path in given.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+            return sorted(path for path in named if not _is_apple_double(path))
         is_there = given.exists()
     except OSError as error:  # a name that is too long, a folder of another user
         raise InputNotFoundError(given, f"cannot be looked for ({error.strerror})") from error
@@ -94,9 +99,16 @@ def _found_at(given: Path) -> list[Path]:
     return [given]
 
 
-def _is_named_as_sound(path: Path) -> bool:
-    """By its ending; what macOS lays beside each file of a foreign disk (``._a.wav``) has the ending, and no sound."""
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("._")
+def _is_apple_double(path: Path) -> bool:
+    """Whether macOS has laid it beside a file on a foreign disk: ``._a.wav`` with attributes of ``a.wav`` and no sound.
+
+    By name and by the first bytes of the format (RFC 1740, appendix A): no recording may vanish for its name.
+    """
+    if not path.name.startswith("._"):
+        return False
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(len(_APPLE_DOUBLE)) == _APPLE_DOUBLE
+    return False
 
 
 def header_seconds(path: Path) -> float | None:

@@ -413,11 +413,18 @@ def test_a_caller_who_leaves_early_stops_the_lanes(predictor, soundscapes, tmp_p
 
 
 def test_find_goes_to_the_bottom_and_ignores_case(tmp_path):
-    for name in ("b/c/2.WAV", "b/c/._2.WAV", "a/1.Ogg", "a/notes.txt", "0.flac"):
+    for name in ("b/c/2.WAV", "a/1.Ogg", "a/notes.txt", "0.flac"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = find_soundscapes([tmp_path, tmp_path / "a" / "notes.txt", tmp_path / "0.flac"])
     assert [path.name for path in found] == ["0.flac", "1.Ogg", "2.WAV", "notes.txt"]
+
+
+def test_what_macos_lays_beside_files_is_no_sound_file_and_a_recording_of_such_a_name_is(tmp_path):
+    (tmp_path / "._a.wav").write_bytes(bytes.fromhex("0005160700020000") + bytes(100))
+    for name in ("a.wav", "._b.wav"):
+        write_sound(tmp_path / name, tone(1.0), SAMPLE_RATE)
+    assert [path.name for path in find_soundscapes([tmp_path])] == ["._b.wav", "a.wav"]
 
 
 def test_find_says_what_is_missing(tmp_path):
