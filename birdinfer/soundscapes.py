@@ -4,8 +4,8 @@ A failure is a value: a file that cannot be read gives a :class:`SoundscapeResul
 Who hears a file, and whether there is time for it, is a :class:`Pace`'s to say; where rows go, a :class:`Keeper`'s.
 """
 
-import threading
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
