@@ -58,7 +58,7 @@ def run(*arguments: str) -> None:
 def check_submission(submission: Path, truth: Path) -> None:
     """Its rows and columns are exactly those asked for, its values probabilities that know the species."""
     from birdinfer.cli.score import score_submission
-    from birdinfer.tables import read_scores
+    from birdinfer.tables.score_table import read_scores
 
     written, wanted = read_scores(submission), read_scores(truth)
     assert sorted(written.row_ids) == sorted(wanted.row_ids), "rows differ from the truth's"
