@@ -9,7 +9,7 @@ import pytest
 
 from birdinfer import Bundle, Predictor
 from birdinfer.chooser import choose
-from birdinfer.cli.predict import predict_to_submission
+from birdinfer.cli.prediction import Wanted, predict_to_submission
 from naive_notebook import predict_naively
 
 ROUNDS = 3
@@ -34,14 +34,17 @@ def test_against_the_naive_notebook(name, n_files, bound, request, soundscapes, 
     paths = soundscapes[:n_files]
     ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
     predict_naively(measured.models, measured.frontend, paths[:1], theirs)  # warm up: librosa compiles on first use
-    predict_to_submission(predictor, paths[:1], ours, quiet=True)
+    our_way = Wanted(ours, force=True, quiet=True)
+    predict_to_submission(bundle, paths[:1], our_way, lambda before: choice.plan)
+    # The models are loaded already, as the notebook's are.
+    monkeypatch.setattr("birdinfer.predictor.Predictor", lambda bundle, plan: predictor)
     ratios, naive_seconds, our_seconds = [], [], []
     for _ in range(ROUNDS):
         began = time.perf_counter()
         predict_naively(measured.models, measured.frontend, paths, theirs)
         naive_seconds.append(time.perf_counter() - began)
         began = time.perf_counter()
-        predict_to_submission(predictor, paths, ours, quiet=True)
+        predict_to_submission(bundle, paths, our_way, lambda before: choice.plan)
         our_seconds.append(time.perf_counter() - began)
         ratios.append(naive_seconds[-1] / our_seconds[-1])
     found, wanted = (pd.read_csv(path, index_col="row_id", dtype={"row_id": str}) for path in (ours, theirs))
