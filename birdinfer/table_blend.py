@@ -18,6 +18,7 @@ from birdinfer.files import atomic_text
 from birdinfer.labels import Species
 from birdinfer.postprocess.calibration import match_histogram
 from birdinfer.ranks import rank_per_class
+from birdinfer.submission_shapes import number_cells
 from birdinfer.tables.csv_files import CsvWriter
 from birdinfer.tables.score_table import ROW_ID, ScoreTable
 
@@ -131,7 +132,7 @@ def write_scores(
         table = CsvWriter(text)
         table.row(ROW_ID, labels)
         for row_id, row in zip(row_ids, values, strict=True):
-            table.row(row_id, ["%.7g" % value for value in row.tolist()])  # noqa: UP031 - as in submission.py
+            table.row(row_id, number_cells(row))
 
 
 def _matched(values: Float64, reference: Float64) -> Float64:

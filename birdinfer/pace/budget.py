@@ -22,14 +22,12 @@ from weakref import WeakKeyDictionary
 
 from birdinfer.bundle import Bundle
 from birdinfer.errors import BirdinferError
-from birdinfer.pace.durations import in_words, parse_duration
+from birdinfer.pace.durations import in_words
 from birdinfer.pace.forecast import Forecaster
 from birdinfer.pace.ladder import Level
 from birdinfer.pace.laps import Laps
 from birdinfer.predictor import Predictor
 from birdinfer.reader import HeardRun
-
-__all__ = ["MARGIN", "Budget", "Forecast", "parse_duration"]
 
 MARGIN = 0.03
 """Share of the work left by which a forecast must stay below the budget."""

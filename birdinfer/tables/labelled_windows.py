@@ -20,9 +20,10 @@ import numpy.typing as npt
 from birdinfer.audio import AUDIO_SUFFIXES
 from birdinfer.errors import MetadataError
 from birdinfer.recording_names import hour_at, parse_name
+from birdinfer.row_ids import split_row_id
 from birdinfer.tables.csv_files import csv_rows
 from birdinfer.tables.prior_tables import Occasion, PriorTable
-from birdinfer.tables.score_files import rows_by_file, split_row_id
+from birdinfer.tables.score_files import rows_by_file
 from birdinfer.tables.score_table import ROW_ID, ScoreTable, check_truth, read_scores
 
 NO_CALL = "nocall"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.errors import MetadataError
-from birdinfer.row_ids import split_row_id as split_row_id
+from birdinfer.row_ids import split_row_id
 
 Float32 = npt.NDArray[np.float32]
 

@@ -17,6 +17,7 @@ from birdinfer.errors import AudioError, ConfigError, InputNotFoundError, LabelE
 from birdinfer.export.windows.clip_windows import ClipWindows, Place, measured_clips, model_input
 from birdinfer.export.windows.even_draw import even_shares, evenly_spaced
 from birdinfer.export.windows.held_out import validated_clips
+from birdinfer.row_ids import split_row_id
 from birdinfer.soundscapes import find_soundscapes
 from birdinfer.tables.score_table import ScoreTable, read_scores
 from birdinfer.training.checkpoint import Checkpoint
@@ -201,7 +202,7 @@ def _rows(table: ScoreTable, soundscapes: Path, hearing: Hearing) -> list[_Row]:
     """Where each row is heard, from its id."""
     window = hearing.window
     file_of = {path.stem: path for path in find_soundscapes([soundscapes])}
-    ends = [_stem_and_end(table.path, row_id) for row_id in table.row_ids]
+    ends = [split_row_id(row_id, table.path) for row_id in table.row_ids]
     _refuse_other_rows(table.path, ends, window.window_seconds)
     missing = sorted({stem for stem, _ in ends} - file_of.keys())
     if missing:
@@ -213,14 +214,6 @@ def _rows(table: ScoreTable, soundscapes: Path, hearing: Hearing) -> list[_Row]:
         _Row(index, file_of[stem], place * window.window_seconds)
         for index, ((stem, _), place) in enumerate(zip(ends, places, strict=True))
     ]
-
-
-def _stem_and_end(path: Path, row_id: str) -> tuple[str, int]:
-    """Taken apart from the end, for file names hold underscores, too."""
-    stem, _, end = row_id.rpartition("_")
-    if not stem or not end.isdecimal():
-        raise MetadataError(path, f"row_id {row_id!r} does not end in _<end second>")
-    return stem, int(end)
 
 
 def _refuse_other_rows(path: Path, ends: Sequence[tuple[str, int]], window_seconds: float) -> None:
