@@ -30,7 +30,11 @@ EXTRAS = {
     "nncf": ("nncf",),
     "kaggle": ("kaggle",),
     "report": ("matplotlib",),
-    "scale": ("optuna", "submitit"),
+    "tune": ("optuna",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow-skinny",),
+    "neptune": ("neptune",),
 }
 """The distributions of pyproject.toml; a test holds both together."""
 

@@ -5,6 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from birdinfer.cli.cluster_options import (
+    ClusterName,
+    ClusterOptions,
+    Cpus,
+    Further,
+    Gres,
+    Memory,
+    Partition,
+    PrintOnly,
+    Setup,
+    TimeLimit,
+)
+
 if TYPE_CHECKING:
     from birdinfer.cli.training_progress import TrainingProgress
     from birdinfer.training.finetune import Finetune
@@ -17,6 +30,7 @@ DEFAULT_RECIPE, DEFAULT_DATA = Path("train/efficientnet_b0.toml"), Path("data")
 
 
 def train(
+    context: typer.Context,
     fold: Annotated[str, typer.Option(help="Which fold to hold out: 0, 1, ...; several as 0,2; or all.")] = "0",
     recipe: Annotated[
         list[Path] | None,
@@ -61,7 +75,20 @@ def train(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Train folds side by side, one on each: 0,1 are GPUs, cpu,cpu two halves of the cores."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only complaints and the result.")] = False,
+    cluster: ClusterName = None,
+    partition: Partition = None,
+    gres: Gres = None,
+    time_limit: TimeLimit = None,
+    memory: Memory = None,
+    cpus: Cpus = None,
+    sbatch: Further = None,
+    setup: Setup = None,
+    print_only: PrintOnly = False,
 ) -> None:
     """Train a fold, or all of them, of one recipe or of several; or train a run on, for INT8.
 
@@ -90,8 +117,21 @@ def train(
         Run(one, data, runs_dir / name, folds, device, resume, cache_dir)
         for one, name in zip(recipes, names, strict=True)
     ]
-    with TrainingProgress(quiet) as progress:
-        outcomes = _train_all(runs, progress)
+    options = ClusterOptions(
+        cluster, partition, gres, time_limit, memory, cpus, tuple(sbatch or ()), tuple(setup or ()), print_only
+    )
+    if options != ClusterOptions():
+        from birdinfer.cli.cluster import submit_folds
+
+        submit_folds(context, runs, options)
+        return
+    if devices is not None:
+        from birdinfer.cli.side_by_side import train_side_by_side
+
+        outcomes = train_side_by_side(context, runs, devices, quiet)
+    else:
+        with TrainingProgress(quiet) as progress:
+            outcomes = _train_all(runs, progress)
     if from_environment().is_first:
         draw([each.run_dir for each in runs])
         say(outcomes)
