@@ -1,7 +1,7 @@
 """Where training runs: which processor, in which precision, and what to do when its memory is not enough."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -46,6 +46,22 @@ def choose_device(name: str, say: Callable[[str], None], local_rank: int = 0) ->
     torch.backends.cudnn.benchmark = True  # all batches have one shape, so trying algorithms pays
     say(f"training on {torch.cuda.get_device_name(device)}")
     return device
+
+
+def check_devices(devices: Sequence[str]) -> None:
+    """Whether the GPUs that were named are there.
+
+    Args:
+        devices: as ``side_by_side.parse_devices`` gives them.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    there = torch.cuda.device_count()
+    gone = [name for name in devices if name.isdecimal() and int(name) >= there]
+    if gone:
+        which = f"GPUs 0 to {there - 1}" if there > 1 else "GPU 0" if there else "no GPU"
+        raise ConfigError("--devices", f"names GPU {gone[0]}, torch {torch.__version__} finds {which}", "name others")
 
 
 def precision_for(device: torch.device, amp: str) -> Precision:
