@@ -32,7 +32,8 @@ from birdinfer.training.recipe.file import load_recipe, write_recipe
 from birdinfer.training.report import FoldResult, Reporter, Silent
 from birdinfer.training.resume import check_same_recipe
 from birdinfer.training.start import check_start
-from birdinfer.training.summary import METRICS, SUMMARY, as_json, fold_result, plain, summarise
+from birdinfer.training.summary import METRICS, as_json, fold_result, plain, write_summary
+from birdinfer.training.turns import one_at_a_time
 
 DEBUG_CLIPS, DEBUG_EPOCHS = 1_000, 2
 RECIPE_FILE = "recipe.toml"
@@ -74,35 +75,41 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
     reporter = reporter if processes.is_first else Silent()
     wanted = _wanted(run)
     device = choose_device(run.device, reporter.message, processes.local_rank)
-    background = _check_recipe(run, wanted, device)
+    background = _check_recipe(run, wanted)
+    precision_for(device, run.recipe.loop.amp)
     for line in background.failed:
         reporter.message(f"background left out, cannot be decoded: {line}")
-    if processes.is_first:
-        _check_untouched(run, wanted)
     with joined(processes, device), StopRequest() as stop:
-        if not processes.is_first:
-            processes.wait()
-        laid = lay(run.recipe, run.data_dir, run.run_dir, reporter)
-        if processes.is_first:
-            write_atomic(run.run_dir / RECIPE_FILE, write_recipe(run.recipe))
-            processes.wait()
+        laid = _begin(run, wanted, reporter, stop, processes)
         source = open_source(run.recipe, laid.clips, run.cache_dir, reporter, stop.check)
         trainer = _Trainer(run, laid, source, background.files, device, reporter, stop, processes)
         results = [trainer.train_or_fail(fold, is_only=len(wanted) == 1) for fold in wanted]
-    together = _with_finished(results, run.run_dir)
-    if processes.is_first and len(together) > 1:
-        write_atomic(run.run_dir / SUMMARY, as_json(summarise(together, run.run_dir)))
+    if processes.is_first:
+        write_summary(run.run_dir, results)
     return results
 
 
-def _with_finished(results: Sequence[FoldResult], run_dir: Path) -> list[FoldResult]:
-    """These folds and the run's others that are finished: folds may be trained one by one, or side by side."""
-    own = {result.fold for result in results}
-    headers = [load_header(path) for path in run_dir.glob(f"fold*/{LAST}")]
-    others = [
-        fold_result(one.fold, one.progress) for one in headers if one.fold not in own and one.progress.is_complete
-    ]
-    return sorted([*results, *others], key=lambda result: result.fold)
+def prepare(run: Run, reporter: Reporter) -> tuple[int, ...]:
+    """All that comes before the first fold, once, so that its folds can be trained by processes of their own.
+
+    Args:
+        run: what and where; its device is ``cpu`` or ``cuda``.
+        reporter: is told how it goes.
+
+    Returns:
+        The folds that are wanted.
+
+    Raises:
+        BirdinferError: the data, the recipe or the run's folder cannot be used.
+    """
+    wanted = _wanted(run)
+    _check_recipe(run, wanted)
+    if run.device == "cpu":  # a GPU has every precision, and asking it would take memory of it for hours
+        precision_for(torch.device("cpu"), run.recipe.loop.amp)
+    with StopRequest() as stop:
+        _begin(run, wanted, reporter, stop, Processes())
+        stop.check()
+    return wanted
 
 
 def debug(recipe: Recipe) -> Recipe:
@@ -135,23 +142,38 @@ def _wanted(run: Run) -> tuple[int, ...]:
     return wanted
 
 
-def _check_recipe(run: Run, wanted: Sequence[int], device: torch.device) -> Background:
+def _check_recipe(run: Run, wanted: Sequence[int]) -> Background:
     """What the structs of a recipe cannot know; asked before clips are searched and decoded for minutes.
 
     Returns:
         The background to mix in, if any.
 
     Raises:
-        ConfigError: network or loss are unknown, a key is of no use, the device has no such precision, or there is no
-            such background.
+        ConfigError: network or loss are unknown, a key is of no use, or there is no such background.
         InputNotFoundError, CheckpointError: there are no such weights, or not of these folds.
     """
     recipe = run.recipe
     build_model(recipe.model, 1, recipe.hearing, start=False)
     check_start(recipe, wanted)
     build_loss(recipe.loss, [1])
-    precision_for(device, recipe.loop.amp)
     return find_background(recipe.augment.background_dir, run.data_dir)
+
+
+def _begin(run: Run, wanted: Sequence[int], reporter: Reporter, stop: StopRequest, processes: Processes) -> Laid:
+    """The run's clips and folds. Of several processes, on several machines, too, the first lays them for all.
+
+    Raises:
+        BirdinferError: the data or the run's folder cannot be used.
+    """
+    if not processes.is_first:
+        processes.wait()
+        return lay(run.recipe, run.data_dir, run.run_dir, reporter)
+    with one_at_a_time(run.run_dir, reporter.message, stop.check):
+        _check_untouched(run, wanted)
+        laid = lay(run.recipe, run.data_dir, run.run_dir, reporter)
+        write_atomic(run.run_dir / RECIPE_FILE, write_recipe(run.recipe))
+    processes.wait()
+    return laid
 
 
 def _check_untouched(run: Run, wanted: Sequence[int]) -> None:

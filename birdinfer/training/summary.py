@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from birdinfer.errors import CheckpointError, InputNotFoundError
+from birdinfer.files import write_atomic
 from birdinfer.metrics import macro_roc_auc, padded_cmap
-from birdinfer.training.checkpoint import Progress
-from birdinfer.training.fold_job import OUT_OF_FOLD
+from birdinfer.training.checkpoint import Progress, load_header
+from birdinfer.training.fold_job import LAST, OUT_OF_FOLD
 from birdinfer.training.report import FoldResult
+from birdinfer.training.turns import one_at_a_time
 
 METRICS, SUMMARY = "metrics.json", "summary.json"
 
@@ -29,6 +32,28 @@ def fold_result(fold: int, progress: Progress) -> FoldResult:
         test_macro_auc=_or_nan(progress.test_macro_auc),
         test_padded_cmap=_or_nan(progress.test_padded_cmap),
     )
+
+
+def write_summary(run_dir: Path, results: Sequence[FoldResult]) -> None:
+    """Write summary.json of these folds and of the run's others that are finished, if they are more than one.
+
+    Folds may be trained one by one, or by processes that end at the same moment: each has finished its fold before it
+    looks for the others', and they look and write in turns, so that the last one knows all.
+
+    Args:
+        run_dir: the run's folder.
+        results: of the folds that were just trained, or failed.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with one_at_a_time(run_dir):
+        known: list[FoldResult] = []
+        # Once more after writing: where a disk has no locks, another process may have looked before we had finished.
+        while len(together := _with_finished(results, run_dir)) > len(known):
+            known = together
+            if len(known) > 1:
+                write_atomic(run_dir / SUMMARY, as_json(summarise(known, run_dir)))
 
 
 def summarise(results: Sequence[FoldResult], run_dir: Path) -> dict[str, object]:
@@ -58,6 +83,24 @@ def plain(result: FoldResult) -> dict[str, object]:
 def as_json(value: object) -> str:
     """Text with a line for each value."""
     return json.dumps(value, indent=2) + "\n"
+
+
+def _with_finished(results: Sequence[FoldResult], run_dir: Path) -> list[FoldResult]:
+    """These folds and the run's others that are finished, by number; a checkpoint that is damaged is a failure."""
+    own = {result.fold for result in results}
+    others = [_finished(path) for path in run_dir.glob(f"fold*/{LAST}")]
+    return sorted([*results, *(one for one in others if one and one.fold not in own)], key=lambda result: result.fold)
+
+
+def _finished(path: Path) -> FoldResult | None:
+    try:
+        header = load_header(path)
+    except InputNotFoundError:
+        return None
+    except CheckpointError as error:
+        number = path.parent.name.removeprefix("fold")
+        return FoldResult(int(number), str(error)) if number.isdecimal() else None
+    return fold_result(header.fold, header.progress) if header.progress.is_complete else None
 
 
 def _spread(name: str, values: Sequence[float]) -> dict[str, object]:

@@ -1,0 +1,91 @@
+"""One process at a time in a run's folder: folds are laid once, and of two summaries the later one knows both folds.
+
+In: the folder. A lock in it, held while its owner writes; it ends with its process, however that ends. On a file system
+without locks, as some clusters have, nobody waits: what is written in turns is written whole, and by all alike.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from birdinfer.errors import OutputError
+
+_LOCK = ".lock"
+_POLL_SECONDS = 0.1
+
+
+@contextlib.contextmanager
+def one_at_a_time(
+    folder: Path, say: Callable[[str], None] = lambda _: None, between: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """While entered, other processes wait that would enter, too, on this machine or another one.
+
+    Args:
+        folder: is made if need be, and goes again if nothing is written into it.
+        say: takes a line if it has to wait.
+        between: called now and then while it waits; may raise to stop.
+
+    Raises:
+        OutputError: the folder cannot be made or written to.
+    """
+    lock = _take(folder, say, between)
+    try:
+        yield
+    finally:
+        # While it is still ours: who waits for it sees that it is gone, and takes the next one.
+        with contextlib.suppress(OSError):
+            (folder / _LOCK).unlink(missing_ok=True)
+        lock.close()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _take(folder: Path, say: Callable[[str], None], between: Callable[[], None]) -> BinaryIO:
+    has_said = False
+    while True:
+        file = _opened(folder)
+        if file is not None and _is_free(file) and _is_in_place(file, folder):
+            return file
+        if file is not None:
+            file.close()
+        if not has_said:
+            say(f"another process prepares {folder}, waiting for it")
+            has_said = True
+        between()
+        time.sleep(_POLL_SECONDS)
+
+
+def _opened(folder: Path) -> BinaryIO | None:
+    """The lock's file; None if the folder has just gone."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / _LOCK).open("ab")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(folder, f"cannot be written ({error.strerror})", "choose another place for it") from error
+
+
+def _is_free(file: BinaryIO) -> bool:
+    """Whether the file's lock is ours now, or there are no locks here."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_in_place(file: BinaryIO, folder: Path) -> bool:
+    """Whether others will find the file that we hold, and not a newer one."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), (folder / _LOCK).stat())
+    return False
