@@ -73,7 +73,7 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
     processes = from_environment()
     # What several processes have to say, one says.
     reporter = reporter if processes.is_first else Silent()
-    wanted = _wanted(run)
+    wanted = wanted_folds(run)
     device = choose_device(run.device, reporter.message, processes.local_rank)
     background = _check_recipe(run, wanted)
     precision_for(device, run.recipe.loop.amp)
@@ -102,7 +102,7 @@ def prepare(run: Run, reporter: Reporter) -> tuple[int, ...]:
     Raises:
         BirdinferError: the data, the recipe or the run's folder cannot be used.
     """
-    wanted = _wanted(run)
+    wanted = wanted_folds(run)
     _check_recipe(run, wanted)
     if run.device == "cpu":  # a GPU has every precision, and asking it would take memory of it for hours
         precision_for(torch.device("cpu"), run.recipe.loop.amp)
@@ -132,7 +132,12 @@ def n_folds(recipe: Recipe) -> int:
     return 1 if recipe.data.val_share or recipe.data.all_data else recipe.data.n_folds
 
 
-def _wanted(run: Run) -> tuple[int, ...]:
+def wanted_folds(run: Run) -> tuple[int, ...]:
+    """Which folds a run is asked to train.
+
+    Raises:
+        ConfigError: the recipe has no such fold.
+    """
     there = n_folds(run.recipe)
     wanted = tuple(range(there)) if run.folds is None else run.folds
     outside = [fold for fold in wanted if not 0 <= fold < there]
