@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import typer
 
@@ -22,7 +23,7 @@ def command_again(context: typer.Context, without: Collection[str], added: Seque
     Returns:
         Arguments from the program on, a word each; paths as they were given, so it runs in the same working folder.
     """
-    words = [*program(), *context.command_path.split()[1:]]
+    words = [*program(), *_command_names(context)]
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
@@ -30,6 +31,12 @@ def command_again(context: typer.Context, without: Collection[str], added: Seque
         if name not in without and source is not None and source.name == "COMMANDLINE":
             words += _spelled(parameter.opts, context.params[name])
     return [*words, *added]
+
+
+def _command_names(context: Any) -> list[str]:
+    """The commands below the program, whose own name may be several words: ``python -m birdinfer``."""
+    # Any: the contexts above are click's, whichever click typer has.
+    return [] if context.parent is None else [*_command_names(context.parent), context.info_name]
 
 
 def _spelled(options: Sequence[str], value: object) -> list[str]:

@@ -32,8 +32,8 @@ def again(capsys):
     ):
         found.append(command_again(context, {"fold"}, ["--fold", "3"]))
 
-    def run(*arguments: str) -> list[str]:
-        app(list(arguments), standalone_mode=False, prog_name="birdinfer")
+    def run(*arguments: str, program: str = "birdinfer") -> list[str]:
+        app(list(arguments), standalone_mode=False, prog_name=program)
         return found[-1]
 
     return run
@@ -54,3 +54,7 @@ def test_repeated_options_keep_their_order(again):
     assert words == [
         *PROGRAM, "train", "--set", "optim.lr=1e-3", "--set", "loop.epochs=2", "--name", "x", "--fold", "3",
     ]  # fmt: skip
+
+
+def test_the_program_may_have_been_started_as_a_module(again):
+    assert again("train", "-q", program="python -m birdinfer") == [*PROGRAM, "train", "--quiet", "--fold", "3"]
