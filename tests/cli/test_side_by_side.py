@@ -23,7 +23,7 @@ RECIPE = Recipe(
     data=DataConfig(n_folds=2),
     frontend=TINY_FRONTEND,
     model=ModelConfig(family="rnn", backbone="gru", hidden=8, layers=1),
-    loop=LoopConfig(epochs=40, batch_size=4, val_windows=1),
+    loop=LoopConfig(epochs=25, batch_size=4, val_windows=1),
 )
 
 
