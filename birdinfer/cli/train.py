@@ -12,9 +12,12 @@ from birdinfer.cli.cluster_options import (
     Further,
     Gres,
     Memory,
+    Nodes,
     Partition,
     PrintOnly,
+    ProcessesPerNode,
     Setup,
+    Template,
     TimeLimit,
 )
 
@@ -88,6 +91,9 @@ def train(
     cpus: Cpus = None,
     sbatch: Further = None,
     setup: Setup = None,
+    nodes: Nodes = None,
+    processes: ProcessesPerNode = None,
+    template: Template = None,
     print_only: PrintOnly = False,
 ) -> None:
     """Train a fold, or all of them, of one recipe or of several; or train a run on, for INT8.
@@ -118,8 +124,9 @@ def train(
         for one, name in zip(recipes, names, strict=True)
     ]
     options = ClusterOptions(
-        cluster, partition, gres, time_limit, memory, cpus, tuple(sbatch or ()), tuple(setup or ()), print_only
-    )
+        cluster, partition, gres, time_limit, memory, cpus, tuple(sbatch or ()), tuple(setup or ()), print_only,
+        nodes, processes, template,
+    )  # fmt: skip
     if options != ClusterOptions():
         from birdinfer.cli.cluster import submit_folds
 

@@ -22,7 +22,7 @@ from birdinfer.kaggle.wheels import Wheel, read_wheel
 _PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 """What projects publish for; pip counts manylinux2010 and manylinux1 to manylinux2014."""
 _MINUTES = 15
-_SOURCES = ("birdinfer", "exports/demo")
+_SOURCES = ("birdinfer", "exports/demo", "train/slurm")
 _SOURCE_FILES = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE")
 _KERNEL_SOURCE = "birdinfer/kernels/log_mel.c"
 
