@@ -5,6 +5,7 @@ and recipe.toml.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from birdinfer.training.report import FoldResult, Reporter, Silent
 from birdinfer.training.resume import check_same_recipe
 from birdinfer.training.start import check_start
 from birdinfer.training.summary import METRICS, as_json, fold_result, plain, write_summary
+from birdinfer.training.tracking.reporter import tracked
 from birdinfer.training.turns import one_at_a_time
 
 DEBUG_CLIPS, DEBUG_EPOCHS = 1_000, 2
@@ -79,7 +81,8 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
     precision_for(device, run.recipe.loop.amp)
     for line in background.failed:
         reporter.message(f"background left out, cannot be decoded: {line}")
-    with joined(processes, device), StopRequest() as stop:
+    tracking = tracked(run.recipe, run.data_dir, run.run_dir, reporter) if processes.is_first else nullcontext(reporter)
+    with joined(processes, device), StopRequest() as stop, tracking as reporter:
         laid = _begin(run, wanted, reporter, stop, processes)
         source = open_source(run.recipe, laid.clips, run.cache_dir, reporter, stop.check)
         trainer = _Trainer(run, laid, source, background.files, device, reporter, stop, processes)

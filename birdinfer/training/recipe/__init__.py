@@ -1,8 +1,8 @@
 """A recipe: all that decides a training run, as one frozen value; read from TOML, travelling inside each checkpoint.
 
-Its sections stand in ``data.py`` (data, labels), ``augment.py`` and ``learning.py`` (model, loss, optim, loop);
-front end and post-processing are those of :mod:`birdinfer.config`. ``file.py`` reads and writes it, and refuses what is
-wrong with the file, the key, the value and what is allowed.
+Its sections stand in ``data.py`` (data, labels), ``augment.py``, ``learning.py`` (model, loss, optim, loop) and
+``tracking.py``; front end and post-processing are those of :mod:`birdinfer.config`. ``file.py`` reads and writes it,
+and refuses what is wrong with the file, the key, the value and what is allowed.
 """
 
 from typing import Annotated
@@ -13,6 +13,7 @@ from birdinfer.config import FrontEndConfig, Hearing, PostConfig, WaveformConfig
 from birdinfer.training.recipe.augment import AugmentConfig
 from birdinfer.training.recipe.data import DataConfig, LabelConfig
 from birdinfer.training.recipe.learning import LoopConfig, LossConfig, ModelConfig, OptimConfig
+from birdinfer.training.recipe.tracking import TrackingConfig
 
 HEARS_WAVEFORMS = frozenset({"raw"})
 """Model families that take the waveform itself."""
@@ -36,6 +37,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loop: LoopConfig = LoopConfig()
     post: PostConfig = PostConfig()
     """Not of the training: what the exported bundle does to its scores."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Not of the training: who else keeps a record of it."""
 
     def __post_init__(self) -> None:
         if not self.name or any(sign in self.name for sign in "/\\\0") or self.name in {".", ".."}:
@@ -73,6 +76,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 NOT_DECISIVE = frozenset(
     {"name", "loop.num_workers", "loop.checkpoint_every_steps", "post.smoothing_kernel", "post.steps"}
+    | {f"tracking.{field}" for field in TrackingConfig.__struct_fields__}
 )
 """Keys that change no result: a run may be resumed with other values."""
 

@@ -37,10 +37,10 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """
     table: Table = {} if path is None else {"name": path.stem} | _read_toml(path)
     # The file first, by itself: what is wrong is then told of the file or of the option, whichever it is.
-    recipe = _checked(table, "recipe" if path is None else str(path))
+    recipe = check_table(table, "recipe" if path is None else str(path))
     for override in overrides:
         _set(table, override)
-    return _checked(table, "--set") if overrides else recipe
+    return check_table(table, "--set") if overrides else recipe
 
 
 def change(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -52,7 +52,7 @@ def change(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     table = msgspec.to_builtins(recipe)
     for override in overrides:
         _set(table, override)
-    return _checked(table, "--set")
+    return check_table(table, "--set")
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -60,7 +60,16 @@ def write_recipe(recipe: Recipe) -> str:
     return _toml(msgspec.to_builtins(recipe))
 
 
-def _checked(table: Table, source: str) -> Recipe:
+def check_table(table: Table, source: str) -> Recipe:
+    """The recipe that nested tables hold.
+
+    Args:
+        table: sections and their keys, as TOML has them.
+        source: what an error names before the key: a file, an option.
+
+    Raises:
+        ConfigError: a key or value cannot be used.
+    """
     try:
         return msgspec.convert(table, Recipe)
     except msgspec.ValidationError as error:
@@ -104,7 +113,7 @@ def _refusal(error: msgspec.ValidationError, table: Table, source: str) -> Confi
     unknown = re.search(r"unknown field `(.*?)`", what)
     if unknown:
         key = ".".join([*names, unknown[1]])
-        return ConfigError(f"{source}: {key}", "there is no such key", _nearest(names, unknown[1]))
+        return ConfigError(f"{source}: {key}", "there is no such key", nearest_key(names, unknown[1]))
     value = _lookup(table, names)
     told = what.replace("`", "")
     if isinstance(value, dict):
@@ -141,7 +150,7 @@ def _lookup(table: Any, names: Sequence[str]) -> Any:
     return table
 
 
-def _nearest(names: Sequence[str], unknown: str) -> str:
+def nearest_key(names: Sequence[str], unknown: str) -> str:
     """Which keys the table at ``names`` does have, the most similar first."""
     defaults: Any = Recipe()
     for name in names:
@@ -156,7 +165,7 @@ def _nearest(names: Sequence[str], unknown: str) -> str:
 def _toml(table: Mapping[str, Any], prefix: str = "") -> str:
     """TOML of nested tables of numbers, text, booleans and lists: all that a recipe holds."""
     plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    text = "".join(f"{key} = {_toml_value(value)}\n" for key, value in plain.items())
+    text = "".join(f"{key} = {toml_value(value)}\n" for key, value in plain.items())
     for key, value in table.items():
         if isinstance(value, dict):
             inner = _toml(value, f"{prefix}{key}.")
@@ -164,10 +173,10 @@ def _toml(table: Mapping[str, Any], prefix: str = "") -> str:
     return text
 
 
-def _toml_value(value: Any) -> str:
-    """A value within a line. JSON writes numbers, text and booleans alike."""
+def toml_value(value: Any) -> str:
+    """A value of a recipe, as TOML writes it within a line; JSON writes numbers, text and booleans alike."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml_value(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value)

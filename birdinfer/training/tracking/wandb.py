@@ -1,0 +1,101 @@
+"""Weights & Biases: a fold as a run of a project, grouped by the name of its run.
+
+Offline it lies in ``FOLDER/wandb/offline-run-*`` until ``wandb sync`` sends it; online WANDB_API_KEY says whose it is.
+An interrupted fold goes on under the same id: offline in a further folder, which ``wandb sync`` puts to the first.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from birdinfer.environment import variable
+from birdinfer.errors import ConfigError
+from birdinfer.training.tracking.tracker import Ended, FoldRecord, Outcome, client
+
+_EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
+
+
+class WandB:
+    """A fold's run at W&B."""
+
+    def start(self, record: FoldRecord, run_id: str, epochs_told: int) -> str:
+        """Begin a run, or go on with an earlier one by its id."""
+        if record.is_online and not os.environ.get("WANDB_API_KEY"):
+            raise ConfigError("tracking.mode", "is online, WANDB_API_KEY is not set", "set it, or track offline")
+        run_id = run_id or uuid.uuid4().hex[:8]
+        record.folder.mkdir(parents=True, exist_ok=True)
+        with _at_home(record):
+            self._wandb = client("wandb", "wandb")
+            self._run = self._wandb.init(
+                project=record.project,
+                group=record.labels[0],
+                name=record.title,
+                id=run_id,
+                resume="allow",
+                reinit="create_new",
+                dir=str(record.folder.parent),  # it makes a folder wandb there
+                config=dict(record.parameters),
+                allow_val_change=True,
+                settings=self._settings(record),
+            )
+        self._record = record
+        return run_id
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """The epoch is W&B's step."""
+        self._run.log(dict(metrics), step=epoch, commit=True)
+        # Records go to W&B's own process, in order; this question is answered once the epoch has arrived there.
+        dict(self._run.summary)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Figures into the summary, pictures as media, the checkpoint as a model."""
+        self._run.summary.update(dict(outcome.figures))
+        if outcome.pictures:
+            self._run.log({path.stem: self._wandb.Image(str(path)) for path in outcome.pictures}, commit=True)
+        if outcome.checkpoint is not None:
+            name = "-".join((*self._record.labels, f"fold{self._record.fold}"))
+            with _at_home(self._record):
+                artifact = self._wandb.Artifact(_allowed(name), type="model")
+                # It is not copied once more: nothing changes it after a fold's end.
+                artifact.add_file(str(outcome.checkpoint.resolve()), policy="immutable")
+                self._run.log_artifact(artifact)
+
+    def close(self, ended: Ended) -> None:
+        """End the run; online this waits until all is sent."""
+        self._run.finish(exit_code=_EXIT_CODES[ended])
+
+    def _settings(self, record: FoldRecord) -> Any:
+        return self._wandb.Settings(
+            mode="online" if record.is_online else "offline",
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_disable_machine_info=True,
+            init_timeout=record.wait_seconds,
+            finish_timeout=record.wait_seconds,
+            finish_timeout_raises=True,
+        )
+
+
+@contextlib.contextmanager
+def _at_home(record: FoldRecord) -> Iterator[None]:
+    """While entered, W&B keeps its caches beside its records, says nothing, and reports no errors to its makers.
+
+    It takes these orders from the environment alone.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
+            stack.enter_context(variable(name, str(record.folder / "cache")))
+        stack.enter_context(variable("WANDB_ERROR_REPORTING", "false"))
+        stack.enter_context(variable("WANDB_SILENT", "true"))
+        yield
+
+
+def _allowed(name: str) -> str:
+    """A name as W&B takes it for an artefact: letters, digits, dots, hyphens and underscores, 128 of them."""
+    return "".join(sign if sign.isascii() and (sign.isalnum() or sign in ".-_") else "_" for sign in name)[:128]
