@@ -4,11 +4,10 @@ A column that is missing, or a cell that is empty, is a value that could not be 
 refused with its file, line and cell.
 """
 
-import csv
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.errors import InputNotFoundError, MetadataError
+from birdinfer.report.table_cells import REMEDY, number, rows
 
 Float64 = npt.NDArray[np.float64]
 
@@ -84,24 +84,24 @@ def read_run(run_dir: Path) -> TrainedRun:
 def _read_history(fold: int, path: Path) -> FoldHistory:
     epochs: list[int] = []
     curves: dict[str, list[float]] = {name: [] for name in CURVES}
-    for line, row in _rows(path, "epoch"):
-        epoch = _number(path, line, row, "epoch")
+    for line, row in rows(path, "epoch"):
+        epoch = number(path, line, row, "epoch")
         if not epoch.is_integer() or epoch <= (epochs[-1] if epochs else 0):
             last = f"one after {epochs[-1]}" if epochs else "one from 1"
             raise MetadataError(f"{path}, line {line}", f"epoch is {row['epoch']!r}, needed is {last}")
         epochs.append(int(epoch))
         for name, values in curves.items():
-            values.append(_number(path, line, row, name))
+            values.append(number(path, line, row, name))
     return FoldHistory(fold, np.array(epochs, np.int64), {name: np.array(values) for name, values in curves.items()})
 
 
 def _read_classes(path: Path) -> list[SpeciesScore]:
     scores = []
-    for line, row in _rows(path, "label"):
+    for line, row in rows(path, "label"):
         name = row.get("common_name") or row.get("scientific_name") or row["label"]
-        n_clips = _number(path, line, row, "n_clips")
+        n_clips = number(path, line, row, "n_clips")
         n_clips = 0 if math.isnan(n_clips) else int(n_clips)
-        auc = _number(path, line, row, "roc_auc")
+        auc = number(path, line, row, "roc_auc")
         scores.append(SpeciesScore(row["label"], name, row.get("class_name", ""), n_clips, auc))
     return scores
 
@@ -121,44 +121,12 @@ def _mean(scores: Sequence[SpeciesScore]) -> SpeciesScore:
     return scores[0]._replace(n_clips=sum(one.n_clips for one in scores), auc=auc)
 
 
-def _rows(path: Path, needed: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells by column."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        try:
-            header = next(reader, [])
-            if needed not in header:
-                found = ", ".join(header[:5]) if header else "none, it is empty"
-                raise MetadataError(f"{path}, line 1", f"has no column {needed}", f"its columns are: {found}")
-            for row in reader:
-                if row and len(row) != len(header):
-                    what = f"has {len(row)} cells, the header {len(header)}"
-                    raise MetadataError(f"{path}, line {reader.line_num}", what, "mend or delete the file")
-                if row:
-                    yield reader.line_num, dict(zip(header, row, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise MetadataError(
-                f"{path}, line {reader.line_num + 1}", f"is no text of a table ({error})", "mend or delete the file"
-            ) from error
-
-
-def _number(path: Path, line: int, row: dict[str, str], name: str) -> float:
-    """A cell as a number; nan if it, or its column, is empty, and for what is not finite, which has no place."""
-    text = row.get(name, "").strip()
-    try:
-        value = float(text) if text else math.nan
-    except ValueError as error:
-        what = f"{name} holds {text!r}, needed is a number"
-        raise MetadataError(f"{path}, line {line}", what, "mend or delete the file") from error
-    return value if math.isfinite(value) else math.nan
-
-
 def _read_summary(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise MetadataError(path, f"is not JSON ({error})", "mend or delete the file") from error
+        raise MetadataError(path, f"is not JSON ({error})", REMEDY) from error
     known = summary.items() if isinstance(summary, dict) else ()
     return {name: float(value) for name, value in known if isinstance(value, int | float) and math.isfinite(value)}
