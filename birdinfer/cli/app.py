@@ -27,6 +27,7 @@ from birdinfer.cli.score import score
 from birdinfer.cli.steps import steps
 from birdinfer.cli.submission import submission
 from birdinfer.cli.train import train
+from birdinfer.cli.tune import tune
 from birdinfer.errors import BirdinferError
 
 EXIT_FAULT = 1
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, plot, export, predict, demo, blend, score, prior, doctor, steps):
+for command in (train, tune, plot, export, predict, demo, blend, score, prior, doctor, steps):
     app.command()(command)
 bundle.command("set")(set_bundle)
 app.add_typer(bundle, name="bundle")

@@ -1,0 +1,11 @@
+"""The search for a recipe's best values: recipe, space and clips -> ``runs/STUDY/`` with trials and ``best.toml``.
+
+    space -> study -> claim  -> trial          -> told  -> tables, best.toml
+    space    study    ledger    worker            ledger   tables, importance, best
+    barred   identity alive     trial_reporter             folder
+    values   storage  sampling  pruning
+
+A study lies on disk, and each worker, on whatever machine, works on it alone: it claims a trial, trains it as ``train``
+does, and tells how it went. What several workers must not do at once they do under one lock (``lock.py``).
+Only ``sampling``, ``pruning``, ``storage``, ``lock``, ``ledger`` and ``importance`` know Optuna.
+"""

@@ -1,0 +1,120 @@
+"""Which values are tried next: at random, or by TPE; the same for the same seed, trial and what was known.
+
+A choice is handed to Optuna by how TOML writes it, for it may be a list; a range as it is.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from birdinfer.errors import ConfigError
+from birdinfer.training.recipe.file import toml_value
+from birdinfer.training.tuning.space import Choices, Range, Space
+from birdinfer.training.tuning.values import Values, plain
+
+SAMPLERS = ("tpe", "random")
+_DRAW = 301
+"""First element of a trial's seed: streams for different purposes never meet."""
+_MOST_RANDOM, _RANDOM_SHARE = 10, 4
+"""The first trials are drawn at random: a quarter of those asked for, ten at most."""
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The space as Optuna has it."""
+    return {key: _distribution(choice) for key, choice in space.items()}
+
+
+def encoded(space: Space, values: Values) -> dict[str, Any]:
+    """Values as Optuna keeps them."""
+    return {
+        key: toml_value(_equal(space[key], value)) if isinstance(space[key], Choices) else value
+        for key, value in values.items()
+    }
+
+
+def decoded(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a recipe has them, in the space's order."""
+    return {key: _value(choice, params[key]) for key, choice in space.items() if key in params}
+
+
+def _equal(choices: Range | Choices, value: Any) -> Any:
+    """The choice that the value is: a recipe's 0.0 may be written 0."""
+    assert isinstance(choices, Choices)
+    return next(each for each in choices.values if Choices((each,)).holds(value))
+
+
+def _value(choice: Range | Choices, param: Any) -> Any:
+    if isinstance(choice, Choices):
+        return next(each for each in choice.values if toml_value(each) == param)
+    return plain(param)
+
+
+def _distribution(choice: Range | Choices) -> BaseDistribution:
+    if isinstance(choice, Choices):
+        return CategoricalDistribution([toml_value(value) for value in choice.values])
+    if choice.is_whole:
+        return IntDistribution(int(choice.low), int(choice.high), choice.log, int(choice.step or 1))
+    return FloatDistribution(float(choice.low), float(choice.high), choice.log, choice.step)
+
+
+class SeededSampler(BaseSampler):
+    """Draws each trial with a sampler of its own, whose seed is the study's and the trial's number.
+
+    So workers never draw alike, and a study that goes on draws as if it had not been interrupted.
+    """
+
+    def __init__(self, name: str, seed: int, n_trials: int) -> None:
+        """Prepare to draw.
+
+        Args:
+            name: ``tpe`` or ``random``.
+            seed: of the search.
+            n_trials: as many as are asked for.
+
+        Raises:
+            ConfigError: there is no such sampler.
+        """
+        if name not in SAMPLERS:
+            raise ConfigError("--sampler", f"is {name!r}, allowed are {', '.join(SAMPLERS)}")
+        self._name, self._seed = name, seed
+        self._n_random = max(1, min(_MOST_RANDOM, n_trials // _RANDOM_SHARE))
+        self._number, self._sampler = -1, self._sampler_of(0)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What is drawn together."""
+        return self._of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Draw what is drawn together."""
+        return self._of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw a key by itself."""
+        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Nothing is learned but from what is stored."""
+
+    def _of(self, trial: FrozenTrial) -> BaseSampler:
+        if trial.number != self._number:
+            self._number, self._sampler = trial.number, self._sampler_of(trial.number)
+        return self._sampler
+
+    def _sampler_of(self, number: int) -> BaseSampler:
+        seed = int(np.random.default_rng((_DRAW, self._seed, number)).integers(2**31))
+        if self._name == "random":
+            return RandomSampler(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whether these are experimental depends on Optuna's version
+            # constant_liar: what others are at counts as bad for now, so that not all try the same corner.
+            return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=self._n_random)
