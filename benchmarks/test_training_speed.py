@@ -86,7 +86,8 @@ class Trainer:
         began = perf_counter()
         for step, batch in zip(range(STEPS), batches, strict=False):
             rng = np.random.default_rng(step)
-            self._state.backward(self._forward.loss(self._state.learner, batch, rng))
+            part = self._forward.augment(batch, rng)
+            self._state.backward(self._forward.loss(self._state.learner, part, torch.ones(2, device=DEVICE)))
             self._state.step(1e-3, step)
         if HAS_GPU:
             torch.cuda.synchronize()

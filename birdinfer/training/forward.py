@@ -1,6 +1,7 @@
 """Waveforms through augmentation, front end and network, on the device and in the precision of the run."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +12,18 @@ from birdinfer.training.dataset import Batch
 from birdinfer.training.devices import autocast, precision_for
 from birdinfer.training.frontend import front_end_on
 from birdinfer.training.logits import Logits
-from birdinfer.training.losses import build_loss
+from birdinfer.training.losses import build_loss, build_weight
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.targets import Targets
 from birdinfer.training.teacher import Teacher
+
+
+class Augmented(NamedTuple):
+    """Training windows on the device, augmented."""
+
+    inputs: torch.Tensor
+    """Log-mels [windows, 1, rows, columns], or waveforms [windows, samples]."""
+    targets: Targets
 
 
 class Forward:
@@ -38,22 +47,37 @@ class Forward:
         self._frontend = front_end_on(device, hearing) if isinstance(hearing, FrontEndConfig) else None
         self._augment, self._device = recipe.augment, device
         self._loss_of = build_loss(recipe.loss, clips_per_label)
+        self._weight_of = build_weight(recipe.loss, clips_per_label)
         self._teacher, self._teacher_share = teacher, recipe.loss.teacher_share
         self.precision = precision_for(device, recipe.loop.amp)
 
-    def loss(self, model: torch.nn.Module, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
-        """The loss of a batch, a scalar; ``rng`` decides how it is augmented."""
+    def augment(self, batch: Batch, rng: np.random.Generator) -> Augmented:
+        """A batch, or a part of one, as the network is to hear it; ``rng`` decides how it is augmented."""
         waveforms, targets = self._to_device(batch)
         waveforms, targets = mix_waveforms(waveforms, targets, self._augment, rng)
+        if self._frontend is None:
+            return Augmented(waveforms, targets)
         with autocast(self._device, self.precision):
-            inputs = waveforms
-            if self._frontend is not None:
-                inputs, targets = augment_spectrograms(self._frontend(waveforms), targets, self._augment, rng)
-            answer: Logits = model(inputs)
-            loss = self._loss_of(answer, targets)
+            return Augmented(*augment_spectrograms(self._frontend(waveforms), targets, self._augment, rng))
+
+    def weights(self, part: Augmented) -> torch.Tensor:
+        """What a part counts in the mean over its batch: float32 [2], for the loss and for the teacher."""
+        return torch.stack([self._weight_of(part.targets), part.targets.window_weights.sum()])
+
+    def loss(self, model: torch.nn.Module, part: Augmented, shares: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch, a scalar, or what a part adds to it.
+
+        Args:
+            model: says what is there.
+            part: the batch or a part of it.
+            shares: float32 [2], 1 for a whole batch: the part's :meth:`weights` of those of the batch.
+        """
+        with autocast(self._device, self.precision):
+            answer: Logits = model(part.inputs)
+            loss = shares[0] * self._loss_of(answer, part.targets)
             if self._teacher is None:
                 return loss
-            distance = self._teacher.loss(inputs, answer, targets.window_weights)
+            distance = shares[1] * self._teacher.loss(part.inputs, answer, part.targets.window_weights)
             return (1 - self._teacher_share) * loss + self._teacher_share * distance
 
     def logits(self, model: torch.nn.Module, waveforms: torch.Tensor) -> Logits:

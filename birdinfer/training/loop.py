@@ -5,6 +5,7 @@ was not: the batches follow from (seed, epoch), a window from (seed, epoch, clip
 (seed, step). Several processes (torchrun) go through this loop together; the first one writes.
 """
 
+from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
@@ -19,7 +20,7 @@ from birdinfer.training.finish import Finish
 from birdinfer.training.fold_data import FoldData, clips_per_label
 from birdinfer.training.fold_job import FoldJob
 from birdinfer.training.fold_results import FoldResults, epoch_row, is_better
-from birdinfer.training.forward import Forward, parts
+from birdinfer.training.forward import Augmented, Forward, parts
 from birdinfer.training.models.norms import freeze_norms
 from birdinfer.training.processes import Processes
 from birdinfer.training.report import Complaints, FoldStart, Reporter
@@ -72,9 +73,10 @@ def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopReq
             torch.manual_seed(int(rng.integers(2**62)))
             complain(batch.failed)
 
-            for index, part in enumerate(parts(batch, config.accumulate)):
+            own = [forward.augment(part, rng) for part in parts(batch, config.accumulate)]
+            for index, (part, share) in enumerate(zip(own, _shares(own, forward, processes), strict=True)):
                 with state.part(is_last=index == config.accumulate - 1):
-                    loss = forward.loss(state.learner, part, rng) / config.accumulate
+                    loss = forward.loss(state.learner, part, share)
                     state.backward(loss)
                 loss_sum += loss.detach()
             state.step(learning_rate(step, n_steps, per_epoch, recipe.optim, progress.scores), step)
@@ -85,7 +87,7 @@ def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopReq
             due = config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0
             stopping = any(processes.everyones(stop.requested))
             if due or stopping or progress.step == per_epoch:
-                progress.loss_sum = loss_sum.item()
+                progress.loss_sum = processes.mean(loss_sum).item()
                 progress.seconds, progress.waited_seconds = perf_counter() - began, waiting.seconds
                 _check_finite(progress)
                 files.save_last(progress)
@@ -120,6 +122,16 @@ def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopReq
         progress = Finish(job, forward, files, device, reporter, stop)(progress)
     processes.wait()
     return progress
+
+
+def _shares(own: Sequence[Augmented], forward: Forward, processes: Processes) -> torch.Tensor:
+    """What each part adds to the batch's mean, float32 [parts, 2]; it matters neither how many there are nor whose.
+
+    Processes average their gradients, so a share is of their mean: of two equal parts of two processes, 1 each.
+    """
+    weights = torch.stack([forward.weights(part) for part in own])
+    whole = processes.mean(weights.sum(dim=0))
+    return weights / torch.where(whole > 0, whole, 1.0)
 
 
 def _check_finite(progress: Progress) -> None:

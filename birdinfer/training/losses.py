@@ -18,6 +18,9 @@ from birdinfer.training.logits import Logits
 from birdinfer.training.recipe.learning import LossConfig
 from birdinfer.training.targets import Targets
 
+WeightOf = Callable[[Targets], torch.Tensor]
+"""Targets of a part of a batch -> what the part counts in the mean over the whole of it, a float32 scalar."""
+
 LossOfLogits = Callable[[torch.Tensor, Targets, torch.Tensor, LossConfig], torch.Tensor]
 """Logits [windows, labels] in float32, targets, weights of the classes [labels], configuration -> a scalar."""
 
@@ -40,28 +43,58 @@ def build_loss(config: LossConfig, clips_per_label: Sequence[int]) -> Callable[[
         raise ConfigError("loss.name", f"{config.name!r} is unknown", f"known are {', '.join(LOSSES)}; {near[0]}?")
     if -1 < config.focal_alpha < 0:
         raise ConfigError("loss.focal_alpha", f"is {config.focal_alpha:g}, allowed are 0 to 1, and -1 for no weight")
-    weights = class_weights(clips_per_label, config.class_weight_power)
-    on_device = {weights.device: weights}
+    classes_beside = _beside(class_weights(clips_per_label, config.class_weight_power))
 
     def loss(logits: Logits, targets: Targets) -> torch.Tensor:
-        device = targets.values.device
-        if device not in on_device:
-            on_device[device] = weights.to(device)
+        classes = classes_beside(targets.values)
         # float32 also under mixed precision: log(1 + exp(x)) overflows in fp16.
         answers = [(1.0, logits.clip.float())]
         if logits.frames is not None:
             share = config.frame_share
             answers = [(1 - share, logits.clip.float()), (share, logits.frames.float().amax(dim=1))]
-        parts = [share * LOSSES[config.name](each, targets, on_device[device], config) for share, each in answers]
+        parts = [share * LOSSES[config.name](each, targets, classes, config) for share, each in answers]
         return torch.stack(parts).sum()
 
     return loss
+
+
+def build_weight(config: LossConfig, clips_per_label: Sequence[int]) -> WeightOf:
+    """What a part of a batch counts: the weights that the recipe's loss divides by, added up.
+
+    The loss of a batch is the mean of its parts' losses with these weights, however it is cut. Soft AUC, which knows no
+    pairs from one part to another, is then the mean over the pairs that are there, each part counting by its cells.
+
+    Args:
+        config: the recipe's section ``loss``.
+        clips_per_label: training clips of each label, [labels]; weighs the classes.
+    """
+    classes_beside = _beside(class_weights(clips_per_label, config.class_weight_power))
+
+    def of_cells(targets: Targets) -> torch.Tensor:
+        return _weights(targets, classes_beside(targets.values)).sum()
+
+    def of_windows(targets: Targets) -> torch.Tensor:
+        return _window_weights(targets).sum()
+
+    return of_windows if config.name == "ce" else of_cells
 
 
 def class_weights(clips_per_label: Sequence[int], power: float) -> torch.Tensor:
     """(clips of a label)^power, scaled to a mean of 1; float32 [labels]. A label without clips counts as one of one."""
     weights = torch.tensor(clips_per_label, dtype=torch.float64).clamp(min=1) ** power
     return (weights / weights.mean()).float()
+
+
+def _beside(weights: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Gives the weights on the device of a tensor; copied there once."""
+    on_device = {weights.device: weights}
+
+    def beside(other: torch.Tensor) -> torch.Tensor:
+        if other.device not in on_device:
+            on_device[other.device] = weights.to(other.device)
+        return on_device[other.device]
+
+    return beside
 
 
 def bce(logits: torch.Tensor, targets: Targets, classes: torch.Tensor, config: LossConfig) -> torch.Tensor:
@@ -80,7 +113,7 @@ def ce(logits: torch.Tensor, targets: Targets, classes: torch.Tensor, config: Lo
     logits = logits.masked_fill(~is_there, torch.finfo(logits.dtype).min)
     costs = -targets.values * functional.log_softmax(logits, dim=1)
     costs = torch.where(is_there, costs * targets.cell_weights * classes, 0).sum(dim=1)
-    return _mean(costs, targets.window_weights * is_there.any(dim=1))
+    return _mean(costs, _window_weights(targets))
 
 
 def focal(logits: torch.Tensor, targets: Targets, classes: torch.Tensor, config: LossConfig) -> torch.Tensor:
@@ -138,6 +171,11 @@ def soft_auc(logits: torch.Tensor, targets: Targets, classes: torch.Tensor, conf
 def _weights(targets: Targets, classes: torch.Tensor) -> torch.Tensor:
     """What each cell counts, [windows, labels]."""
     return targets.cell_weights * targets.window_weights[:, None] * classes
+
+
+def _window_weights(targets: Targets) -> torch.Tensor:
+    """What each window counts, [windows]; nothing where all of it is masked."""
+    return targets.window_weights * (targets.cell_weights > 0).any(dim=1)
 
 
 def _mean(costs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

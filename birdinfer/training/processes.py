@@ -6,6 +6,7 @@ everything here does nothing. Every process goes the same way through the loop: 
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -14,7 +15,8 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from birdinfer.errors import ConfigError
+from birdinfer.errors import BirdinferError, ConfigError
+from birdinfer.training.models.shared_norms import share_norms
 from birdinfer.training.recipe.learning import LoopConfig
 
 T = TypeVar("T")
@@ -45,9 +47,21 @@ class Processes:
         if self.n > 1:
             self.everyones(None)
 
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of all processes' values, of any shape; without gradients."""
+        if self.n == 1:
+            return values
+        values = values.detach().clone()
+        distributed.all_reduce(values)
+        return values
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean of all processes' values, of any shape; without gradients."""
+        return self.total(values) / self.n
+
     def parallel(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The model, its gradients averaged over all processes in each backward pass."""
-        return DistributedDataParallel(model) if self.n > 1 else model
+        """The model, its norms those of the whole batch, its gradients averaged over all processes in backward."""
+        return DistributedDataParallel(share_norms(model, self.n)) if self.n > 1 else model
 
     def share_buffers(self, model: torch.nn.Module) -> None:
         """BatchNorm's statistics of the first process become everyone's, so that all validate the same model."""
@@ -76,7 +90,11 @@ def from_environment() -> Processes:
 
 @contextlib.contextmanager
 def joined(processes: Processes, device: torch.device) -> Iterator[None]:
-    """While entered, the processes can talk: over NCCL about GPU tensors, over gloo about all else."""
+    """While entered, the processes can talk: over NCCL about GPU tensors, over gloo about all else.
+
+    Raises:
+        BirdinferError: another process has ended; none can go on without it.
+    """
     if processes.n == 1:
         yield
         return
@@ -85,8 +103,15 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
     distributed.init_process_group(backend, timeout=timedelta(hours=6))
     try:
         yield
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        what = f"process {processes.rank} of {processes.n} has lost another one, and cannot go on without it"
+        raise BirdinferError("torchrun", what, "see what that one said; --resume goes on") from error
     finally:
         distributed.destroy_process_group()
 
 
+_LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe")
+"""What torch's errors say where a process has gone."""
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
