@@ -1,4 +1,4 @@
-"""What a job's script does when its work is stopped, killed or refused; SLURM's programs are played by small scripts."""
+"""What a job's script does when its work is stopped, killed or refused; small scripts play SLURM's programs."""
 
 import os
 import signal
@@ -41,7 +41,12 @@ def job(tmp_path):
         path.write_text(script(shipped(template), setup))
         words = ["bash", str(path), "bash", "-c", WORK + work, "work", "a b", "it's", '"$HOME"']
         return subprocess.Popen(
-            words, cwd=tmp_path, env=environment | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            words,
+            cwd=tmp_path,
+            env=environment | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     return start
