@@ -3,6 +3,7 @@
 What could not be computed is left out: trackers know no None.
 """
 
+import json
 import math
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import msgspec
 from birdinfer.training.checkpoint import EpochRow, versions
 from birdinfer.training.recipe import Recipe, flatten
 from birdinfer.training.report import FoldResult, FoldStart
+from birdinfer.training.tracking.tracker import Parameter
 
 
-def parameters(recipe: Recipe, data_dir: Path, fold: int, start: FoldStart | None) -> dict[str, object]:
-    """The recipe, flattened, and what else decides or explains a fold.
+def parameters(recipe: Recipe, data_dir: Path, fold: int, start: FoldStart | None) -> dict[str, Parameter]:
+    """The recipe, flattened, and what else decides or explains a fold; a list is JSON, for few trackers know any.
 
     Args:
         recipe: the run's.
@@ -27,7 +29,10 @@ def parameters(recipe: Recipe, data_dir: Path, fold: int, start: FoldStart | Non
     if start is not None:
         sizes = {"n_training_clips": start.n_training, "n_validation_clips": start.n_validation}
         facts |= sizes | {"steps_per_epoch": start.steps_per_epoch, "precision": start.precision}
-    return flatten(recipe) | facts
+    return {
+        name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for name, value in (flatten(recipe) | facts).items()
+    }
 
 
 def epoch_metrics(row: EpochRow) -> dict[str, float]:

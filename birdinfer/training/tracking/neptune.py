@@ -45,7 +45,7 @@ class Neptune:
                 capture_hardware_metrics=False,
             )
         self._wait_seconds = record.wait_seconds
-        self._run["parameters"] = {name: _plain(value) for name, value in record.parameters.items()}
+        self._run["parameters"] = dict(record.parameters)
         self._run.wait()
         return run_id
 
@@ -71,7 +71,3 @@ class Neptune:
         self._run["ended"] = ended
         self._run["sys/failed"] = ended == "failed"
         self._run.stop(seconds=self._wait_seconds)
-
-
-def _plain(value: object) -> bool | int | float | str:
-    return value if isinstance(value, bool | int | float | str) else str(value)

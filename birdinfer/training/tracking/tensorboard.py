@@ -5,7 +5,6 @@ images. It keeps no files: of the checkpoint there is a line that says where it 
 writer, which needs no torch.
 """
 
-import json
 import struct
 import time
 import uuid
@@ -49,7 +48,7 @@ class TensorBoard:
         """Figures as scalars at the last epoch, pictures as they are."""
         self._scalars(outcome.figures)
         for path in outcome.pictures:
-            self._values(self._last_epoch, self._summary.Value(tag=path.stem, image=self._image(path)))
+            self._values(self._last_epoch, self._summary.Value(tag=f"pictures/{path.stem}", image=self._image(path)))
         if outcome.checkpoint is not None:
             size = outcome.checkpoint.stat().st_size
             self._text("checkpoint", f"`{outcome.checkpoint.resolve()}`, {size / 1e6:.1f} MB", self._last_epoch)
@@ -61,13 +60,14 @@ class TensorBoard:
         self._writer.close()
 
     def _parameters(self, record: FoldRecord) -> None:
-        plain = {
-            name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-            for name, value in record.parameters.items()
-        }
-        rows = "".join(f"| {name} | {_cell(value)} |\n" for name, value in plain.items())
+        rows = "".join(f"| {name} | {_cell(value)} |\n" for name, value in record.parameters.items())
         self._text("parameters", f"| key | value |\n|---|---|\n{rows}", 0)
-        self._add(0, summary=client("tensorboard.plugins.hparams.summary_v2", _EXTRA).hparams_pb(plain, record.title))
+        self._add(
+            0,
+            summary=client("tensorboard.plugins.hparams.summary_v2", _EXTRA).hparams_pb(
+                dict(record.parameters), record.title
+            ),
+        )
 
     def _scalars(self, values: Mapping[str, float]) -> None:
         self._values(self._last_epoch, *(self._summary.Value(tag=n, simple_value=x) for n, x in values.items()))

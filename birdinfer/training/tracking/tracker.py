@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from birdinfer.errors import MissingExtraError
 
+Parameter = bool | int | float | str
 Ended = Literal["finished", "failed", "interrupted"]
 
 
@@ -17,8 +18,8 @@ class FoldRecord(NamedTuple):
     fold: int
     labels: tuple[str, ...]
     """Name of the run; of a search's trial, name of the search and of the trial. The first one groups."""
-    parameters: Mapping[str, object]
-    """The recipe, flattened, and what else decided: fold, data, versions. Numbers, text, booleans and tuples."""
+    parameters: Mapping[str, Parameter]
+    """The recipe, flattened, and what else decided: fold, data, versions."""
     folder: Path
     """Where this tracker writes, an absolute path; it may not exist yet."""
     project: str

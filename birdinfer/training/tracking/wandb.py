@@ -6,14 +6,19 @@ An interrupted fold goes on under the same id: offline in a further folder, whic
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from birdinfer.environment import variable
 from birdinfer.errors import ConfigError
 from birdinfer.training.tracking.tracker import Ended, FoldRecord, Outcome, client
 
+_FLUSH_INTERVAL, _FLUSH_SECONDS = "x_transaction_log_flush_interval", 0.05
+"""W&B's own are 15 seconds, which a kill would lose; versions without this setting write when they like."""
+_LONGEST_WRITE_SECONDS = 2.0
 _EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
 
 
@@ -41,19 +46,22 @@ class WandB:
                 settings=self._settings(record),
             )
         self._record = record
+        self._until_written(0)
         return run_id
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """The epoch is W&B's step."""
+        before = self._size()
         self._run.log(dict(metrics), step=epoch, commit=True)
         # Records go to W&B's own process, in order; this question is answered once the epoch has arrived there.
         dict(self._run.summary)
+        self._until_written(before)
 
     def finish(self, outcome: Outcome) -> None:
         """Figures into the summary, pictures as media, the checkpoint as a model."""
         self._run.summary.update(dict(outcome.figures))
         if outcome.pictures:
-            self._run.log({path.stem: self._wandb.Image(str(path)) for path in outcome.pictures}, commit=True)
+            self._run.log({f"pictures/{path.stem}": self._wandb.Image(str(path)) for path in outcome.pictures})
         if outcome.checkpoint is not None:
             name = "-".join((*self._record.labels, f"fold{self._record.fold}"))
             with _at_home(self._record):
@@ -65,6 +73,19 @@ class WandB:
     def close(self, ended: Ended) -> None:
         """End the run; online this waits until all is sent."""
         self._run.finish(exit_code=_EXIT_CODES[ended])
+
+    def _until_written(self, before: int) -> None:
+        """Wait until the run's file is longer than before and grows no more: W&B's process collects what it writes."""
+        deadline, last = time.monotonic() + _LONGEST_WRITE_SECONDS, before
+        while _FLUSH_INTERVAL in self._wandb.Settings.model_fields and time.monotonic() < deadline:
+            time.sleep(2 * _FLUSH_SECONDS)
+            if before < last == self._size():
+                return
+            last = self._size()
+
+    def _size(self) -> int:
+        path = Path(self._run.settings.sync_file)
+        return path.stat().st_size if path.exists() else 0
 
     def _settings(self, record: FoldRecord) -> Any:
         return self._wandb.Settings(
@@ -79,6 +100,7 @@ class WandB:
             init_timeout=record.wait_seconds,
             finish_timeout=record.wait_seconds,
             finish_timeout_raises=True,
+            **{name: _FLUSH_SECONDS for name in [_FLUSH_INTERVAL] if name in self._wandb.Settings.model_fields},
         )
 
 
