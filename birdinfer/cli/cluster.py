@@ -124,7 +124,7 @@ def _workers(context: typer.Context, study_dir: Path, options: ClusterOptions, w
 
 def _best_folds(context: typer.Context, study_dir: Path, options: ClusterOptions, folds: str) -> "JobArray":
     """The folds of what a search will have found best."""
-    from birdinfer.cli.train import parse_folds
+    from birdinfer.cli.train import DEFAULT_RECIPE, parse_folds
     from birdinfer.training.cluster.resources import sbatch_options
     from birdinfer.training.cluster.templates import ARRAY
     from birdinfer.training.recipe.file import load_recipe
@@ -132,8 +132,8 @@ def _best_folds(context: typer.Context, study_dir: Path, options: ClusterOptions
     from birdinfer.training.tuning.folder import BEST_FILE, RECIPE_FILE
 
     written = study_dir / RECIPE_FILE
-    given = context.params.get("recipe"), context.params.get("overrides") or []
-    recipe = load_recipe(written) if written.is_file() else load_recipe(*given)
+    given = context.params["recipe"] or (DEFAULT_RECIPE if DEFAULT_RECIPE.is_file() else None)
+    recipe = load_recipe(written) if written.is_file() else load_recipe(given, context.params["overrides"] or [])
     run_dir = study_dir.with_name(study_dir.name + BEST)
     _check_new(run_dir)
     asked = ["--recipe", str(study_dir / BEST_FILE), "--name", run_dir.name, "--runs-dir", str(run_dir.parent)]
@@ -250,7 +250,7 @@ def _say(arrays: "Sequence[JobArray]", jobs: list[str]) -> None:
     console = stdout()
     for array, job in zip(arrays, jobs, strict=True):
         numbers = ", ".join(map(str, array.tasks))
-        console.print(f"{shown(str(array.folder))}: job {job}, {array.kind} {numbers}")
+        console.print(f"{shown(str(array.folder))}: job {job}, {array.kind}{'s'[: len(array.tasks) > 1]} {numbers}")
         console.print(f"  logs   {shown(str(array.log('*', job)))}")
         console.print(f"  watch  {shown(shlex.join(['tail', '-F', str(array.log(str(array.tasks[0]), job))]))}")
     console.print(f"squeue -j {','.join(jobs)} shows them, scancel {' '.join(jobs)} ends them")
