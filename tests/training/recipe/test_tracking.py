@@ -1,0 +1,37 @@
+import pytest
+
+from birdinfer.errors import ConfigError
+from birdinfer.training.recipe import NOT_DECISIVE, Recipe, flatten
+from birdinfer.training.recipe.file import load_recipe
+
+
+def test_nobody_records_a_run_unless_asked():
+    assert Recipe().tracking.trackers == ()
+    assert Recipe().tracking.mode == "offline"
+
+
+def test_trackers_are_chosen_on_the_command_line():
+    recipe = load_recipe(None, ['tracking.trackers=["tensorboard", "wandb"]', "tracking.folder=records"])
+    assert recipe.tracking.trackers == ("tensorboard", "wandb")
+    assert recipe.tracking.folder == "records"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ('tracking.trackers=["comet"]', "comet"),
+        ('tracking.trackers=["wandb", "mlflow", "wandb"]', "names wandb twice"),
+        ("tracking.mode=sometimes", "allowed is offline or online"),
+        ("tracking.wait_seconds=0", "allowed is 0 < wait_seconds <= 86400"),
+        ("tracking.api_key=secret", "there is no such key"),
+    ],
+)
+def test_what_no_tracker_can_use_is_refused(override, told):
+    with pytest.raises(ConfigError, match=told):
+        load_recipe(None, [override])
+
+
+def test_no_key_of_it_decides_a_result():
+    keys = {key for key in flatten(Recipe()) if key.startswith("tracking.")}
+    assert len(keys) == 7
+    assert keys <= NOT_DECISIVE
