@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed import distributed_c10d
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from birdinfer.errors import BirdinferError, ConfigError
@@ -89,8 +91,13 @@ def from_environment() -> Processes:
 
 
 @contextlib.contextmanager
-def joined(processes: Processes, device: torch.device) -> Iterator[None]:
+def joined(processes: Processes, device: torch.device, what: str) -> Iterator[None]:
     """While entered, the processes can talk: over NCCL about GPU tensors, over gloo about all else.
+
+    Args:
+        processes: who.
+        device: where their model is.
+        what: they train; another name each time they join, for torch finds those of the last time under the same one.
 
     Raises:
         BirdinferError: another process has ended; none can go on without it.
@@ -100,14 +107,19 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     # The others wait while the first one searches 50,000 clips for duplicates; who dies is noticed by torchrun.
-    distributed.init_process_group(backend, timeout=timedelta(hours=6))
+    limit = timedelta(hours=6)
+    store, rank, n = next(rendezvous("env://", timeout=limit))
+    store.set_timeout(limit)
+    distributed.init_process_group(
+        backend, store=distributed_c10d.PrefixStore(what, store), rank=rank, world_size=n, timeout=limit
+    )
     try:
         yield
     except RuntimeError as error:
         if not _LOST.search(str(error)):
             raise
-        what = f"process {processes.rank} of {processes.n} has lost another one, and cannot go on without it"
-        raise BirdinferError("torchrun", what, "see what that one said; --resume goes on") from error
+        lost = f"process {processes.rank} of {processes.n} has lost another one, and cannot go on without it"
+        raise BirdinferError("torchrun", lost, "see what that one said; --resume goes on") from error
     finally:
         distributed.destroy_process_group()
 

@@ -82,7 +82,7 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
     for line in background.failed:
         reporter.message(f"background left out, cannot be decoded: {line}")
     tracking = tracked(run.recipe, run.data_dir, run.run_dir, reporter) if processes.is_first else nullcontext(reporter)
-    with joined(processes, device), StopRequest() as stop, tracking as reporter:
+    with joined(processes, device, str(run.run_dir)), StopRequest() as stop, tracking as reporter:
         laid = _begin(run, wanted, reporter, stop, processes)
         source = open_source(run.recipe, laid.clips, run.cache_dir, reporter, stop.check)
         trainer = _Trainer(run, laid, source, background.files, device, reporter, stop, processes)
