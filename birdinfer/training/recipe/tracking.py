@@ -28,7 +28,7 @@ class TrackingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Give them the pictures of a finished fold: its curves, its scores per species."""
     checkpoint: bool = True
     """Give them best.safetensors of a finished fold, which is large."""
-    wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
+    wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 120.0
     """The longest that the training waits for a tracker: at its start, after an epoch, and at its end, where a
     checkpoint may have to be sent. One that takes longer is given up."""
 

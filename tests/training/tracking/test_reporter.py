@@ -8,7 +8,9 @@ import msgspec
 import pytest
 from one_fold import Recorder, assert_same_bits
 
+from birdinfer.training import run as run_module
 from birdinfer.training.checkpoint import EpochRow
+from birdinfer.training.processes import Processes
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.tracking import TrackingConfig
 from birdinfer.training.report import FoldResult, FoldStart, Silent
@@ -269,6 +271,11 @@ class TestResume:
         assert [path.name for path in outcome.pictures] == ["history.png", "species.png"]
         finished()
         assert len(tracker.told) == 4
+
+    def test_of_several_processes_one_records(self, finished, tracker, monkeypatch):
+        monkeypatch.setattr(run_module, "from_environment", lambda: Processes(rank=1))
+        finished()
+        assert tracker.told == []
 
     def test_neither_checkpoint_nor_pictures_unless_asked(self, finished, tracker):
         finished(checkpoint=False)
