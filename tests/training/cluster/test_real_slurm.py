@@ -128,12 +128,10 @@ class Disturbed(NamedTuple):
     printed: str
     restarts: dict[int, int]
     """Of each task."""
-
-
-@pytest.fixture(scope="module")
-def several_processes(place):
-    """A fold by two processes; it trains while others wait to be requeued."""
-    return number(submit("--name", "two", "--processes", "2", "--set", "loop.epochs=1"))
+    two: str
+    """The job of a fold that two processes train, once nothing is preempted any more."""
+    cancelled: str
+    """The job of a fold that stands still, to be cancelled."""
 
 
 @pytest.fixture(scope="module")
@@ -153,13 +151,17 @@ def disturbed(place, cluster):
 
     assert cluster("sbatch", f"--partition={URGENT}", "--exclusive", "--wrap=true", "--output=/dev/null")
     until(lambda: states(cluster, job).get(0) == "PENDING")
+    # What else is to be tested begins while these wait for their credentials to expire.
+    two = number(submit("--name", "two", "--processes", "2", "--set", "loop.epochs=1"))
+    cancelled = number(submit("--name", "cancelled", "--partition", PARTITION))
+    freeze(place / "runs" / "cancelled", 0)
     restarts = {}
     for task in range(3):
         until(lambda task=task: states(cluster, job).get(task) != "PENDING")
         shown = cluster("scontrol", "show", "job", f"{job}_{task}")
         restarts[task] = int(shown.split("Restarts=")[1].split()[0])
     until(lambda: not states(cluster, job))
-    return Disturbed(run_dir, job, printed, restarts)
+    return Disturbed(run_dir, job, printed, restarts, two, cancelled)
 
 
 def test_the_run_is_told_with_its_job_and_how_to_watch_it(disturbed):
@@ -214,11 +216,8 @@ def test_a_run_that_is_in_the_queue_or_trained_already_is_refused(disturbed, pla
     cluster("scancel", number(printed), complaint.split("scancel ")[1].split(",")[0])
 
 
-def test_what_a_user_cancels_is_saved_and_stays_cancelled(place, cluster, birdinfer):
-    code, printed, _ = birdinfer(*WORDS, "--name", "cancelled", "--partition", PARTITION)
-    assert code == 0
-    job, run_dir = number(printed), place / "runs" / "cancelled"
-    freeze(run_dir, 0)
+def test_what_a_user_cancels_is_saved_and_stays_cancelled(disturbed, place, cluster):
+    job, run_dir = disturbed.cancelled, place / "runs" / "cancelled"
     saved = steps_done(run_dir / "fold0")
     cluster("scancel", job)
     until(lambda: not states(cluster, job))
@@ -229,9 +228,9 @@ def test_what_a_user_cancels_is_saved_and_stays_cancelled(place, cluster, birdin
     assert "JobState=CANCELLED" in cluster("scontrol", "show", "job", f"{job}_0")
 
 
-def test_several_processes_train_one_fold(several_processes, place, cluster):
-    until(lambda: not states(cluster, several_processes))
-    log = place / "runs" / "two" / "logs" / f"fold0-{several_processes}.out"
+def test_several_processes_train_one_fold(disturbed, place, cluster):
+    until(lambda: not states(cluster, disturbed.two))
+    log = place / "runs" / "two" / "logs" / f"fold0-{disturbed.two}.out"
     assert (place / "runs" / "two" / "fold0" / METRICS).is_file(), log.read_text()
     assert json.loads((place / "runs" / "two" / "fold0" / METRICS).read_text())["processes"] == 2
 
