@@ -72,6 +72,10 @@ class Alive:
             return started(its.pid) != its.started if its.started else not _runs(its.pid)
         return age_seconds > SILENT_SECONDS
 
+    def forget(self, name: str) -> None:
+        """Take away what a dead worker has left."""
+        (self._folder / f"{name}.json").unlink(missing_ok=True)
+
     def _now_seconds(self) -> float:
         """What the disk's clock says."""
         self._path.touch()

@@ -133,6 +133,7 @@ class Ledger:
                 self.study.tell(record.number, state=TrialState.FAIL)
             else:
                 self._queue_again(record, record.deaths + 1)
+            alive.forget(record.worker)
         return dead
 
     def _is_dead(self, record: TrialRecord, alive: Alive) -> bool:

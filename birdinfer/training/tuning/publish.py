@@ -35,7 +35,7 @@ def publish(search: Search, ledger: Ledger) -> list[TrialRecord]:
 
 def best_recipe(search: Search, best: TrialRecord, records: Sequence[TrialRecord]) -> str:
     """best.toml: a whole recipe, which trains as its trial did; above it, what it is worth."""
-    recipe = with_values(search.recipe, best.values, f"trial {best.number}")
+    recipe = with_values(search.recipe, best.values, "recipe")
     recipe = msgspec.structs.replace(recipe, name=f"{search.recipe.name}-best")
     n_finished = sum(record.is_finished for record in records)
     folds = ",".join(map(str, search.folds))

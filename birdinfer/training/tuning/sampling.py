@@ -4,14 +4,14 @@ A choice is handed to Optuna by how TOML writes it, for it may be a list; a rang
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.recipe.file import toml_value
@@ -21,6 +21,7 @@ from birdinfer.training.tuning.values import Values, plain
 SAMPLERS = ("tpe", "random")
 _DRAW = 301
 """First element of a trial's seed: streams for different purposes never meet."""
+_LEARNED_DRAWS, _MOST_DRAWS = 10, 100
 _MOST_RANDOM, _RANDOM_SHARE = 10, 4
 """The first trials are drawn at random: a quarter of those asked for, ten at most."""
 
@@ -66,53 +67,72 @@ def _distribution(choice: Range | Choices) -> BaseDistribution:
 class SeededSampler(BaseSampler):
     """Draws each trial with a sampler of its own, whose seed is the study's and the trial's number.
 
-    So workers never draw alike, and a study that goes on draws as if it had not been interrupted.
+    So workers never draw alike, and a study that goes on draws as if it had not been interrupted. What a recipe would
+    refuse, for its values do not go together, is drawn anew.
     """
 
-    def __init__(self, name: str, seed: int, n_trials: int) -> None:
+    def __init__(self, name: str, seed: int, n_trials: int, is_taken: Callable[[Mapping[str, Any]], bool]) -> None:
         """Prepare to draw.
 
         Args:
             name: ``tpe`` or ``random``.
             seed: of the search.
             n_trials: as many as are asked for.
+            is_taken: whether values, as Optuna keeps them, make a recipe.
 
         Raises:
             ConfigError: there is no such sampler.
         """
         if name not in SAMPLERS:
             raise ConfigError("--sampler", f"is {name!r}, allowed are {', '.join(SAMPLERS)}")
-        self._name, self._seed = name, seed
+        self._name, self._seed, self._is_taken = name, seed, is_taken
         self._n_random = max(1, min(_MOST_RANDOM, n_trials // _RANDOM_SHARE))
-        self._number, self._sampler = -1, self._sampler_of(0)
+        self._space: dict[str, BaseDistribution] = {}
+        self._samplers: dict[tuple[str, int], BaseSampler] = {}
+
+    def over(self, space: dict[str, BaseDistribution]) -> "SeededSampler":
+        """The same, drawing from a space."""
+        self._space = space
+        return self
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What is drawn together."""
-        return self._of(trial).infer_relative_search_space(study, trial)
+        """All keys are drawn together."""
+        return self._space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Draw what is drawn together."""
-        return self._of(trial).sample_relative(study, trial, search_space)
+        """Draw values for all keys, a few times at most until they go together."""
+        # What TPE thinks best may be refused again and again; chance gets out of that.
+        for name in (*[self._name] * _LEARNED_DRAWS, *["random"] * _MOST_DRAWS):
+            sampler = self._sampler_of(name, trial.number)
+            learned = sampler.infer_relative_search_space(study, trial)
+            drawn = sampler.sample_relative(study, trial, learned)
+            for key, choice in search_space.items():
+                if key not in drawn:
+                    drawn[key] = sampler.sample_independent(study, trial, key, choice)
+            if self._is_taken(drawn):
+                break
+        return drawn
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Draw a key by itself."""
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+        """Draw a key by itself: of a trial that was queued without it."""
+        return self._sampler_of(self._name, trial.number).sample_independent(
+            study, trial, param_name, param_distribution
+        )
 
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Nothing is learned but from what is stored."""
+    def _sampler_of(self, name: str, number: int) -> BaseSampler:
+        """One for each name, kept while one trial is drawn: asked again, it draws on."""
+        if (name, number) not in self._samplers:
+            self._samplers = {key: sampler for key, sampler in self._samplers.items() if key[1] == number}
+            self._samplers[name, number] = self._fresh(name, number)
+        return self._samplers[name, number]
 
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
-        if trial.number != self._number:
-            self._number, self._sampler = trial.number, self._sampler_of(trial.number)
-        return self._sampler
-
-    def _sampler_of(self, number: int) -> BaseSampler:
+    def _fresh(self, name: str, number: int) -> BaseSampler:
         seed = int(np.random.default_rng((_DRAW, self._seed, number)).integers(2**31))
-        if self._name == "random":
+        if name == "random":
             return RandomSampler(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # whether these are experimental depends on Optuna's version

@@ -24,10 +24,10 @@ from birdinfer.training.tuning.identity import Question, check_clips, check_ques
 from birdinfer.training.tuning.ledger import queue_default
 from birdinfer.training.tuning.lock import locked
 from birdinfer.training.tuning.pruning import Steps, build_pruner
-from birdinfer.training.tuning.sampling import SeededSampler
+from birdinfer.training.tuning.sampling import SeededSampler, decoded, distributions
 from birdinfer.training.tuning.space import Choices, Space, outside, write_space
 from birdinfer.training.tuning.storage import STORAGES, open_study, storage_kind
-from birdinfer.training.tuning.values import values_of
+from birdinfer.training.tuning.values import is_taken, values_of
 
 
 class Search(NamedTuple):
@@ -62,6 +62,16 @@ class Search(NamedTuple):
         epochs = [self.recipe.loop.epochs, *(choice.ends if choice is not None else ())]
         return Steps(max(epochs), len(self.folds), self.recipe.optim.warmup_epochs)
 
+    def build_sampler(self) -> SeededSampler:
+        """Who draws what is tried next.
+
+        Raises:
+            ConfigError: there is no such sampler.
+        """
+        return SeededSampler(
+            self.sampler, self.seed, self.n_trials, lambda params: is_taken(self.recipe, decoded(self.space, params))
+        ).over(distributions(self.space))
+
 
 def check(search: Search) -> None:
     """What can be told before data and devices are looked at.
@@ -70,7 +80,7 @@ def check(search: Search) -> None:
         ConfigError: the recipe has no score, or not such folds; options are unknown; the study is another one's.
     """
     _check_scored(search)
-    SeededSampler(search.sampler, search.seed, search.n_trials)
+    search.build_sampler()
     build_pruner(search.pruner, search.steps)
     if search.kind not in STORAGES:
         raise ConfigError("--storage", f"is {search.kind!r}, allowed are {', '.join(STORAGES)}")

@@ -20,7 +20,7 @@ from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.training.recipe import Recipe, flatten
 from birdinfer.training.recipe.file import nearest_key, toml_value
 from birdinfer.training.tuning.barred import why_barred
-from birdinfer.training.tuning.values import Values, plain, with_values
+from birdinfer.training.tuning.values import Values, is_taken, plain, with_values
 
 Number = int | float
 _FORMS = "write {low = .., high = ..} (and log = true or step = ..) or [choice, choice]"
@@ -239,7 +239,7 @@ def _check_taken(path: Path, space: Space, recipe: Recipe) -> None:
             try:
                 with_values(recipe, {key: value}, str(path))
             except ConfigError as refusal:
-                if not any(_is_taken(recipe, {key: value, **company}) for company in _companies(space, key)):
+                if not any(is_taken(recipe, {key: value, **company}) for company in _companies(space, key)):
                     raise refusal
 
 
@@ -248,11 +248,3 @@ def _companies(space: Space, key: str) -> Iterator[dict[str, Any]]:
     for other, choice in space.items():
         if other != key:
             yield from ({other: value} for value in choice.ends)
-
-
-def _is_taken(recipe: Recipe, values: Values) -> bool:
-    try:
-        with_values(recipe, values, "space")
-    except ConfigError:
-        return False
-    return True

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from birdinfer.errors import ConfigError
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.file import check_table, toml_value
 
@@ -31,6 +32,15 @@ def with_values(recipe: Recipe, values: Values, source: str) -> Recipe:
             section = section[each]
         section[name] = value
     return check_table(table, source)
+
+
+def is_taken(recipe: Recipe, values: Values) -> bool:
+    """Whether :func:`with_values` makes a recipe of them."""
+    try:
+        with_values(recipe, values, "values")
+    except ConfigError:
+        return False
+    return True
 
 
 def values_of(recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:

@@ -22,12 +22,11 @@ from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.file import write_recipe
 from birdinfer.training.run import Run, train
 from birdinfer.training.tuning.alive import Alive
-from birdinfer.training.tuning.folder import RECIPE_FILE, take_over, trial_dir
+from birdinfer.training.tuning.folder import PROBLEM_FILE, RECIPE_FILE, take_over, trial_dir
 from birdinfer.training.tuning.ledger import Claimed, Ledger, TakenOver
 from birdinfer.training.tuning.lock import locked
 from birdinfer.training.tuning.publish import publish
 from birdinfer.training.tuning.records import TrialRecord
-from birdinfer.training.tuning.sampling import SeededSampler
 from birdinfer.training.tuning.search import Search, begin
 from birdinfer.training.tuning.storage import open_study
 from birdinfer.training.tuning.trial_reporter import Passing, Pruned, TrialReporter, Watcher
@@ -66,10 +65,9 @@ def open_ledger(search: Search, reporter: Passing) -> Ledger:
     Raises:
         BirdinferError: recipe, data or the study's folder cannot be used.
     """
-    sampler = SeededSampler(search.sampler, search.seed, search.n_trials)
     begin(search, reporter)
     study = open_study(search.study_dir, search.kind)
-    return Ledger(study, search.space, sampler, search.pruner, search.steps, search.n_trials)
+    return Ledger(study, search.space, search.build_sampler(), search.pruner, search.steps, search.n_trials)
 
 
 def look(search: Search, ledger: Ledger) -> Outcome:
@@ -139,6 +137,7 @@ class _Worker:
 
     def _told(self, claimed: Claimed, score: float | None, problem: str) -> TrialRecord:
         if problem:
+            write_atomic(trial_dir(self._search.study_dir, claimed.record.number) / PROBLEM_FILE, f"{problem}\n")
             return self._ledger.fail(claimed, problem)
         return self._ledger.give_up(claimed) if score is None else self._ledger.complete(claimed, score)
 
@@ -174,7 +173,7 @@ def train_trial(search: Search, claimed: Claimed, watcher: Watcher, stop: StopRe
 
 def trial_recipe(search: Search, record: TrialRecord) -> Recipe:
     """The base recipe with the trial's values and a name of its own."""
-    recipe = with_values(search.recipe, record.values, f"trial {record.number}")
+    recipe = with_values(search.recipe, record.values, "recipe")
     return msgspec.structs.replace(recipe, name=f"{search.study_dir.name}-{record.number:04}")
 
 
