@@ -15,6 +15,7 @@ from birdinfer.cli.cluster_options import (
     Partition,
     PrintOnly,
     Setup,
+    Template,
     TimeLimit,
 )
 from birdinfer.cli.train import DEFAULT_DATA, DEFAULT_RECIPE, parse_folds
@@ -85,6 +86,7 @@ def tune(
     cpus: Cpus = None,
     sbatch: Further = None,
     setup: Setup = None,
+    template: Template = None,
     print_only: PrintOnly = False,
     then_train: Annotated[
         str | None,
@@ -116,11 +118,15 @@ def tune(
     )  # fmt: skip
     check(search)
     options = ClusterOptions(
-        cluster, partition, gres, time_limit, memory, cpus, tuple(sbatch or ()), tuple(setup or ()), print_only
-    )
+        cluster, partition, gres, time_limit, memory, cpus, tuple(sbatch or ()), tuple(setup or ()), print_only,
+        template=template,
+    )  # fmt: skip
     if options != ClusterOptions():
-        from birdinfer.cli.cluster import submit_search
+        from birdinfer.cli.cluster_search import submit_search
 
+        _check_workers(workers)
+        if not print_only:
+            _prepare(search, quiet)
         submit_search(context, search.study_dir, options, workers or 1, then_train)
         return
     _check_here(then_train, search)
@@ -141,6 +147,23 @@ def _search_alone(search: "Search", progress: "TuningProgress") -> "Outcome":
     from birdinfer.training.tuning.worker import work
 
     return work(search, progress)
+
+
+def _prepare(search: "Search", quiet: bool) -> None:
+    """Begin the study that a cluster's workers will share: its folds are laid, its data and recipe checked."""
+    from birdinfer.cli.tuning_progress import TuningProgress
+    from birdinfer.training.tuning.search import begin
+    from birdinfer.training.tuning.trial_reporter import Passing
+
+    with TuningProgress(search.n_trials, quiet) as progress:
+        begin(search, Passing(progress))
+
+
+def _check_workers(workers: int | None) -> None:
+    from birdinfer.errors import ConfigError
+
+    if workers is not None and workers < 1:
+        raise ConfigError("--workers", f"is {workers}, at least 1 is needed")
 
 
 def _chosen(path: Path | None, overrides: list[str], debug: bool) -> "Recipe":

@@ -161,6 +161,13 @@ def test_what_cannot_be_is_refused_in_one_line(place, birdinfer, options, compla
     assert not (place / "runs").exists()
 
 
+def test_processes_of_torchrun_submit_nothing(place, birdinfer, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, complaints = birdinfer("train", "--recipe", "a.toml", "--cluster", "slurm", "--print")
+    assert (code, len(complaints.splitlines())) == (2, 1)
+    assert "--cluster: was given to torchrun, each process would submit - use --processes instead" in complaints
+
+
 class TestSearch:
     WORDS = ("tune", "--recipe", "a.toml", "--space", "space.toml", "--trials", "8", "--cluster", "slurm")
 
@@ -198,3 +205,7 @@ class TestSearch:
         assert (code, len(complaints.splitlines())) == (2, 1)
         assert "last.safetensors: is already there, of an earlier search" in complaints
         assert not (slurm / "n").exists()
+
+    def test_there_is_one_worker_at_least(self, place, birdinfer):
+        code, _, complaints = birdinfer(*self.WORDS, "--workers", "-1", "--print")
+        assert (code, complaints) == (2, "birdinfer: --workers: is -1, allowed are 1 and more\n")

@@ -1,0 +1,103 @@
+"""``birdinfer tune --cluster slurm``: the workers of a search as jobs of a cluster, and its best recipe after them.
+
+In: the running command and the study that it would work on. Out: an array of workers and, if asked, an array of folds
+that waits for it.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from birdinfer.cli.cluster_jobs import check_cluster, check_options, job_array, print_all, resources_of, say, submit_all
+from birdinfer.cli.cluster_options import CLUSTER_PARAMETERS, ClusterOptions
+from birdinfer.cli.same_command import command_again, program
+from birdinfer.cli.train import DEFAULT_RECIPE, parse_folds
+
+if TYPE_CHECKING:
+    from birdinfer.training.cluster.arrays import JobArray
+
+_OWN = frozenset({"workers", "then_train", "devices"})
+"""Parameters that are no worker's business."""
+_BEST = "-best"
+"""What the run is called that trains a study's best recipe: like the study, and this."""
+
+
+def submit_search(
+    context: typer.Context, study_dir: Path, options: ClusterOptions, workers: int, then_train: str | None
+) -> None:
+    """Submit the workers of a search as one array and, if asked, the folds of its best recipe as another after it.
+
+    Args:
+        context: of the command ``tune``.
+        study_dir: the study's folder, which holds the base recipe already unless only to print.
+        options: what is asked of the cluster.
+        workers: how many share the study.
+        then_train: which folds to train when all workers have ended well, as ``train --fold`` takes it; None for none.
+
+    Raises:
+        BirdinferError: it cannot be submitted as asked; nothing is in the queue then.
+    """
+    check_options(context, options)
+    arrays = [_workers(context, study_dir, options, workers)]
+    if then_train is not None:
+        arrays.append(_best_folds(context, study_dir, options, then_train))
+    if options.print_only:
+        print_all(arrays, chained=True)
+        return
+    check_cluster(arrays, options)
+    say(arrays, submit_all(arrays, chained=True))
+
+
+def _workers(context: typer.Context, study_dir: Path, options: ClusterOptions, workers: int) -> "JobArray":
+    """The workers of a search.
+
+    Raises:
+        ConfigError: there would be none.
+    """
+    from birdinfer.errors import ConfigError
+    from birdinfer.training.cluster.resources import sbatch_options
+    from birdinfer.training.cluster.templates import SEARCH
+
+    if workers < 1:
+        raise ConfigError("--workers", f"is {workers}, allowed are 1 and more")
+    command = command_again(context, _OWN | CLUSTER_PARAMETERS)
+    asked = sbatch_options(resources_of(options))
+    return job_array(study_dir, "worker", range(workers), options, SEARCH, command, asked)
+
+
+def _best_folds(context: typer.Context, study_dir: Path, options: ClusterOptions, folds: str) -> "JobArray":
+    """The folds of what a search will have found best."""
+    from birdinfer.training.cluster.resources import sbatch_options
+    from birdinfer.training.cluster.templates import ARRAY
+    from birdinfer.training.recipe.file import load_recipe
+    from birdinfer.training.run import Run, wanted_folds
+    from birdinfer.training.tuning.folder import BEST_FILE, RECIPE_FILE
+
+    written = study_dir / RECIPE_FILE
+    given = context.params["recipe"] or (DEFAULT_RECIPE if DEFAULT_RECIPE.is_file() else None)
+    recipe = load_recipe(written) if written.is_file() else load_recipe(given, context.params["overrides"] or [])
+    run_dir = study_dir.with_name(study_dir.name + _BEST)
+    _check_new(run_dir)
+    asked = ["--recipe", str(study_dir / BEST_FILE), "--name", run_dir.name, "--runs-dir", str(run_dir.parent)]
+    passed = {"--data": "data", "--cache-dir": "cache_dir", "--device": "device"}
+    for option, name in passed.items():
+        value = context.params.get(name)
+        asked += [option, str(value)] if value is not None else []
+    wanted = wanted_folds(Run(recipe, Path(), run_dir, parse_folds(folds)))
+    command = [*program(), "train", *asked]
+    return job_array(run_dir, "fold", wanted, options, ARRAY, command, sbatch_options(resources_of(options)))
+
+
+def _check_new(run_dir: Path) -> None:
+    """Refuse to train a search's best recipe into a run of another one.
+
+    Raises:
+        CheckpointError: there is such a run.
+    """
+    from birdinfer.errors import CheckpointError
+    from birdinfer.training.fold_job import LAST
+
+    there = sorted(run_dir.glob(f"fold*/{LAST}"))
+    if there:
+        raise CheckpointError(there[0], "is already there, of an earlier search", "move it, or name another --study")
