@@ -97,7 +97,7 @@ def begin(search: Search, reporter: Reporter) -> None:
         BirdinferError: recipe or data cannot be used.
     """
     check(search)
-    _check_base(search, reporter)
+    _check_base(search)
     laid = _laid(search, reporter)
     asked = Question.of(search.recipe, search.space, search.folds).on(clips_digest(laid), len(laid.clips))
     with locked(search.study_dir):
@@ -110,6 +110,18 @@ def begin(search: Search, reporter: Reporter) -> None:
     for key in outside(search.space, values_of(search.recipe, search.space)):
         has = values_of(search.recipe, [key])[key]
         reporter.message(f"the recipe itself is no trial: its {key} = {has!r} is not in the space")
+
+
+def check_device(search: Search, reporter: Reporter) -> None:
+    """Whether trials can be trained on this machine.
+
+    Raises:
+        ConfigError: it has no such device, or the device has no precision that is asked for or searched.
+    """
+    device = choose_device(search.device, reporter.message)
+    amp = search.space.get("loop.amp")
+    for precision in amp.values if isinstance(amp, Choices) else (search.recipe.loop.amp,):
+        precision_for(device, precision)
 
 
 def _saved(search: Search) -> Question | None:
@@ -151,16 +163,12 @@ def _check_scored(search: Search) -> None:
         raise ConfigError("--trials", f"is {search.n_trials}, at least 1 is needed")
 
 
-def _check_base(search: Search, reporter: Reporter) -> None:
-    """What would let every trial fail is refused before the first."""
+def _check_base(search: Search) -> None:
+    """What would let every trial fail, wherever it is trained, is refused before the first."""
     recipe = search.recipe
-    device = choose_device(search.device, reporter.message)
     build_model(recipe.model, 1, recipe.hearing, start=False)
     check_start(recipe, search.folds)
     build_loss(recipe.loss, [1])
-    amp = search.space.get("loop.amp")
-    for precision in amp.values if isinstance(amp, Choices) else (recipe.loop.amp,):
-        precision_for(device, precision)
     find_background(recipe.augment.background_dir, search.data_dir)
 
 

@@ -27,7 +27,7 @@ from birdinfer.training.tuning.ledger import Claimed, Ledger, TakenOver
 from birdinfer.training.tuning.lock import locked
 from birdinfer.training.tuning.publish import publish
 from birdinfer.training.tuning.records import TrialRecord
-from birdinfer.training.tuning.search import Search, begin
+from birdinfer.training.tuning.search import Search, begin, check_device
 from birdinfer.training.tuning.storage import open_study
 from birdinfer.training.tuning.trial_reporter import Passing, Pruned, TrialReporter, Watcher
 from birdinfer.training.tuning.values import with_values
@@ -53,6 +53,7 @@ def work(search: Search, watcher: Watcher) -> Outcome:
         BirdinferError: recipe, data or the study's folder cannot be used, or one trial after another fails.
         KeyboardInterrupt, SystemExit: a stop was requested; the trial is put back.
     """
+    check_device(search, Passing(watcher))
     ledger = open_ledger(search, Passing(watcher))
     with StopRequest() as stop, Alive(search.study_dir) as alive:
         _Worker(search, watcher, ledger, stop, alive).run()
