@@ -18,6 +18,8 @@ NETWORKS = {
     "regnety_008": ModelConfig(backbone="regnety_008", pooling="avgmax"),
     "mobilenetv3_large_100": ModelConfig(backbone="mobilenetv3_large_100", pooling="meanfreq"),
     "convnext_tiny": ModelConfig(backbone="convnext_tiny", pooling="max", in_channels=3),
+    "resnet18": ModelConfig(backbone="resnet18"),
+    "vit_small_patch16_224": ModelConfig("vit", "vit_small_patch16_224", drop_path_rate=0.1),
 }
 
 

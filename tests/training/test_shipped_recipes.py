@@ -1,8 +1,8 @@
 """Every recipe in train/ trains on real sound, is exported with parity, and predicts a soundscape.
 
 With --debug, on a dozen clips and without timm's hub: all of the code of a recipe runs, nothing is learned. The older
-exporter makes the graphs: tests/export/test_backbones.py has the newer one, which takes ten times as long, make those of
-the same networks.
+exporter makes the graphs; the newer one, which takes ten times as long, makes those of the same networks in
+tests/export/test_backbones.py.
 """
 
 import csv
