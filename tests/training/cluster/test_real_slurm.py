@@ -58,9 +58,13 @@ def place(cluster, plain_recipe, clips_dir, tmp_path_factory):
 
 def submit(*options):
     """``birdinfer train`` for the cluster, as it is typed; what it prints."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit) as left:
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as printed,
+        contextlib.redirect_stderr(io.StringIO()) as told,
+        pytest.raises(SystemExit) as left,
+    ):
         main([*WORDS, *options])
-    assert not left.value.code
+    assert not left.value.code, told.getvalue()
     return printed.getvalue()
 
 
@@ -134,8 +138,7 @@ class Disturbed(NamedTuple):
     """The job of a fold that stands still, to be cancelled."""
 
 
-@pytest.fixture(scope="module")
-def disturbed(place, cluster):
+def disturb(place, cluster):
     """Three folds: the first preempted, the second killed, the third stopped as at its time limit."""
     run_dir = place / "runs" / NAME
     printed = submit("--fold", "all", "--partition", PARTITION, "--cpus-per-task", "1")
@@ -164,7 +167,21 @@ def disturbed(place, cluster):
     return Disturbed(run_dir, job, printed, restarts, two, cancelled)
 
 
-def test_the_run_is_told_with_its_job_and_how_to_watch_it(disturbed):
+def test_folds_that_are_killed_preempted_or_out_of_time_end_as_if_nothing_had_been(place, cluster, birdinfer, tmp_path):
+    # All in one: it takes half a minute, and each worker of pytest-xdist would begin it anew.
+    disturbed = disturb(place, cluster)
+    check_that_it_is_told_how_to_watch_the_job(disturbed)
+    check_that_it_went_on_where_it_was_stopped_in_the_same_log(disturbed, 0, "DUE TO PREEMPTION")
+    check_that_it_went_on_where_it_was_stopped_in_the_same_log(disturbed, 1, "killed (exit code 137)")
+    check_that_it_went_on_where_it_was_stopped_in_the_same_log(disturbed, 2, "birdinfer: time limit")
+    check_that_the_summary_has_all_folds(disturbed)
+    check_that_the_weights_are_those_of_a_quiet_run(disturbed, place, tmp_path)
+    check_that_what_is_trained_is_not_trained_over(birdinfer)
+    check_that_what_a_user_cancels_is_saved_and_stays_cancelled(disturbed, place, cluster)
+    check_that_several_processes_train_one_fold(disturbed, place, cluster)
+
+
+def check_that_it_is_told_how_to_watch_the_job(disturbed):
     logs = Path("runs") / NAME / "logs"
     assert disturbed.printed.splitlines() == [
         f"{Path('runs') / NAME}: job {disturbed.job}, folds 0, 1, 2",
@@ -174,10 +191,7 @@ def test_the_run_is_told_with_its_job_and_how_to_watch_it(disturbed):
     ]
 
 
-@pytest.mark.parametrize(
-    ("fold", "said"), [(0, "DUE TO PREEMPTION"), (1, "killed (exit code 137)"), (2, "birdinfer: time limit")]
-)
-def test_each_fold_went_on_where_it_was_stopped_in_the_same_log(disturbed, fold, said):
+def check_that_it_went_on_where_it_was_stopped_in_the_same_log(disturbed, fold, said):
     log = (disturbed.run_dir / "logs" / f"fold{fold}-{disturbed.job}.out").read_text()
     before, after = log.split(said)[0], log.split(said)[-1]
     assert f"fold {fold}: 16 clips to train" in before
@@ -186,14 +200,14 @@ def test_each_fold_went_on_where_it_was_stopped_in_the_same_log(disturbed, fold,
     assert disturbed.restarts[fold] == 1
 
 
-def test_the_summary_has_all_folds(disturbed):
+def check_that_the_summary_has_all_folds(disturbed):
     summary = json.loads((disturbed.run_dir / "summary.json").read_text())
     assert [fold["fold"] for fold in summary["folds"]] == [0, 1, 2]
     assert summary["n_failed"] == 0
     assert summary["out_of_fold_macro_auc"] > 0
 
 
-def test_the_weights_are_those_of_a_run_that_nothing_happened_to(disturbed, place, tmp_path):
+def check_that_the_weights_are_those_of_a_quiet_run(disturbed, place, tmp_path):
     quiet = Run(load_recipe(place / "my recipe.toml"), place / "data", tmp_path / NAME, None, "cpu")
     train(quiet, Silent())
     for fold in range(3):
@@ -203,10 +217,13 @@ def test_the_weights_are_those_of_a_run_that_nothing_happened_to(disturbed, plac
         assert [key for key, tensor in mine.tensors.items() if not torch.equal(tensor, theirs.tensors[key])] == []
 
 
-def test_a_run_that_is_in_the_queue_or_trained_already_is_refused(disturbed, place, cluster, birdinfer):
-    code, _, complaint = birdinfer(*WORDS, "--fold", "1", "--partition", PARTITION)
-    assert (code, complaint.count("\n")) == (2, 1)
+def check_that_what_is_trained_is_not_trained_over(birdinfer):
+    code, _, complaint = birdinfer(*WORDS, "--quiet", "--fold", "1", "--partition", PARTITION)
+    assert (code, len(complaint.splitlines())) == (2, 1)
     assert "fold1/last.safetensors: is already there - go on with --resume" in complaint
+
+
+def test_a_fold_that_is_in_the_queue_is_refused_and_another_is_not(place, cluster, birdinfer):
     assert birdinfer(*WORDS, "--fold", "1", "--name", "waiting", "--sbatch", "hold")[0] == 0
     code, _, complaint = birdinfer(*WORDS, "--fold", "0,1", "--name", "waiting")
     assert (code, complaint.count("\n")) == (2, 1)
@@ -216,7 +233,7 @@ def test_a_run_that_is_in_the_queue_or_trained_already_is_refused(disturbed, pla
     cluster("scancel", number(printed), complaint.split("scancel ")[1].split(",")[0])
 
 
-def test_what_a_user_cancels_is_saved_and_stays_cancelled(disturbed, place, cluster):
+def check_that_what_a_user_cancels_is_saved_and_stays_cancelled(disturbed, place, cluster):
     job, run_dir = disturbed.cancelled, place / "runs" / "cancelled"
     saved = steps_done(run_dir / "fold0")
     cluster("scancel", job)
@@ -228,7 +245,7 @@ def test_what_a_user_cancels_is_saved_and_stays_cancelled(disturbed, place, clus
     assert "JobState=CANCELLED" in cluster("scontrol", "show", "job", f"{job}_0")
 
 
-def test_several_processes_train_one_fold(disturbed, place, cluster):
+def check_that_several_processes_train_one_fold(disturbed, place, cluster):
     until(lambda: not states(cluster, disturbed.two))
     log = place / "runs" / "two" / "logs" / f"fold0-{disturbed.two}.out"
     assert (place / "runs" / "two" / "fold0" / METRICS).is_file(), log.read_text()
