@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _PLAIN_LINE_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
+_ALL = "trials"
+"""The bar of a search by several workers."""
 
 
 class TuningProgress:
@@ -57,12 +59,14 @@ class TuningProgress:
 
     def ended(self, record: "TrialRecord", records: "Sequence[TrialRecord]") -> None:
         """A line for a trial that is over."""
-        self._stop_bar()
+        if self._what != _ALL:
+            self._stop_bar()
         self._print(ended_line(record, records, self._n_trials))
 
     def counted(self, n_finished: int) -> None:
-        """Of a search by several workers: so many trials are finished."""
-        self._move("trials", f"{n_finished} of {self._n_trials} trials", n_finished, self._n_trials)
+        """Of a search by several workers: so many trials are finished. Without a bar, each trial's line says so."""
+        if self._console.is_terminal:
+            self._move(_ALL, f"{n_finished} of {self._n_trials} trials", n_finished, self._n_trials)
 
     def _print(self, line: str) -> None:
         from birdinfer.cli.console import shown
