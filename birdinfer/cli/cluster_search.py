@@ -32,7 +32,7 @@ def submit_search(
         context: of the command ``tune``.
         study_dir: the study's folder, which holds the base recipe already unless only to print.
         options: what is asked of the cluster.
-        workers: how many share the study.
+        workers: how many share the study, at least 1.
         then_train: which folds to train when all workers have ended well, as ``train --fold`` takes it; None for none.
 
     Raises:
@@ -50,17 +50,10 @@ def submit_search(
 
 
 def _workers(context: typer.Context, study_dir: Path, options: ClusterOptions, workers: int) -> "JobArray":
-    """The workers of a search.
-
-    Raises:
-        ConfigError: there would be none.
-    """
-    from birdinfer.errors import ConfigError
+    """The workers of a search."""
     from birdinfer.training.cluster.resources import sbatch_options
     from birdinfer.training.cluster.templates import SEARCH
 
-    if workers < 1:
-        raise ConfigError("--workers", f"is {workers}, allowed are 1 and more")
     command = command_again(context, _OWN | CLUSTER_PARAMETERS)
     asked = sbatch_options(resources_of(options))
     return job_array(study_dir, "worker", range(workers), options, SEARCH, command, asked)
@@ -86,6 +79,8 @@ def _best_folds(context: typer.Context, study_dir: Path, options: ClusterOptions
         asked += [option, str(value)] if value is not None else []
     wanted = wanted_folds(Run(recipe, Path(), run_dir, parse_folds(folds)))
     command = [*program(), "train", *asked]
+    # A template of the user's own is one for workers: it would not say which fold.
+    options = options._replace(template=None)
     return job_array(run_dir, "fold", wanted, options, ARRAY, command, sbatch_options(resources_of(options)))
 
 

@@ -201,11 +201,14 @@ class TestSearch:
         last = slurm / "runs" / "tiny-tune-best" / "fold0" / "last.safetensors"
         last.parent.mkdir(parents=True)
         last.touch()
-        code, _, complaints = birdinfer(*self.WORDS, "--then-train", "0")
+        code, _, complaints = birdinfer(*self.WORDS, "--then-train", "0", "--quiet")
         assert (code, len(complaints.splitlines())) == (2, 1)
         assert "last.safetensors: is already there, of an earlier search" in complaints
         assert not (slurm / "n").exists()
 
-    def test_there_is_one_worker_at_least(self, place, birdinfer):
-        code, _, complaints = birdinfer(*self.WORDS, "--workers", "-1", "--print")
-        assert (code, complaints) == (2, "birdinfer: --workers: is -1, allowed are 1 and more\n")
+    def test_a_template_is_one_for_workers_and_not_for_the_folds_after_them(self, place, birdinfer):
+        (place / "my.sbatch").write_text("#!/bin/zsh\nsrun mine\n")
+        printed = birdinfer(*self.WORDS, "--template", "my.sbatch", "--then-train", "0", "--print")[1]
+        workers, folds = printed.split("cat > ")[1:]
+        assert "#!/bin/zsh\nsrun mine\nEND\n" in workers
+        assert 'srun "$@" --fold "$SLURM_ARRAY_TASK_ID" --resume' in folds
