@@ -95,10 +95,12 @@ def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopReq
                 stop.leave()
 
         processes.share_buffers(state.validated)
+        # One of several may not leave by itself: the others would wait for what it has heard.
+        between = stop.check if processes.n == 1 else lambda: None
         with evaluating(state.validated) as model:
             heard = predict_clips(
                 lambda waveforms, model=model: forward.logits(model, waveforms),  # type: ignore[misc]
-                data.validation, recipe.loss.activation, stop.check,
+                data.validation, recipe.loss.activation, between,
             )  # fmt: skip
         everyones = Heard.together(processes.everyones(heard))
         complain(everyones.failed)
@@ -117,7 +119,7 @@ def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopReq
         progress.is_finished = is_stale or progress.epoch == config.epochs
         files.save_epoch(progress, outcome, best)
         reporter.epoch(row, best)
-        stop.check()
+        processes.leave_together(stop)
     if processes.is_first:
         progress = Finish(job, forward, files, device, reporter, stop)(progress)
     processes.wait()

@@ -5,8 +5,10 @@ everything here does nothing. Every process goes the same way through the loop: 
 """
 
 import contextlib
+import gc
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,6 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from birdinfer.errors import BirdinferError, ConfigError
+from birdinfer.interrupt import StopRequest
 from birdinfer.training.models.shared_norms import share_norms
 from birdinfer.training.recipe.learning import LoopConfig
 
@@ -43,6 +46,15 @@ class Processes:
         values: list[Any] = [None] * self.n
         distributed.all_gather_object(values, value)
         return values
+
+    def leave_together(self, stop: StopRequest) -> None:
+        """Leave if any process was asked to; all must call this together.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: one was.
+        """
+        if any(self.everyones(stop.requested)):
+            stop.leave()
 
     def wait(self) -> None:
         """Until all are here."""
@@ -98,9 +110,6 @@ def joined(processes: Processes, device: torch.device, what: str) -> Iterator[No
         processes: who.
         device: where their model is.
         what: they train; another name each time they join, for torch finds those of the last time under the same one.
-
-    Raises:
-        BirdinferError: another process has ended; none can go on without it.
     """
     if processes.n == 1:
         yield
@@ -115,13 +124,39 @@ def joined(processes: Processes, device: torch.device, what: str) -> Iterator[No
     )
     try:
         yield
+    except BaseException as error:
+        _forget_locals(error)
+        raise
+    finally:
+        # First what was trained: the last of a group's holders waits for its threads, and a model does so while it
+        # keeps Python from running, which they may be waiting for.
+        gc.collect()
+        distributed.destroy_process_group()
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Let go of what the functions held that an error, or a stop, has gone through."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+@contextlib.contextmanager
+def ending_together(processes: Processes, stop: StopRequest) -> Iterator[None]:
+    """While entered, a process that finds another one gone ends, too, in one line, or as it was itself asked to.
+
+    Raises:
+        BirdinferError: another process has ended; none can go on without it.
+        KeyboardInterrupt, SystemExit: a stop was requested; the other one was only quicker.
+    """
+    try:
+        yield
     except RuntimeError as error:
-        if not _LOST.search(str(error)):
+        if processes.n == 1 or not _LOST.search(str(error)):
             raise
+        stop.check()
         lost = f"process {processes.rank} of {processes.n} has lost another one, and cannot go on without it"
         raise BirdinferError("torchrun", lost, "see what that one said; --resume goes on") from error
-    finally:
-        distributed.destroy_process_group()
 
 
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe")

@@ -27,7 +27,7 @@ from birdinfer.training.loop import train_fold
 from birdinfer.training.losses import build_loss
 from birdinfer.training.models import build_model
 from birdinfer.training.preparation import Laid, lay, open_source
-from birdinfer.training.processes import Processes, from_environment, joined
+from birdinfer.training.processes import Processes, ending_together, from_environment, joined
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.file import load_recipe, write_recipe
 from birdinfer.training.report import FoldResult, Reporter, Silent
@@ -82,7 +82,12 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
     for line in background.failed:
         reporter.message(f"background left out, cannot be decoded: {line}")
     tracking = tracked(run.recipe, run.data_dir, run.run_dir, reporter) if processes.is_first else nullcontext(reporter)
-    with joined(processes, device, str(run.run_dir)), StopRequest() as stop, tracking as reporter:
+    with (
+        joined(processes, device, str(run.run_dir)),
+        StopRequest() as stop,
+        ending_together(processes, stop),
+        tracking as reporter,
+    ):
         laid = _begin(run, wanted, reporter, stop, processes)
         source = open_source(run.recipe, laid.clips, run.cache_dir, reporter, stop.check)
         trainer = _Trainer(run, laid, source, background.files, device, reporter, stop, processes)
