@@ -1,16 +1,19 @@
 """Ctrl-C and SIGTERM, answered between two steps: first the state is saved, then the run ends.
 
-A second signal does not wait.
+A second signal does not wait, but for an echo: SLURM may send SIGTERM twice within milliseconds, and so may torchrun.
 """
 
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ECHO_SECONDS = 1.0
+"""The same signal within this time is the same request."""
 
 
 class StopRequest:
@@ -19,6 +22,7 @@ class StopRequest:
     def __init__(self) -> None:
         """Nothing is requested yet."""
         self._received: int | None = None
+        self._received_at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -50,8 +54,9 @@ class StopRequest:
             self.leave()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        again = self.requested
-        self._received = number
+        now = time.monotonic()
+        again = self.requested and not (number == self._received and now - self._received_at < _ECHO_SECONDS)
+        self._received, self._received_at = number, now
         if again:
             self.leave()
 

@@ -15,6 +15,16 @@ class TestStopRequest:
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
 
+    def test_the_same_signal_soon_after_is_an_echo_and_later_a_second_one(self, monkeypatch):
+        clock = iter([100.0, 100.005, 102.0])
+        monkeypatch.setattr("birdinfer.interrupt.time.monotonic", lambda: next(clock))
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.requested
+            with pytest.raises(SystemExit):
+                os.kill(os.getpid(), signal.SIGTERM)
+
     def test_puts_the_handlers_back(self):
         before = signal.getsignal(signal.SIGTERM)
         with StopRequest() as stop:
