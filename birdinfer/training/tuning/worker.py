@@ -77,6 +77,13 @@ def look(search: Search, ledger: Ledger) -> Outcome:
         return Outcome(publish(search, ledger), ledger.is_done())
 
 
+def _release() -> None:
+    """Give back what a trial has held on a GPU, before the next one asks for as much."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 class _Worker:
     """Claims and trains."""
 
@@ -114,10 +121,7 @@ class _Worker:
                 self._ledger.put_back(claimed)
             raise
         finally:
-            # What an exception has held: loaders with their processes, memory of a GPU.
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            _release()
 
     def _train_and_tell(self, claimed: Claimed) -> None:
         problem = ""
