@@ -55,7 +55,9 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        again = self.requested and not (number == self._received and now - self._received_at < _ECHO_SECONDS)
+        if number == self._received and now - self._received_at < _ECHO_SECONDS:
+            return
+        again = self.requested
         self._received, self._received_at = number, now
         if again:
             self.leave()

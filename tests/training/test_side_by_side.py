@@ -144,5 +144,5 @@ class TestRun:
     def test_a_second_signal_does_not_wait(self, job):
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            run_side_by_side([job("deaf", DEAF)], ("cpu",), Signalling(1, signal.SIGINT, signal.SIGINT))
+            run_side_by_side([job("deaf", DEAF)], ("cpu",), Signalling(1, signal.SIGTERM, signal.SIGINT))
         assert time.monotonic() - began < 30
