@@ -5,6 +5,7 @@ A worker that is killed is found dead by the others, and its trial is gone on wi
 trained is one failed trial; only a row of them ends the search.
 """
 
+import contextlib
 import gc
 import math
 import time
@@ -119,6 +120,8 @@ class _Worker:
         except (KeyboardInterrupt, SystemExit, OutputError):
             with locked(self._search.study_dir):
                 self._ledger.put_back(claimed)
+                with contextlib.suppress(OutputError):
+                    publish(self._search, self._ledger)
             raise
         finally:
             _release()

@@ -195,6 +195,7 @@ class TestInterrupted:
         with pytest.raises(ending):
             work(search, StoppedAt(0, 3, number))
         assert weights(trial_dir(search.study_dir, 0))
+        assert [row["state"] for row in rows(search.study_dir / "trials.csv")] == ["failed"]
         watching = Watching()
         outcome = work(search, watching)
         assert [(r.state, r.continues) for r in outcome.records] == [("failed", None), ("complete", 0)]
