@@ -86,7 +86,7 @@ def slowed(arguments, seconds):
 
 
 @pytest.mark.parametrize("moment", range(4))
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(many, bundle, undisturbed, tmp_path, moment):
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(birdinfer, many, bundle, undisturbed, tmp_path, moment):
     out, rng = tmp_path / "s.csv", random.Random(moment)
     repeated = 0
     for _ in range(3):
@@ -99,9 +99,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(many, bundle, undistu
         repeated += n_done(out) < before
     assert repeated == 0
     done = n_done(out)
-    run = subprocess.run(command(many, bundle, out, "--resume", "-j", "1"), capture_output=True, text=True, timeout=120)
-    assert run.returncode == 3
-    assert f"{done} of 14 files are done already" in run.stderr
+    code, _, stderr = birdinfer("predict", many, "-o", out, "--bundle", bundle, "--resume", "-j", "1")
+    assert code == 3
+    assert f"{done} of 14 files are done already" in stderr
     assert both(out) == undisturbed
     assert not progress_of(out).exists()
 
@@ -109,7 +109,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(many, bundle, undistu
 @pytest.mark.parametrize(
     ("number", "code", "told"), [(signal.SIGINT, 130, "with Ctrl-C"), (signal.SIGTERM, 143, "by SIGTERM")]
 )
-def test_a_stopped_run_leaves_a_valid_table_and_goes_on(many, bundle, undisturbed, tmp_path, number, code, told):
+def test_a_stopped_run_leaves_a_valid_table_and_goes_on(
+    birdinfer, many, bundle, undisturbed, tmp_path, number, code, told
+):
     out = tmp_path / "s.csv"
     run = start_and_wait(slowed(command(many, bundle, out, "-q"), 0.05), out, 3)
     run.send_signal(number)
@@ -123,8 +125,7 @@ def test_a_stopped_run_leaves_a_valid_table_and_goes_on(many, bundle, undisturbe
     statuses = [row[1] for row in rows_of(out.with_suffix(".files.csv"))[1:]]
     assert len(statuses) == 14
     assert statuses.count("stopped") == 14 - done
-    again = subprocess.run(command(many, bundle, out, "--resume", "-q"), capture_output=True, text=True, timeout=120)
-    assert again.returncode == 3
+    assert birdinfer("predict", many, "-o", out, "--bundle", bundle, "--resume", "-q")[0] == 3
     assert both(out) == undisturbed
 
 
