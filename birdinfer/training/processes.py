@@ -8,6 +8,8 @@ import contextlib
 import gc
 import os
 import re
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from datetime import timedelta
@@ -125,6 +127,9 @@ def joined(processes: Processes, device: torch.device, what: str) -> Iterator[No
     try:
         yield
     except BaseException as error:
+        if isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+            # torchrun asks those that are left to end, at once: first is told what went wrong.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _forget_locals(error)
         raise
     finally:

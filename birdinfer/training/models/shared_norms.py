@@ -102,8 +102,8 @@ class _SharedNorm(torch.autograd.Function):
     def forward(
         ctx: Any, values: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float, n: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        own_var, own_mean = torch.var_mean(values.float(), _all_but_channels(values), correction=0)
-        parts = [torch.empty(2, len(own_mean)) for _ in range(n)]
+        own_var, own_mean = torch.var_mean(_wide(values), _all_but_channels(values), correction=0)
+        parts = [own_mean.new_empty(2, len(own_mean)) for _ in range(n)]
         distributed.all_gather(parts, torch.stack([own_mean, own_var]))
         means, variances = torch.stack(parts).unbind(1)
         # Parts are equally large: the variance of all is the mean of theirs, and of how far their means lie apart.
@@ -123,14 +123,14 @@ class _SharedNorm(torch.autograd.Function):
         """
         values, weight, mean, inverse = ctx.saved_tensors
         dims, shape = _all_but_channels(values), (1, -1, *(1,) * (values.dim() - 2))
-        slope_32 = slope.float()
-        standard = (values.float() - mean.view(shape)) * inverse.view(shape)
-        of_bias, of_weight = slope_32.sum(dims), (slope_32 * standard).sum(dims)
+        wide = _wide(slope)
+        standard = (_wide(values) - mean.view(shape)) * inverse.view(shape)
+        of_bias, of_weight = wide.sum(dims), (wide * standard).sum(dims)
         sums = torch.stack([of_bias, of_weight])
         distributed.all_reduce(sums)
         mean_slope, mean_product = (sums / ctx.n_values).unbind(0)
-        scale = inverse if weight is None else inverse * weight.float()
-        of_values = (slope_32 - mean_slope.view(shape) - standard * mean_product.view(shape)) * scale.view(shape)
+        scale = inverse if weight is None else inverse * _wide(weight)
+        of_values = (wide - mean_slope.view(shape) - standard * mean_product.view(shape)) * scale.view(shape)
         has_weight = weight is not None
         return (
             of_values.to(values.dtype),
@@ -139,6 +139,11 @@ class _SharedNorm(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: sums over a batch need it, also in mixed precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _all_but_channels(values: torch.Tensor) -> tuple[int, ...]:
