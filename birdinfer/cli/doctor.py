@@ -33,7 +33,7 @@ EXTRAS = {
     "tune": ("optuna",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
-    "mlflow": ("mlflow-skinny",),
+    "mlflow": ("mlflow-skinny", "sqlalchemy", "alembic"),
     "neptune": ("neptune",),
 }
 """The distributions of pyproject.toml; a test holds both together."""
