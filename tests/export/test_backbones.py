@@ -10,6 +10,8 @@ from birdinfer.export.graphs.parity import TOLERANCE, check_parity
 from birdinfer.training.models import build_model
 from birdinfer.training.recipe.learning import ModelConfig
 
+pytestmark = pytest.mark.no_cover
+"""Tracing an exporter's millions of calls takes half as long again, and what it would see is seen on tiny networks."""
 PICTURE = FrontEndConfig(mel=MelConfig(resize=(64, 64)))
 NETWORKS = {
     "efficientnet_b0": ModelConfig("sed", "efficientnet_b0", drop_path_rate=0.1),

@@ -13,6 +13,8 @@ import pytest
 
 from birdinfer.export.graphs import faster_export
 
+pytestmark = pytest.mark.no_cover
+"""Rooms have tests of their own; tracing all of them at work on large networks takes half as long again."""
 SHIPPED = sorted(path for path in (Path(__file__).parents[2] / "train").glob("*.toml") if path.name != "space.toml")
 FEW = {
     "model.pretrained": "false",

@@ -18,6 +18,8 @@ from birdinfer.training.models import build_model
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.data import DataConfig
 
+pytestmark = pytest.mark.no_cover
+"""Rooms have tests of their own; tracing two exporters at work takes half as long again."""
 SECONDS = 4.6
 """Five rows of 1 s, the last of them not full."""
 
