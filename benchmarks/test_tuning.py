@@ -56,6 +56,7 @@ class Killer(threading.Thread):
         while not self.killed:
             time.sleep(0.05)
             if len(list(self._study_dir.glob("trials/*/fold0/history.csv"))) > 1:
+                time.sleep(1)  # the epoch is saved and then reported; the next one takes longer than this
                 path = min(self._study_dir.glob("workers/*.json"))
                 os.kill(json.loads(path.read_bytes())["pid"], signal.SIGKILL)
                 self.killed = path.stem
