@@ -52,10 +52,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Metadata]:
 
     if (SHARED_DATA / "birds").is_dir():
         return SHARED_DATA / "birds", read_metadata(SHARED_DATA / "birds")
-    from birdinfer.synthetic_files import write_training_set
+    from birdinfer.synthetic_files import write_training_data
 
     folder = tmp_path_factory.mktemp("clips")
-    write_training_set(folder, seed=1)
+    write_training_data(folder, clips_per_species=8, seed=1)
     return folder, read_metadata(folder)
 
 
