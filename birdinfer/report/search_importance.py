@@ -29,6 +29,9 @@ from birdinfer.report.search_values import Scale, mark_axis, scale_of
 _MOST_KEYS = 6
 """Whose values are shown."""
 _MOST_BARS = 20
+_LEAST_INCHES = 8.0
+_LEGEND_INCHES = 2.3
+"""What the longest entry of the legend needs."""
 _BARS = "b"
 
 
@@ -38,8 +41,8 @@ def importance_figure(search: Search) -> Figure | None:
     if scores is None or not keys:
         return None
     layout = _layout(len(keys), with_bars=bool(search.importance))
-    size = (1.0 + 3.5 * len(layout[0]), max(4.4, 1.2 + 2.9 * len(layout)))
-    figure = Figure(figsize=size, layout="constrained")
+    width = max(_LEAST_INCHES, 1.0 + 3.5 * len(layout[0]))
+    figure = Figure(figsize=(width, max(4.4, 1.2 + 2.9 * len(layout))), layout="constrained")
     axes = figure.subplot_mosaic("\n".join(layout))
     if search.importance:
         _draw_bars(axes[_BARS], search.importance)
@@ -50,7 +53,7 @@ def importance_figure(search: Search) -> Figure | None:
     figure.suptitle(headline(search), x=0.01, ha="left")
     medians = [Line2D([], [], color=COMPLETE, label="median of the complete")] if _has_words(search, keys) else []
     handles = [*legend_of(search, scores, with_failed=False), *medians]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=int(width / _LEGEND_INCHES), frameon=False)
     return figure
 
 

@@ -107,6 +107,20 @@ class TestValues:
         assert "lower than the axis" in legend(figure)
 
 
+class TestWhatIsWritten:
+    @pytest.mark.parametrize("n_keys", [1, 2, 3, 6])
+    def test_lies_within_the_picture(self, tmp_path, n_keys):
+        """Of as many marks as a legend can have: two rows are better than half a word."""
+        rows = [[trial, "complete", 0.7 + trial / 100, "", *["ab"[trial % 2]] * n_keys] for trial in range(6)]
+        rows += [[6, "pruned", 0.3, "", *["a"] * n_keys], [7, "failed", "", "", *["b"] * n_keys]]
+        figure = figure_of(tmp_path, rows, [f"k{index}" for index in range(n_keys)])
+        figure.canvas.draw()
+        assert len(legend(figure)) == 6
+        for drawn in (figure.legends[0], figure._suptitle):
+            box = drawn.get_window_extent().transformed(figure.transFigure.inverted())
+            assert 0 <= box.x0 < box.x1 <= 1
+
+
 class TestWithoutAPicture:
     @pytest.mark.parametrize(
         "rows",
