@@ -5,7 +5,7 @@ and recipe.toml.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,8 @@ from birdinfer.training.tracking.reporter import tracked
 from birdinfer.training.turns import one_at_a_time
 
 DEBUG_CLIPS, DEBUG_EPOCHS = 1_000, 2
+_PATIENCE_SECONDS = 30.0
+"""For a process that still saves a fold which this one would go on with."""
 RECIPE_FILE = "recipe.toml"
 
 
@@ -243,15 +245,22 @@ class _Trainer:
         if not job.training or not (job.validation or job.recipe.data.all_data):
             side = "train" if job.validation else "validate"
             raise ConfigError("--fold", f"{fold} has no clips to {side} with", "lower data.n_folds")
-        progress = self._finished(job.folder / LAST)
-        if progress is None:
+        with self._alone_in(job.folder):
+            progress = self._finished(job.folder / LAST)
+            if progress is None:
+                if self._processes.is_first:
+                    write_atomic(job.folder / RECIPE_FILE, write_recipe(job.recipe))
+                progress = train_fold(job, self._device, self._reporter, self._stop, self._processes)
+            result = fold_result(fold, progress)
             if self._processes.is_first:
-                write_atomic(job.folder / RECIPE_FILE, write_recipe(job.recipe))
-            progress = train_fold(job, self._device, self._reporter, self._stop, self._processes)
-        result = fold_result(fold, progress)
-        if self._processes.is_first:
-            write_atomic(job.folder / METRICS, as_json(plain(result) | self._facts(job)))
+                write_atomic(job.folder / METRICS, as_json(plain(result) | self._facts(job)))
         return result
+
+    def _alone_in(self, folder: Path) -> AbstractContextManager[None]:
+        """While entered, no other run trains this fold: two that write to one folder would lose both."""
+        if not self._processes.is_first:
+            return nullcontext()
+        return one_at_a_time(folder, self._reporter.message, self._stop.check, _PATIENCE_SECONDS)
 
     def _finished(self, path: Path) -> Progress | None:
         progress = load_header(path).progress if path.exists() else None

@@ -1,10 +1,11 @@
-"""One process at a time in a run's folder: folds are laid once, and of two summaries the later one knows both folds.
+"""One process at a time in a folder: folds are laid once, no fold is trained twice, a summary knows all folds.
 
 In: the folder. A lock in it, held while its owner writes; it ends with its process, however that ends. On a file system
 without locks, as some clusters have, nobody waits: what is written in turns is written whole, and by all alike.
 """
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,10 @@ _POLL_SECONDS = 0.1
 
 @contextlib.contextmanager
 def one_at_a_time(
-    folder: Path, say: Callable[[str], None] = lambda _: None, between: Callable[[], None] = lambda: None
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+    between: Callable[[], None] = lambda: None,
+    patience_seconds: float = math.inf,
 ) -> Iterator[None]:
     """While entered, other processes wait that would enter, too, on this machine or another one.
 
@@ -27,11 +31,12 @@ def one_at_a_time(
         folder: is made if need be, and goes again if nothing is written into it.
         say: takes a line if it has to wait.
         between: called now and then while it waits; may raise to stop.
+        patience_seconds: how long it waits.
 
     Raises:
-        OutputError: the folder cannot be made or written to.
+        OutputError: the folder cannot be made or written to, or another process does not leave it.
     """
-    lock = _take(folder, say, between)
+    lock = _take(folder, say, between, time.monotonic() + patience_seconds)
     try:
         yield
     finally:
@@ -43,7 +48,7 @@ def one_at_a_time(
             folder.rmdir()
 
 
-def _take(folder: Path, say: Callable[[str], None], between: Callable[[], None]) -> BinaryIO:
+def _take(folder: Path, say: Callable[[str], None], between: Callable[[], None], deadline: float) -> BinaryIO:
     has_said = False
     while True:
         file = _opened(folder)
@@ -52,8 +57,10 @@ def _take(folder: Path, say: Callable[[str], None], between: Callable[[], None])
         if file is not None:
             file.close()
         if not has_said:
-            say(f"another process prepares {folder}, waiting for it")
+            say(f"another process is at work in {folder}, waiting for it")
             has_said = True
+        if time.monotonic() >= deadline:
+            raise OutputError(folder, "another process is at work there", "wait for its end, or end it")
         between()
         time.sleep(_POLL_SECONDS)
 

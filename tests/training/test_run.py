@@ -10,7 +10,7 @@ from tiny_clips import LABELS, write_clips
 from birdinfer.cli import train as command
 from birdinfer.cli.app import main
 from birdinfer.cli.training_progress import TrainingProgress, score_text
-from birdinfer.errors import BirdinferError, CheckpointError, ConfigError, MissingExtraError
+from birdinfer.errors import BirdinferError, CheckpointError, ConfigError, MissingExtraError, OutputError
 from birdinfer.training import run as run_module
 from birdinfer.training.checkpoint import EpochRow, load_checkpoint
 from birdinfer.training.recipe.data import DataConfig
@@ -18,6 +18,7 @@ from birdinfer.training.recipe.file import load_recipe, write_recipe
 from birdinfer.training.report import FoldResult, FoldStart, Silent
 from birdinfer.training.run import Run, debug, train
 from birdinfer.training.summary import summarise
+from birdinfer.training.turns import one_at_a_time
 
 
 class Recorder(Silent):
@@ -91,6 +92,17 @@ class TestTrain:
         assert f"{finished[0] / 'fold0'} is finished already" in reporter.messages
         assert result == finished[1][0]
         assert (finished[0] / "fold0" / "last.safetensors").stat().st_mtime_ns == before
+
+    def test_a_fold_that_another_process_trains_is_left_to_it(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
+        monkeypatch.setattr(run_module, "_PATIENCE_SECONDS", 0.2)
+        run, reporter = Run(plain_recipe, clips_dir, tmp_path, (0,), "cpu", resume=True), Recorder()
+        with (
+            one_at_a_time(tmp_path / "fold0"),
+            pytest.raises(OutputError, match=r"fold0: another process is at work there - wait for its end"),
+        ):
+            train(run, reporter)
+        assert f"another process is at work in {tmp_path / 'fold0'}, waiting for it" in reporter.messages
+        assert not list(tmp_path.glob("fold0/*.safetensors"))
 
     def test_resuming_with_another_recipe_is_refused(self, finished, plain_recipe, clips_dir):
         other = msgspec.structs.replace(plain_recipe, seed=9)

@@ -65,7 +65,7 @@ def test_it_waits_for_another_process_says_so_once_and_goes_on_when_that_is_kill
 
         with one_at_a_time(tmp_path, said.append, kill_at_the_third_look):
             assert holder.wait(timeout=60) == -9
-    assert said == [f"another process prepares {tmp_path}, waiting for it"]
+    assert said == [f"another process is at work in {tmp_path}, waiting for it"]
 
 
 def test_it_can_be_stopped_while_it_waits(tmp_path):
@@ -74,6 +74,17 @@ def test_it_can_be_stopped_while_it_waits(tmp_path):
 
     with one_at_a_time(tmp_path), pytest.raises(KeyboardInterrupt), one_at_a_time(tmp_path, between=stop):
         pass
+
+
+def test_its_patience_may_end(tmp_path):
+    said = []
+    with (
+        one_at_a_time(tmp_path),
+        pytest.raises(OutputError, match="another process is at work there - wait for its end"),
+        one_at_a_time(tmp_path, said.append, patience_seconds=0.3),
+    ):
+        pass
+    assert len(said) == 1
 
 
 def test_without_locks_nobody_waits(tmp_path, monkeypatch):
