@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
-PARTITION, URGENT = "birds", "urgent"
-"""Jobs of the second one put those of the first one back into the queue."""
+PARTITION, GRACEFUL, URGENT = "birds", "graceful", "urgent"
+"""Jobs of the last one put those of the others back into the queue; those of the second are told some time before."""
 CORES = 6
 """As many as the test needs, whatever the machine has."""
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -55,6 +55,7 @@ KillWait=20
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
 PartitionName={partition} Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName={graceful} Nodes={host} MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName={urgent} Nodes={host} MaxTime=INFINITE State=UP PriorityTier=2
 """
 
@@ -98,7 +99,8 @@ def _configure(folder: Path) -> None:
     # A name with dots is none for a node.
     host = socket.gethostname().partition(".")[0]
     ports = dict(zip(("controller_port", "node_port"), _free_ports(2), strict=True))
-    names = {"host": host, "folder": folder, "cores": CORES, "partition": PARTITION, "urgent": URGENT}
+    names = {"host": host, "folder": folder, "cores": CORES, "partition": PARTITION}
+    names |= {"graceful": GRACEFUL, "urgent": URGENT}
     (folder / "slurm.conf").write_text(CONFIGURATION.format(**names, **ports))
 
 

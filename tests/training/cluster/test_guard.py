@@ -11,7 +11,11 @@ from birdinfer.training.cluster.templates import ARRAY, SEARCH, SEVERAL_PROCESSE
 
 PROGRAMS = {
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
-    "scontrol": 'if [[ $1 == show ]]; then echo node7; echo node8; else echo "$@" >> requeued; fi',
+    "scontrol": """case "$1 $2" in
+        "show hostnames") echo node7; echo node8 ;;
+        "show job") echo "PreemptTime=$(cat preempted 2> seen || echo None) SuspendTime=None" ;;
+        *) echo "$@" >> requeued ;;
+    esac""",
     # As SLURM does: the step is told, the script is not.
     "scancel": 'echo "$@" >> signalled; kill -TERM "$(cat work.pid)"',
 }
@@ -78,6 +82,27 @@ def test_killed_work_goes_on(job, tmp_path, code, restarts):
     # Not SLURM_JOB_ID: the last task has the array's number, and all of them would be requeued.
     assert (tmp_path / "requeued").read_text() == f"requeue {SPELLED}\n"
     assert f"killed (exit code {code}), task {SPELLED} goes on" in printed
+
+
+def test_work_that_is_told_of_its_preemption_goes_on_when_it_has_saved(job, tmp_path):
+    # With a GraceTime SLURM signals the step alone, and does not requeue a job that ends by itself.
+    (tmp_path / "preempted").write_text("2026-01-02T03:04:05")
+    status, printed = ended(job("exit 143", SLURM_RESTART_COUNT="9"))
+    assert status == 143
+    assert (tmp_path / "requeued").read_text() == f"requeue {SPELLED}\n"
+    assert "preempted" in printed
+
+
+@pytest.mark.parametrize("code", [0, 2, 3])
+def test_work_that_ends_by_itself_while_it_is_preempted_is_over(job, tmp_path, code):
+    (tmp_path / "preempted").write_text("2026-01-02T03:04:05")
+    assert ended(job(f"exit {code}"))[0] == code
+    assert not (tmp_path / "requeued").exists()
+
+
+def test_a_setup_that_makes_the_shell_strict_changes_nothing(job, tmp_path):
+    status, printed = ended(job("exit 137", setup=("set -euo pipefail",)))
+    assert (status, (tmp_path / "requeued").read_text()) == (137, f"requeue {SPELLED}\n"), printed
 
 
 def test_work_that_is_killed_for_the_third_time_is_given_up(job, tmp_path):

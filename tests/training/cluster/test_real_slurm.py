@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import torch
 from one_fold import changed
-from real_slurm import PARTITION, URGENT, asked, real_slurm, why_not
+from real_slurm import GRACEFUL, PARTITION, URGENT, asked, real_slurm, why_not
 
 from birdinfer.cli.app import main
 from birdinfer.training.checkpoint import load_checkpoint, load_header
@@ -255,7 +255,7 @@ def check_that_several_processes_train_one_fold(disturbed, place, cluster):
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        (("--partition", "bats"), f"--partition: 'bats' is unknown, this cluster has {PARTITION}, {URGENT}"),
+        (("--partition", "bats"), f"--partition: 'bats' is unknown, this cluster has {PARTITION}, {GRACEFUL}, {URGENT}"),
         (("--partition", f"{PARTITION},bats"), "--partition: 'bats' is unknown"),
         (("--time", "soon"), "sbatch: Invalid --time specification"),
         (
@@ -273,9 +273,23 @@ def test_what_the_cluster_cannot_do_is_refused_in_one_line(place, cluster, birdi
     assert not cluster("squeue", "--name=refused", "--noheader")
 
 
-def bare(folder, kind, line):
+def bare(folder, kind, line, *options, tasks=(0, 1)):
     """A job that needs no Python."""
-    return JobArray(folder.name, folder, kind, (0, 1), script(shipped(SEARCH)), ("bash", "-c", line))
+    return JobArray(folder.name, folder, kind, tasks, script(shipped(SEARCH)), ("bash", "-c", line), options)
+
+
+def test_a_job_that_is_told_of_its_preemption_goes_back_into_the_queue_when_it_has_saved(
+    cluster, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    saving = 'trap "sleep 0.2; touch saved; exit 143" TERM; touch begun; while true; do sleep 0.05; done'
+    job = slurm.submit(bare(tmp_path, "told", saving, f"--partition={GRACEFUL}", tasks=(0,)))
+    until((tmp_path / "begun").exists)
+    assert cluster("sbatch", f"--partition={URGENT}", "--exclusive", "--wrap=true", "--output=/dev/null")
+    until(lambda: states(cluster, job) == {0: "PENDING"}, 30)
+    cluster("scancel", job)
+    assert (tmp_path / "saved").exists()
+    assert "birdinfer: preempted" in (tmp_path / "logs" / f"told0-{job}.out").read_text()
 
 
 def test_jobs_that_wait_for_others_run_after_them_or_not_at_all(cluster, tmp_path, monkeypatch):
