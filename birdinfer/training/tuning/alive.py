@@ -8,12 +8,14 @@ import contextlib
 import os
 import platform
 import re
+import secrets
 import threading
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
+from birdinfer.errors import OutputError
 from birdinfer.files import write_atomic
 from birdinfer.training.tuning.folder import WORKERS_DIR
 
@@ -38,13 +40,15 @@ class Alive:
 
     def __init__(self, study_dir: Path) -> None:
         """This process becomes a worker of the study; its name is fit for a table."""
-        self.name = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', platform.node()) or 'machine'}-{os.getpid()}"
+        machine_name = re.sub(r"[^A-Za-z0-9_-]+", "-", platform.node()) or "machine"
+        # A container that is started anew has its name and its process id again, and is another worker.
+        self.name = f"{machine_name}-{os.getpid()}-{secrets.token_hex(2)}"
         self._folder = study_dir / WORKERS_DIR
         self._path = self._folder / f"{self.name}.json"
         self._over = threading.Event()
 
     def __enter__(self) -> "Alive":
-        write_atomic(self._path, msgspec.json.encode(identity()))
+        self._write()
         self._thread = threading.Thread(target=self._touch, name="alive", daemon=True)
         self._thread.start()
         return self
@@ -68,9 +72,8 @@ class Alive:
             return True
         except (OSError, msgspec.DecodeError):
             return False
-        if its.machine == machine():
-            return started(its.pid) != its.started if its.started else not _runs(its.pid)
-        return age_seconds > SILENT_SECONDS
+        gone = is_gone(its)
+        return age_seconds > SILENT_SECONDS if gone is None else gone
 
     def forget(self, name: str) -> None:
         """Take away what a dead worker has left."""
@@ -78,13 +81,22 @@ class Alive:
 
     def _now_seconds(self) -> float:
         """What the disk's clock says."""
-        self._path.touch()
+        self._sign()
         return self._path.stat().st_mtime
 
     def _touch(self) -> None:
         while not self._over.wait(_TOUCH_SECONDS):
-            with contextlib.suppress(OSError):  # a disk that is away for a moment
-                self._path.touch()
+            with contextlib.suppress(OSError, OutputError):  # a disk that is away for a moment
+                self._sign()
+
+    def _sign(self) -> None:
+        try:
+            os.utime(self._path)
+        except FileNotFoundError:  # whoever took us for dead has taken it away
+            self._write()
+
+    def _write(self) -> None:
+        write_atomic(self._path, msgspec.json.encode(identity()))
 
 
 def identity() -> Identity:
@@ -110,6 +122,13 @@ def started(pid: int) -> str | None:
         return None
     # A zombie holds its place until its parent looks, and works no more.
     return None if fields[0] in {"Z", "X"} else fields[19]
+
+
+def is_gone(its: Identity) -> bool | None:
+    """Whether a process of this machine has ended; None for one of another machine, which nobody here can tell."""
+    if its.machine != machine():
+        return None
+    return started(its.pid) != its.started if its.started else not _runs(its.pid)
 
 
 def _runs(pid: int) -> bool:

@@ -9,8 +9,8 @@ SPACE_FILE, RECIPE_FILE, BEST_FILE = "space.toml", "recipe.toml", "best.toml"
 TRIALS_FILE, CURVES_FILE, IMPORTANCE_FILE = "trials.csv", "curves.csv", "importance.csv"
 PROBLEM_FILE = "failed.txt"
 """In a trial's run: why it cannot be trained."""
-LOCKED = "study"
-"""What is locked; the lock is the file study.lock."""
+LOCKED = "study.lock"
+"""There while a worker does what one alone may do."""
 LOGS_DIR, WORKERS_DIR = "logs", "workers"
 
 

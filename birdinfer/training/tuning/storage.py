@@ -10,9 +10,10 @@ from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend
 
 from birdinfer.errors import ConfigError
+from birdinfer.training.tuning.lock import FileLock
 
 STORAGES = ("journal", "sqlite")
 _FILES = {"journal": "study.journal", "sqlite": "study.db"}
@@ -51,21 +52,22 @@ def open_study(study_dir: Path, kind: str) -> optuna.Study:
         raise ConfigError(path, what, "it is damaged: search anew with another --study") from error
 
 
-class _MendingLock(JournalFileOpenLock):
+class _MendingLock(FileLock):
     """Whoever is about to add lines first takes away what was not written to its end."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._path = path
+        super().__init__(path.with_name(f"{path.name}.lock"))
+        self._journal = path
 
     def acquire(self) -> bool:
         taken = super().acquire()
-        _cut_torn_line(self._path)
+        _cut_torn_line(self._journal)
         return taken
 
 
 def _journal(path: Path) -> BaseStorage:
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_MendingLock(path)))
+    # All that Optuna asks of a lock is that it can be acquired and released.
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=_MendingLock(path)))  # type: ignore[arg-type]
 
 
 def _cut_torn_line(path: Path) -> None:

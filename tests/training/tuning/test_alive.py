@@ -77,3 +77,21 @@ def test_a_process_knows_itself():
     assert identity() == identity()
     assert identity().pid == os.getpid()
     assert started(os.getpid()) == identity().started
+
+
+def test_a_process_id_that_is_given_again_makes_another_worker(tmp_path):
+    """A container that is started anew has its name and its process id again."""
+    with Alive(tmp_path) as before:
+        pass
+    with Alive(tmp_path) as now:
+        assert now.name != before.name
+        assert now.is_dead(before.name)
+
+
+def test_who_was_taken_for_dead_and_goes_on_can_be_told_from_the_dead(tmp_path):
+    with Alive(tmp_path) as slow, Alive(tmp_path) as other:
+        other.forget(slow.name)
+        assert other.is_dead(slow.name)
+        slow.is_dead(other.name)  # its next sign of life
+        path = tmp_path / "workers" / f"{slow.name}.json"
+        assert msgspec.json.decode(path.read_bytes(), type=Identity) == identity()

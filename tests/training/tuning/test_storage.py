@@ -1,10 +1,12 @@
-import threading
+import subprocess
+import sys
 import time
 
+import msgspec
 import pytest
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.tuning.lock import locked
+from birdinfer.training.tuning.alive import Identity, machine, started
 from birdinfer.training.tuning.storage import STORAGES, open_study, storage_kind
 
 
@@ -46,18 +48,12 @@ def test_nothing_is_pickled(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"study.journal"}
 
 
-def test_only_one_is_in_the_lock(tmp_path):
-    order = []
-
-    def enter():
-        with locked(tmp_path):
-            order.append("other")
-
-    other = threading.Thread(target=enter)
-    with locked(tmp_path):
-        other.start()
-        time.sleep(0.1)
-        order.append("first")
-    other.join()
-    assert order == ["first", "other"]
-    assert not any(tmp_path.iterdir())
+@pytest.mark.timeout(20)
+def test_a_worker_that_was_killed_while_it_wrote_holds_nobody_up(tmp_path):
+    study = open_study(tmp_path, "journal")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        its = Identity(machine(), process.pid, started(process.pid) or "")
+    (tmp_path / "study.journal.lock").write_bytes(msgspec.json.encode({"by": its, "token": "x"}))
+    began = time.monotonic()
+    study.tell(study.ask(), 0.5)
+    assert time.monotonic() - began < 5
