@@ -27,6 +27,9 @@ class Recorder(Silent):
     def message(self, line):
         self.messages.append(line)
 
+    def complaint(self, line):
+        self.messages.append(line)
+
     def epoch(self, row, is_best):
         self.rows.append((row, is_best))
 

@@ -14,7 +14,7 @@ class TrainingProgress:
     """Shows a run on standard error. Use as a context manager."""
 
     def __init__(self, quiet: bool) -> None:
-        """Prepare; nothing but failures is shown if ``quiet``."""
+        """Prepare; nothing but failures and complaints is shown if ``quiet``."""
         from birdinfer.cli.console import stderr
 
         self._console = stderr()
@@ -81,6 +81,12 @@ class TrainingProgress:
         from rich.markup import escape
 
         self._print(escape(line))
+
+    def complaint(self, line: str) -> None:
+        """A line, also where all else is quiet."""
+        from rich.markup import escape
+
+        self._console.print(escape(line))
 
     def finish(self, result: "FoldResult") -> None:
         """Close the fold's bar; a failure is a line of its own, also where all else is quiet."""

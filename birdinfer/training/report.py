@@ -60,6 +60,9 @@ class Reporter(Protocol):
     def message(self, line: str) -> None:
         """Something worth knowing: what was left out, what runs where."""
 
+    def complaint(self, line: str) -> None:
+        """Something that somebody has to mend; it is shown also where all else is quiet."""
+
     def finish(self, result: FoldResult) -> None:
         """A fold is over."""
 
@@ -80,6 +83,9 @@ class Silent:
         """Nothing."""
 
     def message(self, line: str) -> None:
+        """Nothing."""
+
+    def complaint(self, line: str) -> None:
         """Nothing."""
 
     def finish(self, result: FoldResult) -> None:

@@ -5,6 +5,7 @@ says what each has been told: written after the tracker has it, so that a kill i
 the same number, and never leaves one out.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from birdinfer.training.tracking.contents import epoch_metrics
 from birdinfer.training.tracking.guard import told, within
 from birdinfer.training.tracking.notes import Note, write_notes
 from birdinfer.training.tracking.tracker import Ended, FoldRecord, Outcome, Tracker
+
+_FAREWELL_SECONDS = 20.0
+"""Four trackers that hang leave a job on a cluster time to be requeued, of the two minutes that it has."""
 
 
 class FoldRecords:
@@ -69,9 +73,10 @@ class FoldRecords:
         self.close("finished")
 
     def close(self, ended: Ended) -> None:
-        """Close what is open."""
+        """Close what is open; nobody who wants to leave waits for long."""
+        longest = _FAREWELL_SECONDS if ended == "interrupted" else math.inf
         for name in list(self._open):
-            self._guarded(name, lambda name=name: self._open[name][0].close(ended))  # type: ignore[misc]
+            self._guarded(name, lambda name=name: self._open[name][0].close(ended), longest)  # type: ignore[misc]
         self._open.clear()
 
     def _tell(self, name: str, rows: Sequence[EpochRow]) -> None:
@@ -89,10 +94,10 @@ class FoldRecords:
         self._notes[name] = note
         write_notes(self._path, self._notes)
 
-    def _guarded(self, name: str, call: Callable[[], None]) -> None:
+    def _guarded(self, name: str, call: Callable[[], None], longest: float = math.inf) -> None:
         _, record = self._open[name]
         try:
-            within(record.wait_seconds, call)
+            within(min(record.wait_seconds, longest), call)
         except Exception as error:  # somebody else's client may raise anything
             del self._open[name]
             self._give_up(name, told(name, error))

@@ -5,7 +5,6 @@ A database, because MLflow 3 gives up its folders of text files. Folds that are 
 one: whoever makes it does so alone, and who finds it locked waits.
 """
 
-import fcntl
 import logging
 import os
 import time
@@ -15,9 +14,10 @@ from typing import Any
 from birdinfer.environment import variable
 from birdinfer.errors import ConfigError
 from birdinfer.training.tracking.tracker import Ended, FoldRecord, Outcome, client
+from birdinfer.training.turns import one_at_a_time
 
 DATABASE = "mlflow.db"
-_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _LONGEST_PARAMETER = 6_000
 
 
@@ -95,13 +95,10 @@ def _connected(record: FoldRecord) -> tuple[Any, str]:
 def _local(connect: Any, record: FoldRecord) -> tuple[Any, str]:
     # MLflow 3.17 uses what SQLAlchemy 2.1 calls deprecated; so it warns whoever imports it.
     client("mlflow.store.tracking.sqlalchemy_store", "mlflow", "The ``noload`` loader strategy")
-    record.folder.mkdir(parents=True, exist_ok=True)
-    with (record.folder / ".lock").open("w") as file:
-        # Released when the file is closed, also by a kill.
-        fcntl.flock(file, fcntl.LOCK_EX)
-        connected = connect(
-            tracking_uri=f"sqlite:///{record.folder / DATABASE}?timeout={record.wait_seconds:g}",
-        )
+    if "?" in str(record.folder):
+        raise ConfigError(record.folder, "has a ?, where a database's address ends", "name a tracking.folder without")
+    with one_at_a_time(record.folder):
+        connected = connect(tracking_uri=f"sqlite:///{record.folder / DATABASE}?timeout={record.wait_seconds:g}")
         return connected, _experiment(connected, record.project, (record.folder / "artifacts").as_uri())
 
 

@@ -4,9 +4,8 @@ Trackers are subordinate. Whatever one of them does, the run goes on and ends wi
 one line, and called no more in this run.
 """
 
-import contextlib
-import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from birdinfer.errors import BirdinferError, MetadataError
@@ -19,7 +18,7 @@ from birdinfer.training.tracking.fold_records import FoldRecords
 from birdinfer.training.tracking.mlflow import MLflow
 from birdinfer.training.tracking.neptune import Neptune
 from birdinfer.training.tracking.notes import NOTES, Note, read_notes
-from birdinfer.training.tracking.pictures import draw_fold
+from birdinfer.training.tracking.pictures import pictures_of
 from birdinfer.training.tracking.tensorboard import TensorBoard
 from birdinfer.training.tracking.tracker import Ended, FoldRecord, Outcome, Tracker
 from birdinfer.training.tracking.wandb import WandB
@@ -30,7 +29,7 @@ TRACKERS: dict[str, type[Tracker]] = {
 TRACKING_DIR, TRIALS_DIR = "tracking", "trials"
 
 
-@contextlib.contextmanager
+@contextmanager
 def tracked(recipe: Recipe, data_dir: Path, run_dir: Path, reporter: Reporter) -> Iterator[Reporter]:
     """While entered, what the yielded reporter is told is recorded by the recipe's trackers, too.
 
@@ -81,11 +80,19 @@ class TrackedReporter:
         """Record first: whoever shows it may end the training here."""
         if self._records is not None:
             self._records.epochs([row])
-        self._reporter.epoch(row, is_best)
+        try:
+            self._reporter.epoch(row, is_best)
+        except Exception:  # a search's: the trial is not worth its end
+            self.close("stopped")
+            raise
 
     def message(self, line: str) -> None:
         """Pass on."""
         self._reporter.message(line)
+
+    def complaint(self, line: str) -> None:
+        """Pass on."""
+        self._reporter.complaint(line)
 
     def finish(self, result: FoldResult) -> None:
         """Record what the fold is worth, also of a fold that was finished before anybody recorded that."""
@@ -110,9 +117,9 @@ class TrackedReporter:
             return
         config, fold_dir = self._recipe.tracking, self._fold_dir(result.fold)
         checkpoint = fold_dir / BEST if config.checkpoint and (fold_dir / BEST).is_file() else None
-        with tempfile.TemporaryDirectory() as folder:
-            title = f"{self._labels[-1]} fold {result.fold}"
-            pictures = draw_fold(fold_dir, title, Path(folder)) if config.pictures else []
+        title = f"{self._labels[-1]} fold {result.fold}"
+        drawn: AbstractContextManager[list[Path]] = pictures_of(fold_dir, title) if config.pictures else nullcontext([])
+        with drawn as pictures:
             self._records.finish(Outcome(final_figures(result), pictures, checkpoint))
 
     def _opened(
@@ -173,9 +180,9 @@ class TrackedReporter:
         try:
             return read_notes(self._fold_dir(fold) / NOTES)
         except MetadataError as error:
-            self._reporter.message(str(error))
+            self._reporter.complaint(str(error))
             return {}
 
     def _give_up(self, name: str, line: str) -> None:
         self._given_up.add(name)
-        self._reporter.message(line)
+        self._reporter.complaint(line)

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 from birdinfer.errors import MissingExtraError
 
 Parameter = bool | int | float | str
-Ended = Literal["finished", "failed", "interrupted"]
+Ended = Literal["finished", "stopped", "failed", "interrupted"]
+"""``stopped``: whoever watches the fold gave it up early, as a search does with trials that lag behind."""
 
 
 class FoldRecord(NamedTuple):

@@ -19,7 +19,7 @@ from birdinfer.training.tracking.tracker import Ended, FoldRecord, Outcome, clie
 _FLUSH_INTERVAL, _FLUSH_SECONDS = "x_transaction_log_flush_interval", 0.05
 """W&B's own are 15 seconds, which a kill would lose; versions without this setting write when they like."""
 _LONGEST_WRITE_SECONDS = 2.0
-_EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 130}
+_EXIT_CODES = {"finished": 0, "stopped": 0, "failed": 1, "interrupted": 130}
 
 
 class WandB:

@@ -62,6 +62,10 @@ class Passing(Silent):
         """Passed on."""
         self._watcher.message(line)
 
+    def complaint(self, line: str) -> None:
+        """Passed on."""
+        self._watcher.message(line)
+
 
 class TrialReporter(Passing):
     """Reports a trial's epochs."""

@@ -1,9 +1,11 @@
 """MLflow's store, used as folds do that are trained side by side, or resumed."""
 
+import fcntl
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from birdinfer.errors import ConfigError
 from birdinfer.training.tracking.mlflow import DATABASE, MLflow
 from birdinfer.training.tracking.tracker import FoldRecord, Outcome
 
@@ -56,6 +58,12 @@ def test_each_has_its_own_curve(store, ids, fold):
     assert told == [(1, 1.0 + fold), (2, 0.5 + fold)]
 
 
+def test_a_folder_that_no_address_can_name_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"has a \?, where a database's address ends - name a tracking.folder"):
+        MLflow().start(record(tmp_path / "really?" / "mlflow", 0), "", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_parameter_that_is_too_long_is_cut(store, ids):
     assert store.get_run(ids[0]).data.params == {"optim.lr": "0.001", "long": "x" * 6_000}
 
@@ -83,3 +91,14 @@ def test_a_run_that_the_store_does_not_know_is_begun(store, folder):
     tracker.close("failed")
     assert begun != "0" * 32
     assert store.get_run(begun).info.status == "FAILED"
+
+
+def test_a_disk_without_locks_will_do(store, folder, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    tracker = MLflow()
+    begun = tracker.start(record(folder, 5), "", 0)
+    tracker.close("stopped")
+    assert store.get_run(begun).info.status == "FINISHED"

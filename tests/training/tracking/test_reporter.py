@@ -1,6 +1,7 @@
 """What stands between a training and its trackers, shown with trackers that only remember, fail or hang."""
 
 import sys
+import tempfile
 import time
 from threading import Event
 
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 from one_fold import Recorder, assert_same_bits
 
+from birdinfer.cli.training_progress import TrainingProgress
 from birdinfer.training import run as run_module
 from birdinfer.training.checkpoint import EpochRow
 from birdinfer.training.processes import Processes
@@ -15,6 +17,7 @@ from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.tracking import TrackingConfig
 from birdinfer.training.report import FoldResult, FoldStart, Silent
 from birdinfer.training.run import Run, train
+from birdinfer.training.tracking import fold_records
 from birdinfer.training.tracking import reporter as reporter_module
 from birdinfer.training.tracking.notes import read_notes
 from birdinfer.training.tracking.reporter import tracked
@@ -176,6 +179,14 @@ class TestHowItEnds:
         with pytest.raises(LookupError):
             broken_off(tmp_path, Pruning(), AssertionError("it was to end before"))
         assert heard(tracker) == ["start", "epoch", "close"]
+        assert tracker.told[-1] == ("close", "stopped")  # a trial that is given up has not failed
+
+    def test_who_is_told_to_leave_does_not_wait_for_long(self, tracker, tmp_path, monkeypatch):
+        monkeypatch.setattr(fold_records, "_FAREWELL_SECONDS", 0.05)
+        tracker.hangs_at, began = "close", time.monotonic()
+        with pytest.raises(SystemExit):
+            broken_off(tmp_path, Silent(), SystemExit(143))
+        assert time.monotonic() - began < 10
 
 
 class TestFailures:
@@ -208,6 +219,22 @@ class TestFailures:
             one_fold(tracking)
         assert heard(other) == ["start"]
         assert heard(tracker) == ["start", "epoch", "epoch", "finish", "close"]
+
+    def test_it_is_seen_where_all_else_is_quiet(self, tracker, tmp_path, capsys):
+        tracker.fails_at = "epoch"
+        with TrainingProgress(quiet=True) as shown, tracked(recipe(), tmp_path, tmp_path / "r", shown) as tracking:
+            one_fold(tracking)
+        assert capsys.readouterr().err.count("tracker wandb is given up") == 1
+
+    @pytest.mark.parametrize("name", ["n" * 250, "r"])
+    def test_pictures_that_cannot_be_drawn_are_left_out(self, tracker, tmp_path, monkeypatch, name):
+        if name == "r":
+            monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
+        fold_dir = tmp_path / name / "fold0"
+        fold_dir.mkdir(parents=True)
+        with tracked(recipe(pictures=True), tmp_path, tmp_path / name, Silent()) as tracking:
+            one_fold(tracking)
+        assert tracker.told[-2][1].pictures == []
 
     def test_notes_that_cannot_be_written_are_a_failure_too(self, tracker, tmp_path):
         (tmp_path / "r").mkdir()
