@@ -131,7 +131,7 @@ def _allowed(names: Sequence[str]) -> str:
     kind: Any = msgspec.inspect.type_info(Recipe)
     for name in names:
         fields = {field.name: field.type for field in getattr(kind, "fields", ())}
-        kind = fields.get(name)
+        kind = kind.item_type if isinstance(kind, msgspec.inspect.VarTupleType) else fields.get(name)
     if isinstance(kind, msgspec.inspect.LiteralType):
         return " or ".join(str(value) for value in kind.values)
     if not isinstance(kind, (msgspec.inspect.IntType, msgspec.inspect.FloatType)):

@@ -19,7 +19,7 @@ def test_trackers_are_chosen_on_the_command_line():
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ('tracking.trackers=["comet"]', "comet"),
+        ('tracking.trackers=["comet"]', "'comet' - allowed is mlflow or neptune or tensorboard or wandb"),
         ('tracking.trackers=["wandb", "mlflow", "wandb"]', "names wandb twice"),
         ("tracking.mode=sometimes", "allowed is offline or online"),
         ("tracking.wait_seconds=0", "allowed is 0 < wait_seconds <= 86400"),
