@@ -255,7 +255,10 @@ def check_that_several_processes_train_one_fold(disturbed, place, cluster):
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        (("--partition", "bats"), f"--partition: 'bats' is unknown, this cluster has {PARTITION}, {GRACEFUL}, {URGENT}"),
+        (
+            ("--partition", "bats"),
+            f"--partition: 'bats' is unknown, this cluster has {PARTITION}, {GRACEFUL}, {URGENT}",
+        ),
         (("--partition", f"{PARTITION},bats"), "--partition: 'bats' is unknown"),
         (("--time", "soon"), "sbatch: Invalid --time specification"),
         (
