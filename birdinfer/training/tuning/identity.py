@@ -18,7 +18,8 @@ from birdinfer.training.recipe import NOT_DECISIVE, Recipe, flatten
 from birdinfer.training.tuning.space import Space
 from birdinfer.training.tuning.values import plain
 
-_OTHER = "name another with --study"
+OTHER = "name another with --study"
+"""What to do where a study is not the one that is asked for."""
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -65,7 +66,7 @@ def load_question(path: Path) -> Question:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Question)
     except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(path, f"cannot be read ({error})", _OTHER) from error
+        raise ConfigError(path, f"cannot be read ({error})", OTHER) from error
 
 
 def check_question(saved: Question, asked: Question, study_dir: Path) -> None:
@@ -79,7 +80,7 @@ def check_question(saved: Question, asked: Question, study_dir: Path) -> None:
     _compare(study_dir, "space", saved.space, asked.space)
     if saved.folds != asked.folds:
         told, wanted = (",".join(map(str, folds)) for folds in (saved.folds, asked.folds))
-        raise ConfigError(study_dir, f"is a study of folds {told}, asked is {wanted}", _OTHER)
+        raise ConfigError(study_dir, f"is a study of folds {told}, asked is {wanted}", OTHER)
 
 
 def check_clips(saved: Question, asked: Question, study_dir: Path) -> None:
@@ -91,14 +92,14 @@ def check_clips(saved: Question, asked: Question, study_dir: Path) -> None:
     if saved.clips != asked.clips:
         what = f"is a study of {saved.n_clips} clips, here are {asked.n_clips}"
         same = " with other labels or folds" if saved.n_clips == asked.n_clips else ""
-        raise ConfigError(study_dir, what + same, _OTHER)
+        raise ConfigError(study_dir, what + same, OTHER)
 
 
 def _compare(study_dir: Path, kind: str, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for key in [*asked, *(key for key in saved if key not in asked)]:
         if saved.get(key) != asked.get(key):
             before, now = (_told(table, key) for table in (saved, asked))
-            raise ConfigError(study_dir, f"is a study of another {kind}: {key} is {before} there, here {now}", _OTHER)
+            raise ConfigError(study_dir, f"is a study of another {kind}: {key} is {before} there, here {now}", OTHER)
 
 
 def _told(table: Mapping[str, Any], key: str) -> str:

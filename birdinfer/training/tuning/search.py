@@ -20,7 +20,7 @@ from birdinfer.training.report import Reporter
 from birdinfer.training.run import n_folds
 from birdinfer.training.start import check_start
 from birdinfer.training.tuning.folder import RECIPE_FILE, SPACE_FILE, STUDY_FILE
-from birdinfer.training.tuning.identity import Question, check_clips, check_question, clips_digest, load_question
+from birdinfer.training.tuning.identity import OTHER, Question, check_clips, check_question, clips_digest, load_question
 from birdinfer.training.tuning.ledger import queue_default
 from birdinfer.training.tuning.lock import locked
 from birdinfer.training.tuning.pruning import Steps, build_pruner
@@ -132,11 +132,13 @@ def _saved(search: Search) -> Question | None:
     """
     if (search.study_dir / STUDY_FILE).exists():
         kind = storage_kind(search.study_dir)
-        if search.storage is not None and kind is not None and kind != search.storage:
+        if kind is None:
+            raise ConfigError(search.study_dir, "has lost its trials, study.journal or study.db", OTHER)
+        if search.storage is not None and kind != search.storage:
             raise ConfigError("--storage", f"is {search.storage}, {search.study_dir} is kept as {kind}", "leave it out")
         return load_question(search.study_dir / STUDY_FILE)
     if any(search.study_dir.glob("fold*/")):
-        raise ConfigError(search.study_dir, "is a training run, no study", "name another with --study")
+        raise ConfigError(search.study_dir, "is a training run, no study", OTHER)
     return None
 
 
@@ -180,4 +182,4 @@ def _laid(search: Search, reporter: Reporter) -> Laid:
         if not is_begun:
             raise
         what = f"is a study of other clips ({error.what})"
-        raise ConfigError(search.study_dir, what, "name another with --study") from error
+        raise ConfigError(search.study_dir, what, OTHER) from error

@@ -4,15 +4,17 @@ The journal is safe on network disks and takes a power cut: a line that was not 
 next one is added, where Optuna alone would refuse the whole file ever after. Nothing in either is pickled.
 """
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from birdinfer.errors import ConfigError
+from birdinfer.errors import ConfigError, OutputError
 from birdinfer.training.tuning.lock import FileLock
 
 STORAGES = ("journal", "sqlite")
@@ -23,8 +25,12 @@ _BUSY_SECONDS = 60
 
 
 def storage_kind(study_dir: Path) -> str | None:
-    """How the study that is there is kept; None if there is none."""
-    return next((kind for kind, name in _FILES.items() if (study_dir / name).exists()), None)
+    """How the study that is there is kept; None if there is none, or nothing in it."""
+    for kind, name in _FILES.items():
+        with contextlib.suppress(OSError):
+            if (study_dir / name).stat().st_size:
+                return kind
+    return None
 
 
 def open_study(study_dir: Path, kind: str) -> optuna.Study:
@@ -36,6 +42,7 @@ def open_study(study_dir: Path, kind: str) -> optuna.Study:
 
     Raises:
         ConfigError: what is there cannot be read.
+        OutputError: the folder cannot be written to.
     """
     optuna.logging.disable_default_handler()
     path = (study_dir / _FILES[kind]).resolve()
@@ -47,6 +54,8 @@ def open_study(study_dir: Path, kind: str) -> optuna.Study:
                 storage=storage, study_name=_NAME, direction="maximize", load_if_exists=True,
                 sampler=optuna.samplers.RandomSampler(), pruner=optuna.pruners.NopPruner(),
             )  # fmt: skip
+    except OutputError:
+        raise
     except Exception as error:  # a damaged file makes SQLAlchemy and Optuna raise whatever they stumble over
         what = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
         raise ConfigError(path, what, "it is damaged: search anew with another --study") from error
@@ -65,9 +74,25 @@ class _MendingLock(FileLock):
         return taken
 
 
+class _Journal(JournalFileBackend):
+    """A disk that is full is no fault of the trial that is told of."""
+
+    def __init__(self, path: Path) -> None:
+        # All that Optuna asks of a lock is that it can be acquired and released.
+        super().__init__(str(path), _MendingLock(path))  # type: ignore[arg-type]
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(self._path, f"cannot be written ({error.strerror})") from error
+
+
 def _journal(path: Path) -> BaseStorage:
-    # All that Optuna asks of a lock is that it can be acquired and released.
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_MendingLock(path)))  # type: ignore[arg-type]
+    return JournalStorage(_Journal(path))
 
 
 def _cut_torn_line(path: Path) -> None:

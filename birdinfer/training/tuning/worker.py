@@ -118,13 +118,16 @@ class _Worker:
         except TakenOver:
             self._watcher.message(f"trial {claimed.record.number} was taken over by another worker")
         except (KeyboardInterrupt, SystemExit, OutputError):
-            with locked(self._search.study_dir):
-                self._ledger.put_back(claimed)
-                with contextlib.suppress(OutputError):
-                    publish(self._search, self._ledger)
+            self._put_back(claimed)
             raise
         finally:
             _release()
+
+    def _put_back(self, claimed: Claimed) -> None:
+        # It may be told already, or another worker's by now; and a full disk is told of by whoever met it.
+        with contextlib.suppress(TakenOver, OutputError), locked(self._search.study_dir):
+            self._ledger.put_back(claimed)
+            publish(self._search, self._ledger)
 
     def _train_and_tell(self, claimed: Claimed) -> None:
         problem = ""

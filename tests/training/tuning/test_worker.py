@@ -1,4 +1,5 @@
 import csv
+import errno
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from birdinfer.training.recipe.file import load_recipe
 from birdinfer.training.report import Silent
 from birdinfer.training.run import Run, train
 from birdinfer.training.tuning import worker as room
+from birdinfer.training.tuning.alive import Alive
 from birdinfer.training.tuning.folder import trial_dir
 from birdinfer.training.tuning.ledger import Claimed
 from birdinfer.training.tuning.records import best_of, default_of
@@ -119,6 +121,16 @@ class TestBegin:
         with pytest.raises(ConfigError, match="is a training run, no study"):
             work(search, Watching())
 
+    @pytest.mark.parametrize("is_empty", [True, False])
+    def test_a_study_that_has_lost_its_trials_is_not_begun_anew(self, finished, tmp_path, is_empty):
+        copy = finished[0]._replace(study_dir=tmp_path / "small-tune")
+        shutil.copytree(finished[0].study_dir, copy.study_dir)
+        (copy.study_dir / "study.journal").unlink()
+        if is_empty:
+            (copy.study_dir / "study.journal").touch()
+        with pytest.raises(ConfigError, match="has lost its trials"):
+            work(copy, Watching())
+
     def test_a_recipe_without_a_score_and_folds_that_are_not_there(self, search):
         with pytest.raises(ConfigError, match=r"data\.all_data: is true, nothing is validated"):
             work(search._replace(recipe=changed(search.recipe, data={"all_data": True})), Watching())
@@ -174,6 +186,37 @@ class TestTrialsThatFail:
         outcome = work(search, Watching())
         assert [record.continues for record in outcome.records if record.is_default] == [None, 0]
 
+    def test_a_disk_that_is_full_when_it_is_told_is_one_line_and_the_trial_stays_told(self, search, monkeypatch):
+        monkeypatch.setattr(room, "train_trial", lambda *_: 0.5)
+
+        def publish(*_):
+            raise OutputError("trials.csv", "cannot be written (no space)")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(room, "publish", publish)
+            with pytest.raises(OutputError):
+                work(search, Watching())
+        outcome = work(search, Watching())
+        assert [record.state for record in outcome.records] == ["complete"] * 3
+
+    def test_a_full_disk_under_the_journal_is_no_fault_of_the_trial(self, search, monkeypatch):
+        def train_trial(search, claimed, *_):
+            monkeypatch.setattr(os, "fsync", full)
+            claimed.report(1, 0.5)
+
+        def full(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(room, "train_trial", train_trial)
+            with pytest.raises(OutputError, match=r"study\.journal: cannot be written \(No space left"):
+                work(search, Watching())
+        monkeypatch.undo()
+        monkeypatch.setattr(room, "train_trial", lambda *_: 0.5)
+        outcome = work(search, Watching())
+        assert [record.continues for record in outcome.records if record.is_default] == [None, 0]
+        assert "failed" not in {record.state for record in outcome.records if not record.is_put_back}
+
 
 class StoppedAt(Watching):
     """Sends a signal to its own process when a trial is so far."""
@@ -204,6 +247,20 @@ class TestInterrupted:
         assert outcome.records[1].curve == finished[1].records[0].curve
         assert outcome.records[1].score == finished[1].records[0].score
         assert not trial_dir(search.study_dir, 0).exists()
+
+
+class TestTakenOver:
+    def test_who_is_stopped_when_another_one_has_its_trial_ends_as_asked(self, search, monkeypatch):
+        def train_trial(search, claimed, *_):
+            ledger = room.open_ledger(search, room.Passing(Watching()))
+            with Alive(search.study_dir) as other:
+                other.forget(claimed.record.worker)
+                ledger.bury(other)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(room, "train_trial", train_trial)
+        with pytest.raises(KeyboardInterrupt):
+            work(search, Watching())
 
 
 class TestPruned:
