@@ -1,6 +1,6 @@
 """``birdinfer tune --cluster slurm``: the workers of a search as jobs of a cluster, and its best recipe after them.
 
-In: the running command and the study that it would work on. Out: an array of workers and, if asked, an array of folds
+In: the running command and the search that it asks for. Out: an array of workers and, if asked, an array of folds
 that waits for it.
 """
 
@@ -12,10 +12,11 @@ import typer
 from birdinfer.cli.cluster_jobs import check_cluster, check_options, job_array, print_all, resources_of, say, submit_all
 from birdinfer.cli.cluster_options import CLUSTER_PARAMETERS, ClusterOptions
 from birdinfer.cli.same_command import command_again, program
-from birdinfer.cli.train import DEFAULT_RECIPE, parse_folds
+from birdinfer.cli.train import parse_folds
 
 if TYPE_CHECKING:
     from birdinfer.training.cluster.arrays import JobArray
+    from birdinfer.training.tuning.search import Search
 
 _OWN = frozenset({"workers", "then_train", "devices"})
 """Parameters that are no worker's business."""
@@ -24,13 +25,13 @@ _BEST = "-best"
 
 
 def submit_search(
-    context: typer.Context, study_dir: Path, options: ClusterOptions, workers: int, then_train: str | None
+    context: typer.Context, search: "Search", options: ClusterOptions, workers: int, then_train: str | None
 ) -> None:
     """Submit the workers of a search as one array and, if asked, the folds of its best recipe as another after it.
 
     Args:
         context: of the command ``tune``.
-        study_dir: the study's folder, which holds the base recipe already unless only to print.
+        search: what is searched.
         options: what is asked of the cluster.
         workers: how many share the study, at least 1.
         then_train: which folds to train when all workers have ended well, as ``train --fold`` takes it; None for none.
@@ -39,13 +40,14 @@ def submit_search(
         BirdinferError: it cannot be submitted as asked; nothing is in the queue then.
     """
     check_options(context, options)
-    arrays = [_workers(context, study_dir, options, workers)]
+    arrays = [_workers(context, search.study_dir, options, workers)]
     if then_train is not None:
-        arrays.append(_best_folds(context, study_dir, options, then_train))
+        arrays.append(_best_folds(context, search, options, then_train))
     if options.print_only:
         print_all(arrays, chained=True)
         return
     check_cluster(arrays, options)
+    _begin(search, quiet=context.params["quiet"])
     say(arrays, submit_all(arrays, chained=True))
 
 
@@ -59,17 +61,28 @@ def _workers(context: typer.Context, study_dir: Path, options: ClusterOptions, w
     return job_array(study_dir, "worker", range(workers), options, SEARCH, command, asked)
 
 
-def _best_folds(context: typer.Context, study_dir: Path, options: ClusterOptions, folds: str) -> "JobArray":
+def _begin(search: "Search", quiet: bool) -> None:
+    """Begin the study that the workers will share: its folds are laid, its data and recipe checked.
+
+    Raises:
+        BirdinferError: it cannot be begun.
+    """
+    from birdinfer.cli.tuning_progress import TuningProgress
+    from birdinfer.training.tuning.search import begin
+    from birdinfer.training.tuning.trial_reporter import Passing
+
+    with TuningProgress(search.n_trials, quiet) as progress:
+        begin(search, Passing(progress))
+
+
+def _best_folds(context: typer.Context, search: "Search", options: ClusterOptions, folds: str) -> "JobArray":
     """The folds of what a search will have found best."""
     from birdinfer.training.cluster.resources import sbatch_options
     from birdinfer.training.cluster.templates import ARRAY
-    from birdinfer.training.recipe.file import load_recipe
     from birdinfer.training.run import Run, wanted_folds
-    from birdinfer.training.tuning.folder import BEST_FILE, RECIPE_FILE
+    from birdinfer.training.tuning.folder import BEST_FILE
 
-    written = study_dir / RECIPE_FILE
-    given = context.params["recipe"] or (DEFAULT_RECIPE if DEFAULT_RECIPE.is_file() else None)
-    recipe = load_recipe(written) if written.is_file() else load_recipe(given, context.params["overrides"] or [])
+    study_dir = search.study_dir
     run_dir = study_dir.with_name(study_dir.name + _BEST)
     _check_new(run_dir)
     asked = ["--recipe", str(study_dir / BEST_FILE), "--name", run_dir.name, "--runs-dir", str(run_dir.parent)]
@@ -77,7 +90,7 @@ def _best_folds(context: typer.Context, study_dir: Path, options: ClusterOptions
     for option, name in passed.items():
         value = context.params.get(name)
         asked += [option, str(value)] if value is not None else []
-    wanted = wanted_folds(Run(recipe, Path(), run_dir, parse_folds(folds)))
+    wanted = wanted_folds(Run(search.recipe, search.data_dir, run_dir, parse_folds(folds)))
     command = [*program(), "train", *asked]
     # A template of the user's own is one for workers: it would not say which fold.
     options = options._replace(template=None)

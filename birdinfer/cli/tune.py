@@ -125,9 +125,7 @@ def tune(
         from birdinfer.cli.cluster_search import submit_search
 
         _check_workers(workers)
-        if not print_only:
-            _prepare(search, quiet)
-        submit_search(context, search.study_dir, options, workers or 1, then_train)
+        submit_search(context, search, options, workers or 1, then_train)
         return
     _check_here(then_train, search)
     with TuningProgress(search.n_trials, quiet) as progress:
@@ -147,16 +145,6 @@ def _search_alone(search: "Search", progress: "TuningProgress") -> "Outcome":
     from birdinfer.training.tuning.worker import work
 
     return work(search, progress)
-
-
-def _prepare(search: "Search", quiet: bool) -> None:
-    """Begin the study that a cluster's workers will share: its folds are laid, its data and recipe checked."""
-    from birdinfer.cli.tuning_progress import TuningProgress
-    from birdinfer.training.tuning.search import begin
-    from birdinfer.training.tuning.trial_reporter import Passing
-
-    with TuningProgress(search.n_trials, quiet) as progress:
-        begin(search, Passing(progress))
 
 
 def _check_workers(workers: int | None) -> None:

@@ -194,6 +194,23 @@ class TestSearch:
         assert "--array=0-1" in (slurm / "said2").read_text().splitlines()
         assert "--dependency=afterok:41" in (slurm / "said2").read_text().splitlines()
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--partition", "bats"), ("--time", "1"), ("--template", "no.sbatch"), ("--devices", "cpu,cpu"),
+            ("--then-train", "3"), ("--workers", "0"),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_submitted_begins_no_study(self, slurm, birdinfer, options):
+        code, printed, complaints = birdinfer(*self.WORDS, "--quiet", *options)
+        assert (code, printed, len(complaints.splitlines())) == (2, "", 1)
+        assert not (slurm / "runs").exists()
+
+    def test_a_study_that_cannot_be_begun_is_not_submitted(self, slurm, birdinfer):
+        code, _, complaints = birdinfer(*self.WORDS, "--quiet", "--set", "model.backbone=sparrownet")
+        assert (code, len(complaints.splitlines())) == (2, 1)
+        assert not (slurm / "n").exists()
+
     def test_a_search_alone_is_followed_by_nothing(self, place, birdinfer):
         assert len(submissions(birdinfer(*self.WORDS, "--print")[1])) == 1
 
