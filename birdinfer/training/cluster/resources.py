@@ -44,7 +44,6 @@ def sbatch_options(resources: Resources) -> tuple[str, ...]:
     Raises:
         ConfigError: the time is too short to train in, or an option would take the jobs apart.
     """
-    _check_time(resources.time_limit)
     asked = {
         "partition": resources.partition,
         "gres": resources.gres,
@@ -54,6 +53,8 @@ def sbatch_options(resources: Resources) -> tuple[str, ...]:
         "nodes": resources.nodes,
         "ntasks-per-node": resources.processes,
     }
+    if resources.time_limit is not None:
+        _check_time(resources.time_limit)
     return (
         *(f"--{name}={value}" for name, value in asked.items() if value is not None),
         *(_further(text) for text in resources.further),
@@ -79,9 +80,9 @@ def _in_seconds(parts: Sequence[str | None], weights: Sequence[int]) -> int:
     return sum(int(part or 0) * weight for part, weight in zip(parts, weights, strict=True))
 
 
-def _check_time(time_limit: str | None) -> None:
+def _check_time(time_limit: str) -> None:
     """Refuse what would be requeued for ever without coming forward."""
-    seconds = seconds_of(time_limit) if time_limit is not None else None
+    seconds = seconds_of(time_limit)
     if seconds is not None and 0 < seconds < SHORTEST_SECONDS:
         what = f"is {time_limit}, {seconds} s; two minutes of it go to saving"
         raise ConfigError("--time", what, f"ask for {SHORTEST_SECONDS // 60} minutes at least")
@@ -90,9 +91,12 @@ def _check_time(time_limit: str | None) -> None:
 def _further(text: str) -> str:
     """``account=birds`` -> ``--account=birds``."""
     option = text.strip().removeprefix("--")
-    name = option.partition("=")[0]
+    name, _, value = option.partition("=")
+    if name == "time":
+        _check_time(value)
     if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
         raise ConfigError("--sbatch", f"is {text!r}", "write an option of sbatch in full, as account=birds")
-    if name in _OURS:
-        raise ConfigError("--sbatch", f"is {text!r}; birdinfer itself sets {name}", "leave it out")
+    ours = next((each for each in sorted(_OURS) if each.startswith(name)), None)  # sbatch takes beginnings, too
+    if ours is not None:
+        raise ConfigError("--sbatch", f"is {text!r}; birdinfer itself sets {ours}", "leave it out")
     return f"--{option}"

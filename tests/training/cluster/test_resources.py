@@ -51,6 +51,8 @@ def test_a_time_spelled_in_full_is_the_sum_of_its_parts(days, hours, minutes, se
 def test_a_time_that_saving_takes_up_is_refused(time):
     with pytest.raises(ConfigError, match=f"--time: is {time}, .* two minutes of it go to saving - ask for 5 minutes"):
         sbatch_options(Resources(time_limit=time))
+    with pytest.raises(ConfigError, match=f"--time: is {time}, "):
+        sbatch_options(Resources(further=(f"time={time}",)))
 
 
 @pytest.mark.parametrize("time", ["5", "0", "INFINITE"])
@@ -58,7 +60,9 @@ def test_other_times_are_the_clusters_business(time):
     assert sbatch_options(Resources(time_limit=time)) == (f"--time={time}",)
 
 
-@pytest.mark.parametrize("name", ["array=0-9", "output=x", "--dependency=afterok:1", "signal=B:USR1@9", "wrap=rm"])
+@pytest.mark.parametrize(
+    "name", ["array=0-9", "output=x", "--dependency=afterok:1", "signal=B:USR1@9", "wrap=rm", "arr=0-9"]
+)
 def test_what_holds_a_job_together_cannot_be_changed(name):
     with pytest.raises(ConfigError, match="birdinfer itself sets"):
         sbatch_options(Resources(further=(name,)))
