@@ -1,16 +1,19 @@
 """A real SLURM of one node, started for a test from Debian's packages: a folder in, a cluster that takes jobs out.
 
-Its own munged, slurmctld and slurmd run in the foreground as our children, with sockets, ports, state and spool of
-their own: another SLURM or munge of the machine, and another test's, are not touched. No systemd and no cgroups.
+Its own munged, slurmctld and slurmd have sockets, ports, state and spool of their own: another SLURM or munge of the
+machine, and another test's, are not touched. No systemd and no cgroups. They are the children of a keeper, this file
+run as a program, which ends them, their jobs and their folder when whoever started it lets go of it, or has died.
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -76,8 +79,26 @@ def real_slurm() -> Iterator[dict[str, str]]:
         The variables that its programs, and those of ours that call them, need.
 
     Raises:
-        RuntimeError: it does not come up; what its daemons said stands there.
+        RuntimeError: it does not come up; what its daemons said stands on standard error.
     """
+    # A group of its own: a Ctrl-C for pytest is not for the daemons, which have jobs to end first.
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+    ) as keeper:
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        told = keeper.stdout.readline()
+        if not told:
+            raise RuntimeError("SLURM does not come up")
+        try:
+            yield json.loads(told)
+        finally:
+            keeper.stdin.close()
+            keeper.wait()
+
+
+def _keep() -> None:
+    """What the keeper does: start SLURM, tell the variables, and end it when nobody can read them any more."""
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as name, contextlib.ExitStack() as running:
         folder = Path(name)
         _configure(folder)
@@ -86,7 +107,8 @@ def real_slurm() -> Iterator[dict[str, str]]:
             running.enter_context(_daemon(command, folder, variables))
         running.callback(_end_jobs, variables)
         _wait_for_node(folder, variables)
-        yield variables
+        print(json.dumps(variables), flush=True)
+        sys.stdin.read()
 
 
 def _configure(folder: Path) -> None:
@@ -123,11 +145,8 @@ def _free_ports(n: int) -> list[int]:
 @contextlib.contextmanager
 def _daemon(command: list[str], folder: Path, variables: dict[str, str]) -> Iterator[None]:
     environment = os.environ | variables
-    # A group of its own: a Ctrl-C for pytest is not for the daemon, which has jobs to end first.
     with (folder / f"{command[0]}.out").open("wb") as said:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, process_group=0
-        )
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
     try:
         if command[0] == "munged":
             _wait_until((folder / "munge.socket").exists, 10)
@@ -168,3 +187,7 @@ def _wait_until(holds, seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+if __name__ == "__main__":
+    _keep()
