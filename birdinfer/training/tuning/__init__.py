@@ -7,5 +7,5 @@
 
 A study lies on disk, and each worker, on whatever machine, works on it alone: it claims a trial, trains it as ``train``
 does, and tells how it went. What several workers must not do at once they do under one lock (``lock.py``).
-Only ``sampling``, ``pruning``, ``storage``, ``ledger`` and ``importance`` know Optuna.
+Only ``sampling``, ``storage``, ``ledger`` and ``importance`` know Optuna.
 """

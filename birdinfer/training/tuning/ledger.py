@@ -5,6 +5,7 @@ whose worker has died, is closed as failed and its values are queued as another 
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -38,10 +39,10 @@ class TakenOver(Exception):
 class Claimed:
     """A trial that is ours."""
 
-    def __init__(self, trial: optuna.Trial, record: TrialRecord) -> None:
-        """It is running."""
+    def __init__(self, trial: optuna.Trial, record: TrialRecord, lags: Callable[[], bool]) -> None:
+        """It is running; ``lags`` says whether it lags behind the others."""
         self.record = record
-        self.trial = trial
+        self.trial, self._lags = trial, lags
 
     def report(self, step: int, score: float) -> None:
         """The score as far as it is known after a step.
@@ -56,7 +57,7 @@ class Claimed:
 
     def should_end(self) -> bool:
         """Whether it is given up; the default never is, for all others are held against it."""
-        return not self.record.is_default and self.trial.should_prune()
+        return not self.record.is_default and self._lags()
 
 
 class Ledger:
@@ -79,7 +80,7 @@ class Ledger:
             ConfigError: there is no such pruner.
         """
         self.study, self._space, self._n_trials = study, space, n_trials
-        study.sampler, study.pruner = sampler, build_pruner(pruner, steps)
+        study.sampler, self._pruner = sampler, build_pruner(pruner, steps)
         self._distributions = distributions(space)
 
     def records(self) -> list[TrialRecord]:
@@ -99,7 +100,7 @@ class Ledger:
             warnings.simplefilter("ignore")
             trial = self.study.ask(self._distributions)
         trial.set_user_attr(_WORKER, worker)
-        return Claimed(trial, self._record(trial.number))
+        return Claimed(trial, self._record(trial.number), lambda: self._lags(trial.number))
 
     def complete(self, claimed: Claimed, score: float) -> TrialRecord:
         """It went to its end."""
@@ -135,6 +136,10 @@ class Ledger:
                 self._queue_again(record, record.deaths + 1)
             alive.forget(record.worker)
         return dead
+
+    def _lags(self, number: int) -> bool:
+        records = self.records()
+        return self._pruner(records[number], records)
 
     def _is_dead(self, record: TrialRecord, alive: Alive) -> bool:
         # Claiming is one step under the lock: a trial without a worker is of one that was killed within it.

@@ -5,7 +5,7 @@ queued as the first trial, and ``study.json``, by which a study of anything else
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from birdinfer.errors import CheckpointError, ConfigError, MetadataError
 from birdinfer.files import write_atomic
@@ -58,9 +58,12 @@ class Search(NamedTuple):
     @property
     def steps(self) -> Steps:
         """How far a trial may go."""
-        choice = self.space.get("loop.epochs")
-        epochs = [self.recipe.loop.epochs, *(choice.ends if choice is not None else ())]
-        return Steps(max(epochs), len(self.folds), self.recipe.optim.warmup_epochs)
+        return Steps(self._most("loop.epochs"), len(self.folds), self._most("optim.warmup_epochs"))
+
+    def _most(self, key: str) -> Any:
+        """The highest number that any trial may have for a key."""
+        choice = self.space.get(key)
+        return max([values_of(self.recipe, [key])[key], *(choice.ends if choice is not None else ())])
 
     def build_sampler(self) -> SeededSampler:
         """Who draws what is tried next.
