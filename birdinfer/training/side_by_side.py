@@ -9,10 +9,12 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,14 @@ _HEADING = "$ "
 """Before a job's command, the first line of its log; a job that is run again writes behind what is there."""
 _COMPLAINT = "birdinfer: "
 """What the command line puts before the one line that says why it gives up."""
+_BOUND = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes a job's command, which the kernel then asks to end when the process with the given number has ended."""
 
 Say = Callable[[str], None]
 
@@ -77,7 +87,7 @@ def run_side_by_side(jobs: Sequence[Job], devices: Sequence[str], say: Say) -> d
     """Run all jobs, as many at once as there are devices.
 
     Ctrl-C and SIGTERM reach the jobs as one SIGTERM each: they save what they are at and end, and no further one
-    begins. A second signal ends them at once.
+    begins. A second signal ends them at once. On Linux they are asked to end, too, where we are killed.
 
     Args:
         jobs: in the order in which they begin.
@@ -142,14 +152,14 @@ class _Child:
             job.log.parent.mkdir(parents=True, exist_ok=True)
             with job.log.open("ab") as log:
                 log.write(f"{_HEADING}{shlex.join(job.command)}\n".encode(errors="surrogateescape"))
-            self._log, self._tail = job.log.open("ab"), job.log.open("rb")
+            self._log, self._tail = job.log.open("ab", buffering=0), job.log.open("rb")
         except OSError as error:
             raise OutputError(job.log, f"cannot be written ({error.strerror})") from error
         self._tail.seek(0, os.SEEK_END)
         self._results, self._begun_line = tempfile.TemporaryFile(), b""  # noqa: SIM115 - closed when it has ended
         # A group of its own: a terminal's Ctrl-C reaches us alone, and we pass it on once. Two would not wait.
         self._process = subprocess.Popen(
-            job.command, stdin=subprocess.DEVNULL, stdout=self._results, stderr=self._log, env=environment,
+            _bound(job.command), stdin=subprocess.DEVNULL, stdout=self._results, stderr=self._log, env=environment,
             process_group=0,
         )  # fmt: skip
 
@@ -165,7 +175,8 @@ class _Child:
                 say(f"{self.job.name}: {text}")
         if code == 0:
             self._results.seek(0)
-            self._log.write(self._results.read())
+            with suppress(OSError):  # a full disk: what was trained is worth more than what was said of it
+                self._log.write(self._results.read())
         if code is not None:
             self._close()
         return code
@@ -177,14 +188,22 @@ class _Child:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
-        self._process.kill()
+        """End it at once, and what it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._close()
 
     def _close(self) -> None:
         for file in (self._results, self._log, self._tail):
             file.close()
+
+
+def _bound(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command, which ends when we end, even by kill -9: a fold that is resumed must not meet one that goes on."""
+    if sys.platform != "linux":
+        return command
+    return (sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *command)
 
 
 def _spoken(device: str) -> str:

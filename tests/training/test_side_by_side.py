@@ -1,10 +1,13 @@
 """Commands side by side: small Python programs instead of trainings."""
 
 import os
+import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +30,35 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("ready", file=sys.stderr, flush=True)
 time.sleep(60)
 """
+
+PARENT = """
+import sys
+from pathlib import Path
+from birdinfer.training.side_by_side import Job, run_side_by_side
+job = Job("one", (sys.executable, "-c", sys.argv[1]), Path(sys.argv[2]))
+run_side_by_side([job], ("cpu",), lambda line: print(line, flush=True))
+"""
+WITH_A_WORKER = f"""
+import subprocess, sys
+worker = subprocess.Popen(["sleep", "60"])
+print(f"worker {{worker.pid}}", file=sys.stderr, flush=True)
+{DEAF}
+"""
+
+
+def wait_until(is_so):
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - began < 30
+        time.sleep(0.02)
+
+
+def is_at_work(pid: int) -> bool:
+    """Whether a process is there that has not ended; one that nobody has asked for its exit code has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.fixture
@@ -146,3 +178,32 @@ class TestRun:
         with pytest.raises(KeyboardInterrupt):
             run_side_by_side([job("deaf", DEAF)], ("cpu",), Signalling(1, signal.SIGTERM, signal.SIGINT))
         assert time.monotonic() - began < 30
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_nor_do_what_jobs_have_started(self, job):
+        """A loader's workers would go on decoding for nobody."""
+        said = Signalling(1, signal.SIGTERM, signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            run_side_by_side([job("deaf", WITH_A_WORKER)], ("cpu",), said)
+        (worker,) = [int(line.split()[-1]) for line in said if "worker" in line]
+        wait_until(lambda: not is_at_work(worker))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+    def test_jobs_save_and_end_when_who_has_started_them_is_killed(self, job):
+        """Or they would train on beside the same folds of the next call."""
+        one = job("one", SAVES)
+        words = [sys.executable, "-c", PARENT, SAVES, str(one.log)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
+            assert "one: ready\n" in (parent.stdout.readline(), parent.stdout.readline())
+            parent.kill()
+        wait_until(lambda: one.log.read_text().endswith("\nsaved\n"))
+
+    def test_a_log_that_is_full_in_the_end_fails_nothing(self, job):
+        """The disk's end is played by a limit of 4 kB for a file: what a job has said and its result are more."""
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            one = job("one", "import sys; sys.stderr.write(3000 * 'x'); print(3000 * 'y')")
+            assert run_side_by_side([one], ("cpu",), lambda line: None) == {"one": 0}
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
