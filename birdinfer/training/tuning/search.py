@@ -4,21 +4,19 @@ In: recipe, space, clips and folds. Out: ``runs/STUDY/`` with the clips' folds l
 queued as the first trial, and ``study.json``, by which a study of anything else is told.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from birdinfer.errors import CheckpointError, ConfigError, MetadataError
 from birdinfer.files import write_atomic
-from birdinfer.training.augment import find_background
 from birdinfer.training.devices import choose_device, precision_for
-from birdinfer.training.losses import build_loss
-from birdinfer.training.models import build_model
 from birdinfer.training.preparation import Laid, lay
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.file import write_recipe
 from birdinfer.training.report import Reporter
 from birdinfer.training.run import n_folds
-from birdinfer.training.start import check_start
+from birdinfer.training.tuning.buildable import can_be_built, check_buildable
 from birdinfer.training.tuning.folder import RECIPE_FILE, SPACE_FILE, STUDY_FILE
 from birdinfer.training.tuning.identity import OTHER, Question, check_clips, check_question, clips_digest, load_question
 from birdinfer.training.tuning.ledger import queue_default
@@ -27,7 +25,7 @@ from birdinfer.training.tuning.pruning import Steps, build_pruner
 from birdinfer.training.tuning.sampling import SeededSampler, decoded, distributions
 from birdinfer.training.tuning.space import Choices, Space, outside, write_space
 from birdinfer.training.tuning.storage import STORAGES, open_study, storage_kind
-from birdinfer.training.tuning.values import is_taken, values_of
+from birdinfer.training.tuning.values import values_of
 
 
 class Search(NamedTuple):
@@ -71,9 +69,11 @@ class Search(NamedTuple):
         Raises:
             ConfigError: there is no such sampler.
         """
-        return SeededSampler(
-            self.sampler, self.seed, self.n_trials, lambda params: is_taken(self.recipe, decoded(self.space, params))
-        ).over(distributions(self.space))
+
+        def goes(params: Mapping[str, Any]) -> bool:
+            return can_be_built(self.recipe, decoded(self.space, params), self.folds)
+
+        return SeededSampler(self.sampler, self.seed, self.n_trials, goes).over(distributions(self.space))
 
 
 def check(search: Search) -> None:
@@ -100,7 +100,7 @@ def begin(search: Search, reporter: Reporter) -> None:
         BirdinferError: recipe or data cannot be used.
     """
     check(search)
-    _check_base(search)
+    check_buildable(search.recipe, search.space, search.data_dir, search.folds)
     laid = _laid(search, reporter)
     asked = Question.of(search.recipe, search.space, search.folds).on(clips_digest(laid), len(laid.clips))
     with locked(search.study_dir):
@@ -166,15 +166,6 @@ def _check_scored(search: Search) -> None:
         raise ConfigError("data.all_data", "is true, nothing is validated and no trial has a score", "set it to false")
     if search.n_trials < 1:
         raise ConfigError("--trials", f"is {search.n_trials}, at least 1 is needed")
-
-
-def _check_base(search: Search) -> None:
-    """What would let every trial fail, wherever it is trained, is refused before the first."""
-    recipe = search.recipe
-    build_model(recipe.model, 1, recipe.hearing, start=False)
-    check_start(recipe, search.folds)
-    build_loss(recipe.loss, [1])
-    find_background(recipe.augment.background_dir, search.data_dir)
 
 
 def _laid(search: Search, reporter: Reporter) -> Laid:
