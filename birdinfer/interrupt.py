@@ -42,9 +42,18 @@ class StopRequest:
         """Whether to save and leave."""
         return self._received is not None
 
-    def leave(self) -> NoReturn:
-        """End as the signal would have: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM."""
-        if self._received == signal.SIGTERM:
+    @property
+    def received(self) -> int | None:
+        """The signal, None if there was none."""
+        return self._received
+
+    def leave(self, received: int | None = None) -> NoReturn:
+        """End as the signal would have: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM.
+
+        Args:
+            received: the signal, where another process has received it.
+        """
+        if (received or self._received) == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt
 

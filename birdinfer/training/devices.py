@@ -98,8 +98,12 @@ def peak_gpu_mb(device: torch.device) -> float | None:
 
 
 @contextlib.contextmanager
-def memory_advice(config: LoopConfig) -> Iterator[None]:
+def memory_advice(config: LoopConfig, n_processes: int = 1) -> Iterator[None]:
     """Turns an exhausted memory into one line that says which knob to turn.
+
+    Args:
+        config: how a batch is cut.
+        n_processes: how many share it.
 
     Raises:
         ConfigError: instead of torch's own error.
@@ -109,8 +113,9 @@ def memory_advice(config: LoopConfig) -> Iterator[None]:
     except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's is no more than that
         if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY_ON_CPU not in str(error):
             raise
-        parts = next((n for n in range(config.accumulate + 1, config.batch_size + 1) if not config.batch_size % n), 0)
-        at_once = config.batch_size // config.accumulate
+        own = config.batch_size // n_processes
+        parts = next((n for n in range(config.accumulate + 1, own + 1) if not own % n), 0)
+        at_once = own // config.accumulate
         split = (
             f"--set loop.accumulate={parts} computes each batch in {parts} parts with the same result but for BatchNorm"
         )

@@ -45,7 +45,7 @@ def train_fold(
         CheckpointError: the checkpoint to go on from is damaged or of another recipe.
         KeyboardInterrupt, SystemExit: a stop was requested; the state is saved.
     """
-    with memory_advice(job.recipe.loop):
+    with memory_advice(job.recipe.loop, processes.n):
         return _train(job, device, reporter, stop, processes)
 
 
@@ -85,14 +85,14 @@ def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopReq
             if progress.step % _REPORT_STEPS == 0 or progress.step == per_epoch:
                 reporter.step(step + 1, loss_sum.item() / progress.step)
             due = config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0
-            stopping = any(processes.everyones(stop.requested))
-            if due or stopping or progress.step == per_epoch:
+            stopped_by = processes.stopped_by(stop)
+            if due or stopped_by or progress.step == per_epoch:
                 progress.loss_sum = processes.mean(loss_sum).item()
                 progress.seconds, progress.waited_seconds = perf_counter() - began, waiting.seconds
                 _check_finite(progress)
                 files.save_last(progress)
-            if stopping:
-                stop.leave()
+            if stopped_by:
+                stop.leave(stopped_by)
 
         processes.share_buffers(state.validated)
         # One of several may not leave by itself: the others would wait for what it has heard.

@@ -49,14 +49,18 @@ class Processes:
         distributed.all_gather_object(values, value)
         return values
 
+    def stopped_by(self, stop: StopRequest) -> int | None:
+        """The signal that has asked one of the processes to end, or several; all must call this together."""
+        return next((received for received in self.everyones(stop.received) if received), None)
+
     def leave_together(self, stop: StopRequest) -> None:
-        """Leave if any process was asked to; all must call this together.
+        """Leave if any process was asked to, all by the same signal; all must call this together.
 
         Raises:
             KeyboardInterrupt, SystemExit: one was.
         """
-        if any(self.everyones(stop.requested)):
-            stop.leave()
+        if received := self.stopped_by(stop):
+            stop.leave(received)
 
     def wait(self) -> None:
         """Until all are here."""
@@ -160,10 +164,12 @@ def ending_together(processes: Processes, stop: StopRequest) -> Iterator[None]:
         if processes.n == 1 or not _LOST.search(str(error)):
             raise
         stop.check()
-        lost = f"process {processes.rank} of {processes.n} has lost another one, and cannot go on without it"
+        reason = " ".join(str(error).split())[:_REASON_CHARACTERS]
+        lost = f"process {processes.rank} of {processes.n} has lost another one, and cannot go on without it ({reason})"
         raise BirdinferError("torchrun", lost, "see what that one said; --resume goes on") from error
 
 
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe")
 """What torch's errors say where a process has gone."""
+_REASON_CHARACTERS = 200
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

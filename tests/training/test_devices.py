@@ -80,8 +80,8 @@ def test_a_cpu_has_no_gpu_memory():
 class TestMemoryAdvice:
     """Out of GPU memory says which knob to turn."""
 
-    def advice(self, config, error):
-        with pytest.raises(ConfigError) as caught, memory_advice(config):
+    def advice(self, config, error, n_processes=1):
+        with pytest.raises(ConfigError) as caught, memory_advice(config, n_processes):
             raise error
         assert "\n" not in str(caught.value)
         return str(caught.value)
@@ -91,6 +91,14 @@ class TestMemoryAdvice:
         told = self.advice(LoopConfig(batch_size=48, accumulate=2), error)
         assert "loop.batch_size: is 48, 24 windows at once do not fit into the memory (CUDA out of memory)" in told
         assert "--set loop.accumulate=3" in told
+
+    def test_several_processes_hold_a_share_each_and_can_share_what_is_advised(self):
+        """A batch of 32 in 4 parts: the 8 windows of each of 4 processes have no third."""
+        told = self.advice(LoopConfig(batch_size=24, accumulate=2), torch.OutOfMemoryError("CUDA out of memory"), 4)
+        assert "is 24, 3 windows at once do not fit" in told
+        assert "--set loop.accumulate=3" in told
+        told = self.advice(LoopConfig(batch_size=32, accumulate=2), torch.OutOfMemoryError("CUDA out of memory"), 4)
+        assert "--set loop.accumulate=4" in told
 
     def test_nothing_left_to_cut(self):
         told = self.advice(LoopConfig(batch_size=4, accumulate=4), torch.OutOfMemoryError("CUDA out of memory"))

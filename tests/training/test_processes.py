@@ -62,6 +62,24 @@ class TestTotal:
         assert torch.equal(Processes().mean(values), values)
 
 
+class TestStoppedBy:
+    """One of two processes was sent a signal, the other one not, or not yet."""
+
+    @pytest.mark.parametrize(("number", "left"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+    def test_all_leave_as_the_one_that_was_asked(self, monkeypatch, number, left):
+        other = Processes(1, 2)
+        monkeypatch.setattr(other, "everyones", lambda value: [number, value])
+        with StopRequest() as stop:
+            assert other.stopped_by(stop) == number
+            with pytest.raises(left):
+                other.leave_together(stop)
+
+    def test_nobody_was_asked(self):
+        with StopRequest() as stop:
+            assert Processes().stopped_by(stop) is None
+            Processes().leave_together(stop)
+
+
 LOST = "[../third_party/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:5"
 
 
@@ -70,6 +88,12 @@ class TestEndingTogether:
         told = r"torchrun: process 1 of 2 has lost another one.*--resume goes on"
         with pytest.raises(BirdinferError, match=told), ending_together(Processes(1, 2), StopRequest()):
             raise RuntimeError(LOST)
+
+    def test_where_it_never_came_to_talk_the_reason_is_told_on_the_same_line(self):
+        """Two processes on one GPU, or a network that NCCL cannot use: nobody has gone, and no other line says more."""
+        told = r"cannot go on without it \(NCCL error: invalid usage Last error: Duplicate GPU detected\) - see"
+        with pytest.raises(BirdinferError, match=told), ending_together(Processes(0, 2), StopRequest()):
+            raise RuntimeError("NCCL error: invalid usage\nLast error:\nDuplicate GPU detected")
 
     def test_one_that_was_itself_asked_to_end_ends_as_it_was_asked(self):
         with StopRequest() as stop:
