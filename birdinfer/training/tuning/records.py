@@ -46,9 +46,9 @@ class TrialRecord(NamedTuple):
 
 
 def best_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial of the highest score; of equal ones the earlier, so never another one than the default."""
+    """The complete trial of the highest score; of equal ones the recipe itself, else the earliest."""
     complete = [record for record in records if record.score is not None]
-    return max(complete, key=lambda record: (record.score or 0.0, -record.number), default=None)
+    return max(complete, key=lambda record: (record.score or 0.0, record.is_default, -record.number), default=None)
 
 
 def default_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
