@@ -58,7 +58,7 @@ def train_side_by_side(
         codes = run_side_by_side(list(jobs.values()), names, progress.message)
         for (run_dir, fold), job in jobs.items():
             outcomes[run_dir].append(_result(run_dir, fold, job, codes[job.name]))
-            progress.finish(outcomes[run_dir][-1])
+            progress.finish(outcomes[run_dir][-1], run_dir.name if len(runs) > 1 else "")
     _sum_up({run_dir: outcomes[run_dir] for run_dir, _ in jobs})
     return outcomes
 
@@ -96,7 +96,7 @@ def _prepared(run: "Run", is_only: bool, progress: "TrainingProgress") -> "tuple
         if is_only:
             raise
         failures = [FoldResult(fold, str(error)) for fold in run.folds or (0,)]
-        progress.finish(failures[0])
+        progress.finish(failures[0], run.run_dir.name)
         return failures, ()
 
 

@@ -88,13 +88,19 @@ class TrainingProgress:
 
         self._console.print(escape(line))
 
-    def finish(self, result: "FoldResult") -> None:
-        """Close the fold's bar; a failure is a line of its own, also where all else is quiet."""
+    def finish(self, result: "FoldResult", run: str = "") -> None:
+        """Close the fold's bar; a failure is a line of its own, also where all else is quiet.
+
+        Args:
+            result: of the fold.
+            run: whose fold it is, where it is one of several runs' that are trained at the same time.
+        """
         from rich.markup import escape
 
         self._stop_bar()
         if result.problem:
-            self._console.print(f"[red]fold {result.fold} failed:[/] {escape(result.problem)}")
+            whose = f"{escape(run)}, " if run else ""
+            self._console.print(f"[red]{whose}fold {result.fold} failed:[/] {escape(result.problem)}")
 
     def _print(self, markup: str) -> None:
         if not self._quiet:

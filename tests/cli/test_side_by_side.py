@@ -115,7 +115,7 @@ class TestCommands:
             f"fold{fold}": [*told, "--recipe", "pair.toml", "--fold", str(fold), "--device", "cpu"] for fold in (0, 1)
         }
 
-    def test_several_recipes_share_the_devices(self, train, commands, tmp_path):
+    def test_several_recipes_share_the_devices(self, train, commands, tmp_path, capsys):
         (tmp_path / "b.toml").write_text(write_recipe(msgspec.structs.replace(RECIPE, name="b")))
         bad = msgspec.structs.replace(RECIPE, name="bad", model=ModelConfig(backbone="no such network"))
         (tmp_path / "bad.toml").write_text(write_recipe(bad))
@@ -124,6 +124,8 @@ class TestCommands:
             ("pair/fold0", "pair.toml"), ("b/fold0", "b.toml"),
         ]  # fmt: skip
         assert not (tmp_path / "runs" / "bad").exists()
+        failures = [line for line in capsys.readouterr().err.splitlines() if " failed: " in line]
+        assert [line.split(" failed: ")[0] for line in failures] == ["bad, fold 0", "pair, fold 0", "b, fold 0"]
 
 
 class TestRefused:
