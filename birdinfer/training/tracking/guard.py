@@ -7,7 +7,7 @@ line.
 import io
 import re
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from threading import Thread
 from typing import Generic, TypeVar
 
@@ -23,7 +23,7 @@ _ORNAMENTS = re.compile(r"\x1b\[[0-9;]*m|-{4,}|={4,}")
 def within(seconds: float, call: Callable[[], T]) -> T:
     """Make a call in a thread of its own, and wait for it no longer than this.
 
-    Standard output belongs to the command: what a client prints there meanwhile is dropped.
+    The screen belongs to the command: what a client prints meanwhile is dropped, as are the tracebacks of its threads.
 
     Raises:
         ConfigError: no answer came in time. The thread is left alone; it keeps no process from ending.
@@ -31,7 +31,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     """
     answer = _Answer(call)
     thread = Thread(target=answer.find, daemon=True)
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         thread.start()
         thread.join(seconds)
     if thread.is_alive():

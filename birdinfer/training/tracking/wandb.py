@@ -5,6 +5,7 @@ An interrupted fold goes on under the same id: offline in a further folder, whic
 """
 
 import contextlib
+import logging
 import os
 import time
 import uuid
@@ -45,6 +46,8 @@ class WandB:
                 allow_val_change=True,
                 settings=self._settings(record),
             )
+        # Its log lies beside the records: on a full disk each line of it would be a traceback on the screen.
+        logging.getLogger("wandb").setLevel(logging.CRITICAL + 1)
         self._record = record
         self._until_written(0)
         return run_id

@@ -1,6 +1,7 @@
 import sys
+import threading
 import time
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -39,6 +40,18 @@ class TestWithin:
         within(5, lambda: print("View run at https://example.org"))
         print("ours")
         assert capsys.readouterr().out == "ours\n"
+
+    def test_what_dies_in_a_clients_own_thread_stays_off_the_screen(self, capsys, monkeypatch):
+        monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # pytest has one of its own
+
+        def flush():
+            writer = Thread(target=lambda: 1 / 0)
+            writer.start()
+            writer.join()
+
+        within(5, flush)
+        print("ours", file=sys.stderr)
+        assert capsys.readouterr().err == "ours\n"
 
     def test_standard_output_is_given_back_while_a_client_hangs(self, capsys):
         release = Event()

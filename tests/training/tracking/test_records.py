@@ -1,6 +1,7 @@
 """What each tracker has on disk after a run that was killed and resumed, read back with the tracker's own reader."""
 
 import json
+import logging
 
 import pytest
 from one_fold import assert_same_bits
@@ -150,6 +151,9 @@ class TestWandB:
         (content,) = artifact.manifest.contents
         assert (artifact.type, artifact.name, content.path) == ("model", "tiny-fold0", "best.safetensors")
         assert content.size == (tracked_run.fold_dir / "best.safetensors").stat().st_size
+
+    def test_its_log_which_cannot_be_written_on_a_full_disk_is_off(self, files):
+        assert not logging.getLogger("wandb.sdk").isEnabledFor(logging.CRITICAL)
 
     def test_nothing_is_left_in_the_users_home_but_in_a_cache_beside_the_records(self, tracked_run):
         # Its own artefact folders are under WANDB_DATA_DIR: a checkpoint is not copied there.
