@@ -178,6 +178,8 @@ class _Child:
             with suppress(OSError):  # a full disk: what was trained is worth more than what was said of it
                 self._log.write(self._results.read())
         if code is not None:
+            if code < 0:
+                self._kill_group()
             self._close()
         return code
 
@@ -188,11 +190,15 @@ class _Child:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, and what it has started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """End it at once."""
+        self._kill_group()
         self._process.wait()
         self._close()
+
+    def _kill_group(self) -> None:
+        """It, and what it has started: workers of a fold that is killed may decode on for ever, and for nobody."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _close(self) -> None:
         for file in (self._results, self._log, self._tail):

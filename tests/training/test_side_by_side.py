@@ -38,11 +38,10 @@ from birdinfer.training.side_by_side import Job, run_side_by_side
 job = Job("one", (sys.executable, "-c", sys.argv[1]), Path(sys.argv[2]))
 run_side_by_side([job], ("cpu",), lambda line: print(line, flush=True))
 """
-WITH_A_WORKER = f"""
+WITH_A_WORKER = """
 import subprocess, sys
 worker = subprocess.Popen(["sleep", "60"])
-print(f"worker {{worker.pid}}", file=sys.stderr, flush=True)
-{DEAF}
+print(f"worker {worker.pid}", file=sys.stderr, flush=True)
 """
 
 
@@ -51,6 +50,12 @@ def wait_until(is_so):
     while not is_so():
         assert time.monotonic() - began < 30
         time.sleep(0.02)
+
+
+def worker_of(said):
+    """The process that a job has started, from what it said."""
+    (worker,) = [int(line.split()[-1]) for line in said if ": worker " in line]
+    return worker
 
 
 def is_at_work(pid: int) -> bool:
@@ -180,13 +185,20 @@ class TestRun:
         assert time.monotonic() - began < 30
 
     @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-    def test_nor_do_what_jobs_have_started(self, job):
+    def test_what_a_job_has_started_ends_with_it_at_a_second_signal(self, job):
         """A loader's workers would go on decoding for nobody."""
         said = Signalling(1, signal.SIGTERM, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            run_side_by_side([job("deaf", WITH_A_WORKER)], ("cpu",), said)
-        (worker,) = [int(line.split()[-1]) for line in said if "worker" in line]
-        wait_until(lambda: not is_at_work(worker))
+            run_side_by_side([job("deaf", WITH_A_WORKER + DEAF)], ("cpu",), said)
+        wait_until(lambda: not is_at_work(worker_of(said)))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_what_a_job_has_started_ends_with_it_when_it_is_killed(self, job):
+        """For want of memory, say."""
+        said = []
+        one = job("killed", WITH_A_WORKER + "import os; os.kill(os.getpid(), 9)")
+        assert run_side_by_side([one], ("cpu",), said.append) == {"killed": -9}
+        wait_until(lambda: not is_at_work(worker_of(said)))
 
     @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
     def test_jobs_save_and_end_when_who_has_started_them_is_killed(self, job):
