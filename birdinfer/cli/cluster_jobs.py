@@ -5,6 +5,7 @@ In: what was asked on the command line. Out: jobs in the queue and a few lines t
 the queue.
 """
 
+import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,18 +97,23 @@ def submit_all(arrays: "Sequence[JobArray]", chained: bool = False) -> list[str]
         The number of each one's job.
 
     Raises:
-        ConfigError: SLURM refuses one; those before it are taken back.
+        ConfigError: SLURM refuses one, or somebody has just been quicker; those before it are taken back.
     """
     from birdinfer.errors import BirdinferError
-    from birdinfer.training.cluster.slurm import cancel, submit
+    from birdinfer.training.cluster.slurm import cancel, check_not_queued, submit
+    from birdinfer.training.turns import one_at_a_time
 
     jobs: list[str] = []
-    try:
-        for array in arrays:
-            jobs.append(submit(array, jobs[-1] if chained and jobs else None))
-    except BirdinferError:
-        cancel(jobs)
-        raise
+    with contextlib.ExitStack() as ours:
+        for folder in sorted(array.folder for array in arrays):  # in one order, or two would wait for each other
+            ours.enter_context(one_at_a_time(folder))
+        try:
+            for array in arrays:
+                check_not_queued(array)
+                jobs.append(submit(array, jobs[-1] if chained and jobs else None))
+        except BirdinferError:
+            cancel(jobs)
+            raise
     return jobs
 
 

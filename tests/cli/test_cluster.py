@@ -3,11 +3,14 @@
 import shlex
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
 from tiny_clips import TINY_FRONTEND, write_clips
 
+from birdinfer.cli.cluster_jobs import submit_all
+from birdinfer.training.cluster.arrays import JobArray
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.data import DataConfig
 from birdinfer.training.recipe.file import load_recipe, write_recipe
@@ -137,6 +140,18 @@ class TestSubmit:
     def test_a_fold_that_the_recipe_does_not_have_is_refused(self, slurm, birdinfer):
         code, _, complaints = birdinfer(*self.WORDS, "--fold", "3")
         assert (code, complaints) == (2, "birdinfer: --fold: is 3, the recipe has folds 0 to 2\n")
+
+
+def test_of_two_that_submit_the_same_at_once_one_does(slurm):
+    array = JobArray("tiny", slurm / "runs" / "tiny", "fold", (0,), "#!/bin/bash\n", ("birdinfer",))
+    (slurm / "programs" / "squeue").write_text("#!/bin/bash\n[[ ! -e queued ]] || cat queued\n")
+    queue = f"sleep 0.3; echo '41|0|tiny|{array.mark}' > queued; echo 41"
+    (slurm / "programs" / "sbatch").write_text(f"#!/bin/bash\n{queue}\n")
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(submit_all, [array]) for _ in range(2)]
+    told = sorted(str(one.exception() or one.result()) for one in both)
+    assert told[1] == "['41']"
+    assert "fold 0 is in the queue already, as 41_0" in told[0]
 
 
 @pytest.mark.parametrize(
