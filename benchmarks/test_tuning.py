@@ -82,7 +82,7 @@ def test_a_killed_worker_costs_the_search_nothing(tmp_path: Path, table, monkeyp
 
     trials = rows(study_dir / "trials.csv")
     finished = [row for row in trials if row["state"] in {"complete", "pruned"}]
-    lost = [row for row in trials if row["state"] == "failed"]
+    lost = [row for row in trials if row["state"] == "interrupted"]
     assert len(finished) == TRIALS
     assert [row["worker"] for row in lost] == [killer.killed]
     (again,) = [row for row in trials if row["continues"]]

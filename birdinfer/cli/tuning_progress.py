@@ -139,7 +139,7 @@ def ended_line(record: "TrialRecord", records: "Sequence[TrialRecord]", n_trials
 
     best, n_finished = best_of(records), sum(each.is_finished for each in records)
     seconds = "" if record.seconds is None else f", {record.seconds:.0f} s"
-    if record.is_put_back:
+    if record.state == "interrupted":
         return f"trial {record.number}: interrupted{seconds}; it is gone on with as another one"
     if record.state == "failed":
         return f"trial {record.number}: failed, {record.problem}"

@@ -52,8 +52,8 @@ def counts_text(records: "Sequence[TrialRecord]", n_trials: int) -> str:
     n = {
         "complete": sum(record.state == "complete" for record in records),
         "given up early": sum(record.state == "pruned" for record in records),
-        "failed": sum(record.state == "failed" and not record.is_put_back for record in records),
-        "interrupted and gone on with": sum(record.is_put_back for record in records),
+        "failed": sum(record.state == "failed" for record in records),
+        "interrupted and gone on with": sum(record.state == "interrupted" for record in records),
     }
     told = ", ".join(f"{count} {what}" for what, count in n.items() if count)
     finished = sum(record.is_finished for record in records)

@@ -18,7 +18,7 @@ from birdinfer.errors import InputNotFoundError, MetadataError
 from birdinfer.report.table_cells import REMEDY, number, rows, whole_number
 
 TRIALS, CURVES, IMPORTANCE, SPACE, RECIPE = "trials.csv", "curves.csv", "importance.csv", "space.toml", "recipe.toml"
-State = Literal["complete", "pruned", "failed", "running"]
+State = Literal["complete", "pruned", "failed", "interrupted", "running"]
 Layout = Literal["linear", "log"]
 STATES: tuple[State, ...] = get_args(State)
 _OF_THE_TRIAL = frozenset({"trial", "state", "score", "seconds", "worker", "started", "continues"})
@@ -42,7 +42,7 @@ class Trial(NamedTuple):
     score: float
     """Higher is better. Of a pruned trial the last that is known of it; nan if there is none, never of a complete."""
     continues: int | None
-    """The lost trial that it went on with."""
+    """The interrupted trial that it went on with."""
     values: Mapping[str, str]
     """Of each searched key, as trials.csv spells it; "" if unknown."""
     curve: Curve

@@ -87,7 +87,8 @@ def _draw_curves(axes: Any, search: Search) -> None:
         _say_nothing(axes, "no trial has a curve")
     faint = min(0.6, max(0.1, _INK / max(1, len(told)) * 0.6))
     for one in told:
-        _draw_curve(axes, one, PRUNED if one.state in {"pruned", "failed"} else COMPLETE, alpha=faint, linewidth=_THIN)
+        colour = PRUNED if one.state in {"pruned", "failed", "interrupted"} else COMPLETE
+        _draw_curve(axes, one, colour, alpha=faint, linewidth=_THIN)
     _mark_pruned(axes, [one for one in told if one.state == "pruned"])
     # The default's dashes last: where it is the best, both are seen.
     for thick, colour, style in ((search.best, BEST, "-"), (search.default, DEFAULT, "--")):

@@ -97,8 +97,10 @@ def _scatter(axes: Any, trials: Sequence[Trial], place: Place, scores: ScoreRang
 
 
 def mark_failed(axes: Any, search: Search, place: Place) -> None:
-    """A cross at the bottom for each trial that failed, or was lost and went on as another."""
-    _at_the_bottom(axes, [place(one) for one in search.trials if one.state == "failed"], marker="x", color=FAILED, s=26)
+    """At the bottom a cross for each trial that failed, a plus for one that another one went on with."""
+    for state, marker, colour in (("failed", "x", FAILED), ("interrupted", "+", PRUNED)):
+        places = [place(one) for one in search.trials if one.state == state]
+        _at_the_bottom(axes, places, marker=marker, color=colour, s=26)
 
 
 def _at_the_bottom(axes: Any, places: Sequence[float], **style: Any) -> None:
@@ -115,6 +117,7 @@ def legend_of(search: Search, scores: ScoreRange | None, with_failed: bool) -> l
         ("pruned" in states, "pruned, its last score", _mark("o", "none", PRUNED)),
         (_any_below(search, scores), "lower than the axis", _mark("v", "none", PRUNED)),
         (with_failed and "failed" in states, "failed", _mark("x", FAILED, FAILED)),
+        (with_failed and "interrupted" in states, "interrupted", _mark("+", PRUNED, PRUNED)),
         (search.default is not None and is_scored(search.default), "the default recipe", _mark("D", "none", DEFAULT)),
         (search.best is not None, "the best", _mark("*", BEST, BEST)),
     ]

@@ -120,7 +120,7 @@ class TestSeveralWorkers:
         killer.join()
         assert code == 0, err
         table = rows(study_dir / "trials.csv")
-        lost = [row for row in table if row["state"] == "failed"]
+        lost = [row for row in table if row["state"] == "interrupted"]
         assert [row["worker"] for row in lost] == killed
         assert [row["state"] for row in table].count("complete") == 3
         (again,) = [row for row in table if row["continues"]]
@@ -193,7 +193,7 @@ class TestLines:
             ),
             ({"state": "failed", "score": None, "problem": "no memory"}, "trial 7: failed, no memory"),
             (
-                {"state": "failed", "score": None, "is_put_back": True},
+                {"state": "interrupted", "score": None},
                 "trial 7: interrupted, 61 s; it is gone on with as another one",
             ),
         ],

@@ -127,7 +127,12 @@ class TestRefusals:
             ("trials.csv", "\n1,", "\n0,", r"trials\.csv, line 3: has trial 0 once more - mend or delete the file"),
             ("trials.csv", "\n1,", "\none,", r"trials\.csv, line 3: trial holds 'one', needed is a number"),
             ("trials.csv", "\n1,", "\n1.5,", r"trials\.csv, line 3: trial is '1\.5', needed is a whole number from 0"),
-            ("trials.csv", "pruned", "cut", r"line 3: state is 'cut', needed is one of complete, pruned, failed, runn"),
+            (
+                "trials.csv",
+                "pruned",
+                "cut",
+                r"line 3: state is 'cut', needed is one of complete, pruned, failed, interr",
+            ),
             ("trials.csv", "0.75", "", r"line 4: trial 2 is complete, but has no score"),
             ("trials.csv", "0.75", "good", r"line 4: score holds 'good', needed is a number"),
             ("trials.csv", "00:00:00,,0.003", "00:00:00,-1,0.003", r"line 5: continues is '-1', needed is a whole num"),

@@ -82,6 +82,13 @@ class TestTrials:
         assert dots(axes, PRUNED, marker_at_bottom=True)[:, 0].tolist() == [7]
         assert axes.get_ylim()[0] > 0.6
 
+    def test_one_that_another_one_went_on_with_did_not_fail(self, tmp_path):
+        rows = [("interrupted", ""), ("complete", 0.7), ("failed", "")]
+        figure = search_history_figure(search_of(tmp_path / "with", *rows))
+        assert dots(figure.axes[0], FAILED, marker_at_bottom=True)[:, 0].tolist() == [2]
+        assert figure.get_suptitle().startswith("a-tune: 3 trials, 1 complete, 1 failed, 1 interrupted; best")
+        assert {"failed", "interrupted"} <= set(texts(figure))
+
     def test_the_best_so_far_never_falls_and_reaches_the_last_trial(self, figure):
         best = next(line for line in lines(figure.axes[0], COMPLETE))
         np.testing.assert_allclose(best.get_xdata(), [0, 2, 4, 5, 6, 7])

@@ -1,7 +1,7 @@
 """Who is at which trial, and how each went: the one room that speaks with Optuna about trials.
 
 Every method that changes something is called under the study's lock (``lock.py``). A trial that was interrupted, or
-whose worker has died, is closed as failed and its values are queued as another one, which goes on with its run.
+whose worker has died, is closed and its values are queued as another one, which goes on with its run.
 """
 
 import warnings
@@ -185,6 +185,7 @@ def queue_default(study: optuna.Study, space: Space, values: Values) -> None:
 
 def _record(trial: FrozenTrial, space: Space) -> TrialRecord:
     noted, state = trial.user_attrs, _STATES[trial.state]
+    state = "interrupted" if state == "failed" and noted.get(_PUT_BACK) else state
     seconds = None if trial.duration is None else trial.duration.total_seconds()
     began = trial.datetime_start
     params = trial.params or trial.system_attrs.get("fixed_params", {})
@@ -200,6 +201,5 @@ def _record(trial: FrozenTrial, space: Space) -> TrialRecord:
         curve=dict(sorted(trial.intermediate_values.items())),
         is_default=noted.get(_DEFAULT, False),
         problem=noted.get(_PROBLEM, ""),
-        is_put_back=noted.get(_PUT_BACK, False),
         deaths=noted.get(_DEATHS, 0),
     )

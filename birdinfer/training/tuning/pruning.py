@@ -124,7 +124,7 @@ class _Hyperband:
 
 
 def _others(mine: TrialRecord, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    return [each for each in records if each.number != mine.number and each.state != "failed"]
+    return [each for each in records if each.number != mine.number and each.state not in {"failed", "interrupted"}]
 
 
 def _has_reached(record: TrialRecord, step: int) -> bool:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-State = Literal["complete", "pruned", "failed", "running", "waiting"]
+State = Literal["complete", "pruned", "failed", "interrupted", "running", "waiting"]
+"""Failed: it cannot be trained. Interrupted: another trial goes on with it."""
 
 
 class TrialRecord(NamedTuple):
@@ -29,8 +30,6 @@ class TrialRecord(NamedTuple):
     """Whether it is the base recipe itself."""
     problem: str = ""
     """Why it failed, if it was its own fault."""
-    is_put_back: bool = False
-    """Whether it was interrupted and is tried again, as another trial that goes on with its run."""
     deaths: int = 0
     """Of workers who had these very values before."""
 
@@ -42,7 +41,7 @@ class TrialRecord(NamedTuple):
     @property
     def is_over(self) -> bool:
         """Whether nobody will go on with its run."""
-        return self.state not in {"running", "waiting"} and not self.is_put_back
+        return self.state not in {"running", "waiting", "interrupted"}
 
 
 def best_of(records: Sequence[TrialRecord]) -> TrialRecord | None:

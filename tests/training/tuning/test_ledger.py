@@ -65,7 +65,7 @@ class TestPuttingBack:
         again = open_ledger(2).claim("b").record
         assert (again.number, again.continues, again.values) == (1, 0, {"optim.lr": 1e-3})
         assert again.is_default
-        assert ledger.records()[0].is_put_back
+        assert ledger.records()[0].state == "interrupted"
         assert not ledger.records()[0].is_over
 
     def test_it_may_be_interrupted_again_and_again(self, open_ledger):
@@ -86,7 +86,7 @@ class TestBurying:
             assert (again.continues, again.deaths) == (0, 1)
             assert [record.number for record in ledger.bury(alive)] == [1]
         assert ledger.records()[1].problem == "the worker died at it, as one did before"
-        assert states(ledger) == ["failed", "failed"]
+        assert states(ledger) == ["interrupted", "failed"]
         assert ledger.records()[1].is_over
 
     def test_trials_of_the_living_are_left_alone(self, open_ledger, tmp_path):
@@ -111,7 +111,7 @@ class TestBurying:
                 ledger.bury(alive)
         with Alive(tmp_path) as alive:
             ledger.bury(alive)
-        assert states(ledger) == ["failed", "waiting"]
+        assert states(ledger) == ["interrupted", "waiting"]
 
     def test_whoever_was_taken_for_dead_notices(self, open_ledger, tmp_path):
         slow, other = open_ledger(2), open_ledger(2)
@@ -122,7 +122,7 @@ class TestBurying:
             claimed.report(1, 0.5)
         with pytest.raises(TakenOver):
             slow.complete(claimed, 0.5)
-        assert states(slow) == ["failed", "waiting"]
+        assert states(slow) == ["interrupted", "waiting"]
 
 
 def test_the_default_goes_to_its_end_however_it_stands(open_ledger):

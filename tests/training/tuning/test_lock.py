@@ -59,15 +59,15 @@ def test_who_was_killed_in_it_is_not_waited_for(tmp_path, left):
 
 
 def test_who_is_silent_elsewhere_is_waited_for_a_while(tmp_path, left, monkeypatch):
-    monkeypatch.setattr(room, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(room, "SILENT_SECONDS", 0.2)
     left(Identity("far away", 1, "1"))
-    assert 0.5 <= waited_seconds(tmp_path) < 5
+    assert 0.2 <= waited_seconds(tmp_path) < 5
 
 
 def test_who_is_killed_as_it_takes_it_is_waited_for_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(room, "SILENT_SECONDS", 0.2)
     (tmp_path / "study.lock").touch()
-    assert 0.5 <= waited_seconds(tmp_path) < 5
+    assert 0.2 <= waited_seconds(tmp_path) < 5
 
 
 def test_who_is_slow_elsewhere_does_not_lose_it(tmp_path, monkeypatch):
@@ -86,7 +86,7 @@ def test_who_is_slow_elsewhere_does_not_lose_it(tmp_path, monkeypatch):
         held = locked(tmp_path)
         held.__enter__()
     other.start()
-    assert not entered.wait(1)
+    assert not entered.wait(0.6)
     held.__exit__(None, None, None)
     other.join()
     assert entered.is_set()

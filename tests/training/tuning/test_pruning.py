@@ -84,7 +84,7 @@ class TestLikeWithLike:
         assert self.gives_up(trial(1, [0.6] * 9), trial(0, [0.7] * 5, "complete"))
 
     def test_an_interrupted_trial_is_not_counted_beside_the_one_that_goes_on_with_it(self):
-        lost, other = trial(0, [0.5] * 3, "failed", is_put_back=True), trial(1, [0.4] * 3, "pruned")
+        lost, other = trial(0, [0.5] * 3, "interrupted"), trial(1, [0.4] * 3, "pruned")
         assert not self.gives_up(trial(3, [0.6] * 3), lost, other, trial(2, [0.7], "failed"))
         # Two others and this one: it is the best third. With the lost one there would be a fourth.
         mine = trial(3, [0.5] * 3, continues=0)

@@ -8,7 +8,7 @@ def trial(number, score, **others):
 
 def test_of_equal_scores_the_recipe_itself_is_the_best_also_where_it_was_gone_on_with():
     records = [
-        trial(0, None, is_default=True, is_put_back=True),
+        trial(0, None, is_default=True, state="interrupted"),
         trial(1, 0.5),
         trial(2, 0.75),
         trial(3, 0.75, is_default=True, continues=0),

@@ -215,7 +215,7 @@ class TestTrialsThatFail:
         monkeypatch.setattr(room, "train_trial", lambda *_: 0.5)
         outcome = work(search, Watching())
         assert [record.continues for record in outcome.records if record.is_default] == [None, 0]
-        assert "failed" not in {record.state for record in outcome.records if not record.is_put_back}
+        assert "failed" not in {record.state for record in outcome.records}
 
 
 class StoppedAt(Watching):
@@ -238,10 +238,10 @@ class TestInterrupted:
         with pytest.raises(ending):
             work(search, StoppedAt(0, 3, number))
         assert weights(trial_dir(search.study_dir, 0))
-        assert [row["state"] for row in rows(search.study_dir / "trials.csv")] == ["failed"]
+        assert [row["state"] for row in rows(search.study_dir / "trials.csv")] == ["interrupted"]
         watching = Watching()
         outcome = work(search, watching)
-        assert [(r.state, r.continues) for r in outcome.records] == [("failed", None), ("complete", 0)]
+        assert [(r.state, r.continues) for r in outcome.records] == [("interrupted", None), ("complete", 0)]
         # Steps 1 to 3 are read from its checkpoints, only the fourth is trained.
         assert [step for _, step, _, _ in watching.steps] == [4]
         assert outcome.records[1].curve == finished[1].records[0].curve
