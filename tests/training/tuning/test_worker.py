@@ -249,6 +249,32 @@ class TestInterrupted:
         assert not trial_dir(search.study_dir, 0).exists()
 
 
+class TestKilled:
+    def test_between_saving_an_epoch_and_telling_of_it_nothing_is_lost(self, search, finished, monkeypatch):
+        """The lost trial's curve then ends an epoch before its checkpoint; the one that goes on has all of it."""
+
+        class Killed(BaseException):
+            """Nobody has a chance to put anything back."""
+
+        tell = Claimed.report
+
+        def report(claimed, step, score):
+            if step == 2:
+                raise Killed
+            tell(claimed, step, score)
+
+        search = search._replace(folds=(0, 1), n_trials=1)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Claimed, "report", report)
+            work(search, Watching())
+        watching = Watching()
+        lost, again = work(search, watching).records
+        assert (list(lost.curve), again.continues, again.deaths) == ([1], 0, 1)
+        assert [step for _, step, _, _ in watching.steps] == [3, 4]
+        assert again.curve == finished[1].records[0].curve
+        assert again.score == finished[1].records[0].score
+
+
 class TestTakenOver:
     def test_who_is_stopped_when_another_one_has_its_trial_ends_as_asked(self, search, monkeypatch):
         def train_trial(search, claimed, *_):
