@@ -4,6 +4,7 @@ In: recipe, space, clips and folds. Out: ``runs/STUDY/`` with the clips' folds l
 queued as the first trial, and ``study.json``, by which a study of anything else is told.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,6 +114,9 @@ def begin(search: Search, reporter: Reporter) -> None:
     for key in outside(search.space, values_of(search.recipe, search.space)):
         has = values_of(search.recipe, [key])[key]
         reporter.message(f"the recipe itself is no trial: its {key} = {has!r} is not in the space")
+    n_points = math.prod(choice.n_values for choice in search.space.values())
+    if n_points < search.n_trials:
+        reporter.message(f"the space has only {n_points} points: of {search.n_trials} trials some will be alike")
 
 
 def check_device(search: Search, reporter: Reporter) -> None:

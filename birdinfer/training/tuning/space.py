@@ -48,6 +48,12 @@ class Range(NamedTuple):
         """What stands for all of it when it is checked."""
         return self.low, self.high
 
+    @property
+    def n_values(self) -> float:
+        """How many values it may be; infinite without steps."""
+        step = self.step or (1 if self.is_whole else None)
+        return math.inf if step is None else round((self.high - self.low) / step) + 1
+
     def told(self) -> dict[str, Any]:
         """For a file, and for comparing."""
         return {"low": self.low, "high": self.high, "log": self.log, "step": self.step}
@@ -66,6 +72,11 @@ class Choices(NamedTuple):
     def ends(self) -> tuple[Any, ...]:
         """All of it."""
         return self.values
+
+    @property
+    def n_values(self) -> float:
+        """How many values it may be."""
+        return len(self.values)
 
     def told(self) -> list[Any]:
         """For a file, and for comparing."""

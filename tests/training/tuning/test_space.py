@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,17 @@ class TestHolding:
         space = {"optim.lr": Range(1e-4, 1e-2), "optim.name": Choices(("adam",))}
         assert outside(space, {"optim.lr": 1e-3, "optim.name": "adamw"}) == ["optim.name"]
         assert set(without(space, frozenset({"optim.name", "loop.epochs"}))) == {"optim.lr"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "n_values"),
+    [
+        (Range(0.0, 1.0), math.inf),
+        (Range(0.0, 1.0, step=0.1), 11),
+        (Range(8, 16, is_whole=True), 9),
+        (Range(64, 128, step=32, is_whole=True), 3),
+        (Choices(("a", "b")), 2),
+    ],
+)
+def test_how_many_values_a_key_may_have(choice, n_values):
+    assert choice.n_values == n_values

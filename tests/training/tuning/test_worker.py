@@ -147,7 +147,14 @@ class TestBegin:
         watching = Watching()
         outcome = work(search._replace(space={"model.drop_rate": Choices((0.2, 0.3))}, n_trials=1), watching)
         assert "the recipe itself is no trial: its model.drop_rate = 0.1 is not in the space" in watching.messages
+        assert not any("points" in line for line in watching.messages)
         assert default_of(outcome.records) is None
+
+    def test_more_trials_than_the_space_has_points_are_told_of(self, search, monkeypatch):
+        monkeypatch.setattr(room, "train_trial", lambda *_: 0.5)
+        watching, space = Watching(), {"model.drop_rate": Choices((0.1, 0.2))}
+        work(search._replace(space=space), watching)
+        assert "the space has only 2 points: of 3 trials some will be alike" in watching.messages
 
 
 class TestTrialsThatFail:
@@ -264,9 +271,10 @@ class TestKilled:
             tell(claimed, step, score)
 
         search = search._replace(folds=(0, 1), n_trials=1)
-        with monkeypatch.context() as patch, pytest.raises(Killed):
+        with monkeypatch.context() as patch:
             patch.setattr(Claimed, "report", report)
-            work(search, Watching())
+            with pytest.raises(Killed):
+                work(search, Watching())
         watching = Watching()
         lost, again = work(search, watching).records
         assert (list(lost.curve), again.continues, again.deaths) == ([1], 0, 1)
