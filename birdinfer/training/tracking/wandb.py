@@ -1,12 +1,12 @@
 """Weights & Biases: a fold as a run of a project, grouped by the name of its run.
 
-Offline it lies in ``FOLDER/wandb/offline-run-*`` until ``wandb sync`` sends it; online WANDB_API_KEY says whose it is.
-An interrupted fold goes on under the same id: offline in a further folder, which ``wandb sync`` puts to the first.
+Offline it lies in ``FOLDER/wandb/offline-run-*`` until ``wandb sync`` sends it. Online, WANDB_API_KEY says whose it is, or
+what ``wandb login`` left. An interrupted fold goes on under the same id: offline in a further folder, which ``wandb sync``
+puts to the first.
 """
 
 import contextlib
 import logging
-import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -28,12 +28,13 @@ class WandB:
 
     def start(self, record: FoldRecord, run_id: str, epochs_told: int) -> str:
         """Begin a run, or go on with an earlier one by its id."""
-        if record.is_online and not os.environ.get("WANDB_API_KEY"):
-            raise ConfigError("tracking.mode", "is online, WANDB_API_KEY is not set", "set it, or track offline")
         run_id = run_id or uuid.uuid4().hex[:8]
         record.folder.mkdir(parents=True, exist_ok=True)
         with _at_home(record):
             self._wandb = client("wandb", "wandb")
+            if record.is_online and not self._wandb.login(prompt=False):
+                remedy = "set it or run 'wandb login', or track offline"
+                raise ConfigError("tracking.mode", "is online, WANDB_API_KEY is not set", remedy)
             self._run = self._wandb.init(
                 project=record.project,
                 group=record.labels[0],
