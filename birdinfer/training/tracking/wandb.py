@@ -1,8 +1,8 @@
 """Weights & Biases: a fold as a run of a project, grouped by the name of its run.
 
-Offline it lies in ``FOLDER/wandb/offline-run-*`` until ``wandb sync`` sends it. Online, WANDB_API_KEY says whose it is, or
-what ``wandb login`` left. An interrupted fold goes on under the same id: offline in a further folder, which ``wandb sync``
-puts to the first.
+Offline it lies in ``FOLDER/wandb/offline-run-*`` until ``wandb sync`` sends it. Online, WANDB_API_KEY says whose it is,
+or what ``wandb login`` left. An interrupted fold goes on under the same id: offline in a further folder, which
+``wandb sync`` puts to the first.
 """
 
 import contextlib
