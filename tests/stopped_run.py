@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
+from birdinfer.training.plan import Run
 from birdinfer.training.report import Silent
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 from birdinfer.training.state import TrainingState
 
 STEPS_BEFORE = 6

@@ -16,9 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from birdinfer.cli.app import main as birdinfer
+from birdinfer.training.plan import Run
 from birdinfer.training.recipe.file import load_recipe
 from birdinfer.training.report import Silent
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 
 
 class StopsAfterAnEpoch(Silent):

@@ -14,7 +14,7 @@ from birdinfer.cli.same_command import command_again
 
 if TYPE_CHECKING:
     from birdinfer.training.cluster.arrays import JobArray
-    from birdinfer.training.run import Run
+    from birdinfer.training.plan import Run
 
 _OWN = frozenset({"fold", "recipe", "finetune", "data", "run", "overrides", "weights", "debug", "resume"})
 """Parameters that stand in the run's own recipe, or that each fold's job gets anew."""
@@ -50,8 +50,8 @@ def _folds(context: typer.Context, run: "Run", options: ClusterOptions) -> "JobA
     """The folds of a run."""
     from birdinfer.training.cluster.resources import sbatch_options
     from birdinfer.training.cluster.templates import ARRAY, SEVERAL_PROCESSES
+    from birdinfer.training.plan import wanted_folds
     from birdinfer.training.processes import Processes
-    from birdinfer.training.run import wanted_folds
 
     resources = resources_of(options)
     Processes(n=resources.n_processes).check_batch(run.recipe.loop)
@@ -62,7 +62,7 @@ def _folds(context: typer.Context, run: "Run", options: ClusterOptions) -> "JobA
 
 
 def _recipe_of(run: "Run") -> Path:
-    from birdinfer.training.run import RECIPE_FILE
+    from birdinfer.training.plan import RECIPE_FILE
 
     return run.run_dir / RECIPE_FILE
 
@@ -74,7 +74,7 @@ def _prepare(runs: "list[Run]", quiet: bool) -> None:
         BirdinferError: a run cannot be trained.
     """
     from birdinfer.cli.training_progress import TrainingProgress
-    from birdinfer.training.run import prepare
+    from birdinfer.training.plan import prepare
 
     with TrainingProgress(quiet) as progress:
         for run in runs:

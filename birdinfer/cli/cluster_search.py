@@ -79,7 +79,7 @@ def _best_folds(context: typer.Context, search: "Search", options: ClusterOption
     """The folds of what a search will have found best."""
     from birdinfer.training.cluster.resources import sbatch_options
     from birdinfer.training.cluster.templates import ARRAY
-    from birdinfer.training.run import Run, wanted_folds
+    from birdinfer.training.plan import Run, wanted_folds
     from birdinfer.training.tuning.folder import BEST_FILE
 
     study_dir = search.study_dir

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from birdinfer.cli.training_progress import TrainingProgress
+    from birdinfer.training.plan import Run
     from birdinfer.training.report import FoldResult
-    from birdinfer.training.run import Run
     from birdinfer.training.side_by_side import Job
 
 LOGS_DIR = "logs"
@@ -87,8 +87,8 @@ def _prepared(run: "Run", is_only: bool, progress: "TrainingProgress") -> "tuple
         BirdinferError: it cannot be trained, and is the only one.
     """
     from birdinfer.errors import BirdinferError
+    from birdinfer.training.plan import prepare
     from birdinfer.training.report import FoldResult
-    from birdinfer.training.run import prepare
 
     try:
         return [], prepare(run, progress)

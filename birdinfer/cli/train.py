@@ -24,9 +24,9 @@ from birdinfer.cli.cluster_options import (
 if TYPE_CHECKING:
     from birdinfer.cli.training_progress import TrainingProgress
     from birdinfer.training.finetune import Finetune
+    from birdinfer.training.plan import Run
     from birdinfer.training.recipe import Recipe
     from birdinfer.training.report import FoldResult
-    from birdinfer.training.run import Run
 
 EXIT_WITH_FAILURES = 3
 DEFAULT_RECIPE, DEFAULT_DATA = Path("train/efficientnet_b0.toml"), Path("data")
@@ -105,8 +105,8 @@ def train(
     _need_the_extra()
     from birdinfer.cli.training_progress import TrainingProgress
     from birdinfer.cli.training_result import compare, draw, say
+    from birdinfer.training.plan import Run
     from birdinfer.training.processes import from_environment
-    from birdinfer.training.run import Run
 
     folds = parse_folds("0" if debug else fold)
     if finetune is None:
@@ -188,7 +188,7 @@ def _chosen(path: Path | None, overrides: list[str]) -> "Recipe":
 
 
 def _made_small(recipe: "Recipe") -> "Recipe":
-    from birdinfer.training.run import debug
+    from birdinfer.training.plan import debug
 
     return debug(recipe)
 

@@ -155,8 +155,8 @@ def _check_workers(workers: int | None) -> None:
 
 
 def _chosen(path: Path | None, overrides: list[str], debug: bool) -> "Recipe":
+    from birdinfer.training.plan import debug as made_small
     from birdinfer.training.recipe.file import load_recipe
-    from birdinfer.training.run import debug as made_small
 
     if path is None and DEFAULT_RECIPE.is_file():
         path = DEFAULT_RECIPE
@@ -165,7 +165,7 @@ def _chosen(path: Path | None, overrides: list[str], debug: bool) -> "Recipe":
 
 
 def _folds(text: str, recipe: "Recipe") -> tuple[int, ...]:
-    from birdinfer.training.run import n_folds
+    from birdinfer.training.plan import n_folds
 
     folds = parse_folds(text)
     return tuple(range(n_folds(recipe))) if folds is None else folds

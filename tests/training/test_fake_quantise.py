@@ -13,9 +13,10 @@ from birdinfer.training.checkpoint import load_checkpoint
 from birdinfer.training.fake_quantise import Rounded, round_activation, round_weight
 from birdinfer.training.fold_job import BEST, LAST
 from birdinfer.training.models import build_model
+from birdinfer.training.plan import Run
 from birdinfer.training.recipe.file import load_recipe
 from birdinfer.training.report import Silent
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -10,12 +10,13 @@ from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
 from birdinfer.training import run as run_module
 from birdinfer.training.checkpoint import load_checkpoint, save_checkpoint
 from birdinfer.training.finetune import for_int8, plan_int8
+from birdinfer.training.plan import Run
 from birdinfer.training.processes import Processes
 from birdinfer.training.recipe.data import DataConfig
 from birdinfer.training.recipe.learning import LoopConfig, ModelConfig, OptimConfig
 from birdinfer.training.report import Silent
 from birdinfer.training.resume import begin
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 

@@ -10,9 +10,10 @@ from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.training.checkpoint import load_checkpoint
 from birdinfer.training.fold_job import BEST
 from birdinfer.training.frontend import LogMel
+from birdinfer.training.plan import Run
 from birdinfer.training.recipe.learning import LossConfig
 from birdinfer.training.report import Silent
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

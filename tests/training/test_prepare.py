@@ -7,8 +7,8 @@ import pytest
 
 from birdinfer.errors import CheckpointError, ConfigError, MetadataError
 from birdinfer.training import preparation
+from birdinfer.training.plan import Run, prepare
 from birdinfer.training.report import Silent
-from birdinfer.training.run import Run, prepare
 
 
 def test_of_many_that_begin_at_once_one_lays_the_folds(plain_recipe, clips_dir, tmp_path, monkeypatch):

@@ -19,13 +19,14 @@ from birdinfer.errors import BirdinferError, ConfigError
 from birdinfer.interrupt import StopRequest
 from birdinfer.training.checkpoint import load_checkpoint, load_header
 from birdinfer.training.fold_job import BEST, LAST
+from birdinfer.training.plan import Run
 from birdinfer.training.processes import Processes, ending_together, from_environment, joined
 from birdinfer.training.recipe.augment import AugmentConfig
 from birdinfer.training.recipe.data import DataConfig
 from birdinfer.training.recipe.file import write_recipe
 from birdinfer.training.recipe.learning import LoopConfig, ModelConfig, OptimConfig
 from birdinfer.training.report import Silent
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 
 CPU = torch.device("cpu")
 

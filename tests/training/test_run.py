@@ -13,10 +13,11 @@ from birdinfer.cli.training_progress import TrainingProgress, score_text
 from birdinfer.errors import BirdinferError, CheckpointError, ConfigError, MissingExtraError, OutputError
 from birdinfer.training import run as run_module
 from birdinfer.training.checkpoint import EpochRow, load_checkpoint
+from birdinfer.training.plan import Run, debug
 from birdinfer.training.recipe.data import DataConfig
 from birdinfer.training.recipe.file import load_recipe, write_recipe
 from birdinfer.training.report import FoldResult, FoldStart, Silent
-from birdinfer.training.run import Run, debug, train
+from birdinfer.training.run import train
 from birdinfer.training.summary import summarise
 from birdinfer.training.turns import one_at_a_time
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from birdinfer.errors import CheckpointError, ConfigError, MetadataError
 from birdinfer.files import write_atomic
 from birdinfer.training.devices import choose_device, precision_for
+from birdinfer.training.plan import n_folds
 from birdinfer.training.preparation import Laid, lay
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.file import write_recipe
 from birdinfer.training.report import Reporter
-from birdinfer.training.run import n_folds
 from birdinfer.training.tuning.buildable import can_be_built, check_buildable
 from birdinfer.training.tuning.folder import RECIPE_FILE, SPACE_FILE, STUDY_FILE
 from birdinfer.training.tuning.identity import OTHER, Question, check_clips, check_question, clips_digest, load_question

@@ -19,9 +19,10 @@ from birdinfer.errors import ConfigError, OutputError
 from birdinfer.files import write_atomic
 from birdinfer.interrupt import StopRequest
 from birdinfer.training.folds.file import FOLDS_FILE
+from birdinfer.training.plan import Run
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.file import write_recipe
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 from birdinfer.training.tuning.alive import Alive
 from birdinfer.training.tuning.folder import PROBLEM_FILE, RECIPE_FILE, take_over, trial_dir
 from birdinfer.training.tuning.ledger import Claimed, Ledger, TakenOver

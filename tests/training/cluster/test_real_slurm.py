@@ -22,9 +22,10 @@ from birdinfer.training.cluster import slurm
 from birdinfer.training.cluster.arrays import JobArray
 from birdinfer.training.cluster.templates import SEARCH, script, shipped
 from birdinfer.training.fold_job import BEST, LAST
+from birdinfer.training.plan import Run
 from birdinfer.training.recipe.file import load_recipe, write_recipe
 from birdinfer.training.report import Silent
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 from birdinfer.training.summary import METRICS
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())

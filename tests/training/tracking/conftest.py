@@ -11,11 +11,12 @@ import msgspec
 import pytest
 from one_fold import Recorder
 
+from birdinfer.training.plan import Run
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.file import write_recipe
 from birdinfer.training.recipe.learning import LoopConfig
 from birdinfer.training.recipe.tracking import TrackingConfig
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 
 ALL = ("tensorboard", "wandb", "mlflow", "neptune")
 EPOCHS = 3
@@ -25,7 +26,8 @@ import os, signal, sys
 from pathlib import Path
 from birdinfer.training.recipe.file import load_recipe
 from birdinfer.training.report import Silent
-from birdinfer.training.run import Run, train
+from birdinfer.training.plan import Run
+from birdinfer.training.run import train
 from birdinfer.training.tracking.reporter import TrackedReporter
 
 real = TrackedReporter.epoch

@@ -8,8 +8,9 @@ from one_fold import assert_same_bits
 from wandb_file import records
 
 from birdinfer.report.runs import draw_run
+from birdinfer.training.plan import Run
 from birdinfer.training.report import Silent
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 from birdinfer.training.tracking.notes import read_notes
 
 COLUMNS = ("train_loss", "val_loss", "val_macro_auc", "val_padded_cmap", "val_top1", "lr", "seconds", "wait_share")

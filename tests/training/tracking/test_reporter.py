@@ -12,11 +12,12 @@ from one_fold import Recorder, assert_same_bits
 from birdinfer.cli.training_progress import TrainingProgress
 from birdinfer.training import run as run_module
 from birdinfer.training.checkpoint import EpochRow
+from birdinfer.training.plan import Run
 from birdinfer.training.processes import Processes
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.tracking import TrackingConfig
 from birdinfer.training.report import FoldResult, FoldStart, Silent
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 from birdinfer.training.tracking import fold_records
 from birdinfer.training.tracking import reporter as reporter_module
 from birdinfer.training.tracking.notes import read_notes

@@ -11,9 +11,10 @@ from tiny_clips import write_clips
 from watched_search import SPACE, Watching
 
 from birdinfer.errors import CheckpointError, ConfigError, OutputError
+from birdinfer.training.plan import Run
 from birdinfer.training.recipe.file import load_recipe
 from birdinfer.training.report import Silent
-from birdinfer.training.run import Run, train
+from birdinfer.training.run import train
 from birdinfer.training.tuning import worker as room
 from birdinfer.training.tuning.alive import Alive
 from birdinfer.training.tuning.folder import trial_dir
