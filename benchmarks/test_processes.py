@@ -33,7 +33,7 @@ RECIPE = Recipe(
     augment=AugmentConfig(gain_probability=0.0, mixup_probability=0.0, mask_probability=0.0),
     model=ModelConfig(backbone="mobilenetv3_small_050", pretrained=False, drop_rate=0.0),
     optim=OptimConfig(name="sgd", lr=1e-3),
-    loop=LoopConfig(epochs=3, batch_size=16, val_windows=1),
+    loop=LoopConfig(epochs=4, batch_size=16, val_windows=1),
 )
 
 
@@ -71,7 +71,7 @@ class Trained:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe and synthetic clips."""
     folder = tmp_path_factory.mktemp("processes")
-    write_training_data(folder / "data", clips_per_species=8, seed=1)
+    write_training_data(folder / "data", clips_per_species=40, seed=1)
     (folder / "processes.toml").write_text(write_recipe(RECIPE))
     return folder
 

@@ -1,13 +1,15 @@
 """A search on real sound by two workers that share a study, one of them killed in mid-trial: is anything lost?
 
 ESC-10, fold 0 of its official folds, train/esc10.toml for a few epochs: 8 trials, then the best recipe once more. About
-seven minutes on two cores; ``BIRDINFER_TUNE_EPOCHS=2`` makes it shorter, and the table says so.
+four minutes on two cores; ``BIRDINFER_TUNE_EPOCHS=2`` makes it shorter, and the table says so.
 """
 
 import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -96,9 +98,11 @@ def test_a_killed_worker_costs_the_search_nothing(tmp_path: Path, table, monkeyp
     default = next(row for row in finished if row["trial"] == "0" or row["continues"] == "0")
     best = max(float(row["score"]) for row in finished if row["score"])
     assert best >= float(default["score"])
-    assert birdinfer("train", "--recipe", study_dir / "best.toml", *common) == 0
+    # In a process of its own, as the workers were: the bits hang on the number of threads.
+    train = [sys.executable, "-m", "birdinfer", "train", "--recipe", study_dir / "best.toml", *common]
+    subprocess.run(train, check=True, timeout=1200)
     trained = json.loads((runs / "esc10-best" / "fold0" / "metrics.json").read_text())["macro_auc"]
-    assert trained == pytest.approx(best, abs=1e-6)
+    assert trained == pytest.approx(best, abs=1e-6)  # the table has six digits
     assert trained >= float(default["score"])
     table.append(
         {

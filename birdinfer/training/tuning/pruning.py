@@ -59,12 +59,18 @@ def build_pruner(name: str, steps: Steps) -> Pruner:
     """
     if name not in PRUNERS:
         raise ConfigError("--pruner", f"is {name!r}, allowed are {', '.join(PRUNERS)}")
+    judge = _judge(name, steps)
+    # At its last step nothing is saved any more, and a whole trial teaches the sampler more than one given up.
+    return lambda mine, records: max(mine.curve, default=0) < steps.n and judge(mine, records)
+
+
+def _judge(name: str, steps: Steps) -> Pruner:
     if name == "none":
         return lambda mine, records: False
     if name == "median":
         return lambda mine, records: _is_below_the_median(mine, records, steps.first_rung)
     if name == "hyperband":
-        return _Hyperband(steps)
+        return Hyperband(steps)
     return lambda mine, records: _lags(mine, records, steps.first_rung)
 
 
@@ -97,7 +103,7 @@ def _is_below_the_median(mine: TrialRecord, records: Sequence[TrialRecord], firs
     return own < statistics.median(scores)
 
 
-class _Hyperband:
+class Hyperband:
     """A ladder for each trial, by its number; those that begin early have more trials."""
 
     def __init__(self, steps: Steps) -> None:

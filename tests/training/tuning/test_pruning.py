@@ -2,7 +2,7 @@ import pytest
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.recipe import Recipe
-from birdinfer.training.tuning.pruning import PRUNERS, Steps, build_pruner
+from birdinfer.training.tuning.pruning import PRUNERS, Hyperband, Steps, build_pruner
 from birdinfer.training.tuning.records import TrialRecord
 from birdinfer.training.tuning.search import Search
 from birdinfer.training.tuning.space import Range
@@ -53,6 +53,11 @@ class TestEnds:
     def test_who_lags_later_ends_at_a_later_rung(self):
         late = [0.7, 0.7, 0.45, *[0.45] * 6]
         assert ends("halving", [flat(0.5), late]) == [None, 3]
+
+    @pytest.mark.parametrize("pruner", PRUNERS)
+    def test_nobody_is_given_up_at_its_last_step_where_nothing_is_saved(self, pruner):
+        falls_at_last = [*[0.9 + 0.001 * step for step in range(8)], 0.1]
+        assert ends(pruner, [flat(0.5)] * 4 + [falls_at_last])[-1] is None
 
     def test_the_median_judges_when_it_knows_four(self):
         assert ends("median", [flat(0.5), flat(0.4), flat(0.6), flat(0.7), flat(0.3), flat(0.8)]) == [
@@ -111,7 +116,7 @@ class TestLikeWithLike:
         assert [gives_up(trial(4, [0.1] * n), others) for n in (1, 2, 3)] == [False, False, True]
 
     def test_hyperband_keeps_a_trial_that_goes_on_on_its_ladder(self):
-        band = build_pruner("hyperband", Steps(9, 2, 0))
+        band = Hyperband(Steps(9, 2, 0))
         assert band._first_rungs == [1, 3, 9]
         assert [band._places.count(index) for index in range(3)] == [9, 5, 3]
         ladders = [band._ladder(trial(number, {}), {}) for number in range(300)]
