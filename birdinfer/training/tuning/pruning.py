@@ -107,6 +107,7 @@ class Hyperband:
     """A ladder for each trial, by its number; those that begin early have more trials."""
 
     def __init__(self, steps: Steps) -> None:
+        """Lay as many ladders as fit into the steps of a whole trial."""
         self._first_rungs = [steps.first_rung]
         while self._first_rungs[-1] * _FACTOR <= steps.n:
             self._first_rungs.append(self._first_rungs[-1] * _FACTOR)
@@ -117,6 +118,7 @@ class Hyperband:
         ]
 
     def __call__(self, mine: TrialRecord, records: Sequence[TrialRecord]) -> bool:
+        """Whether it lags behind those of its own ladder."""
         before = {record.number: record.continues for record in records}
         ladder = self._ladder(mine, before)
         rivals = [record for record in records if self._ladder(record, before) == ladder]
