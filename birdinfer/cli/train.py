@@ -99,8 +99,8 @@ def train(
     """Train a fold, or all of them, of one recipe or of several; or train a run on, for INT8.
 
     The run's folder gets folds.csv and, per fold, best.safetensors, oof.csv, history.csv, classes.csv and
-    metrics.json. An interrupted run goes on with --resume and ends as if it had not been. Several GPUs: start it
-    with torchrun, see train/README.md. Exit code 3: something failed, other folds or recipes did not.
+    metrics.json. An interrupted run goes on with --resume and ends as if it had not been. Several GPUs: --devices for
+    folds side by side, torchrun for one fold (train/README.md). Exit code 3: something failed, the rest did not.
     """
     _need_the_extra()
     from birdinfer.cli.training_progress import TrainingProgress
