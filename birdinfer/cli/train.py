@@ -247,6 +247,7 @@ def _train_all(runs: "list[Run]", progress: "TrainingProgress") -> "dict[Path, l
     for run in runs:
         if len(runs) > 1:
             progress.message(f"== {run.run_dir}")
+            progress.run = run.run_dir.name
         try:
             outcomes[run.run_dir] = train_run(run, progress)
         except BirdinferError as error:

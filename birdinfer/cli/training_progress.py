@@ -22,6 +22,8 @@ class TrainingProgress:
         self._bar: Any = None
         self._preparing = self._auc = ""
         self._last_line = 0.0
+        self.run = ""
+        """Whose folds are told of, where there are several runs."""
 
     def __enter__(self) -> "TrainingProgress":
         return self
@@ -99,7 +101,7 @@ class TrainingProgress:
 
         self._stop_bar()
         if result.problem:
-            whose = f"{escape(run)}, " if run else ""
+            whose = f"{escape(run or self.run)}, " if run or self.run else ""
             self._console.print(f"[red]{whose}fold {result.fold} failed:[/] {escape(result.problem)}")
 
     def _print(self, markup: str) -> None:

@@ -279,6 +279,22 @@ def test_default_recipe_is_used_where_it_is(monkeypatch, tmp_path, clips_dir):
     assert seen == ["default", "efficientnet_b0"]
 
 
+def test_of_several_recipes_a_failure_says_whose_it_is(monkeypatch, tmp_path, clips_dir, capsys):
+    def train_or_fail(run, reporter):
+        result = FoldResult(0, "no luck" if run.recipe.name == "beta" else "")
+        reporter.finish(result)
+        return [result]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_module, "train", train_or_fail)
+    for name in ("alpha", "beta"):
+        (tmp_path / f"{name}.toml").write_text("")
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--recipe", "alpha.toml", "--recipe", "beta.toml", "--data", str(clips_dir), "--quiet"])
+    assert left.value.code == 3
+    assert capsys.readouterr().err == "beta, fold 0 failed: no luck\n"
+
+
 def interrupted(*_):
     raise KeyboardInterrupt
 
