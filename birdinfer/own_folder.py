@@ -4,13 +4,12 @@ In: where it is to stand. Out: the folder, ours alone until it is let go or remo
 """
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from birdinfer.errors import OutputError
+from birdinfer.file_lock import is_free, is_in_place
 
 _LOCK = "lock"
 
@@ -34,7 +33,8 @@ class OwnFolder:
         with self.named_errors():
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / _LOCK).open("ab")
-        if not (_lock(self._lock) and self._is_in_place()):
+        # A folder that is on its way out is not where the next process will look.
+        if not (is_free(self._lock) and is_in_place(self._lock, path / _LOCK)):
             self._lock.close()
             raise OutputError(
                 result, f"another process is writing it (see {path})", "wait for it, or name another result"
@@ -73,24 +73,3 @@ class OwnFolder:
             self.path.rename(self._trash)
             return True
         return False
-
-    def _is_in_place(self) -> bool:
-        """Whether the lock lies where the next process will look for it, and not in a folder that is on its way out."""
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.fstat(self._lock.fileno()), (self.path / _LOCK).stat())
-        return False
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Whether no other process holds the file now, as far as can be told; let go when it is closed, also by kill -9."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks, as some clusters have
-        return True
-    return True

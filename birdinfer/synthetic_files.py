@@ -4,8 +4,6 @@ The sound is :mod:`birdinfer.synthetic`'s. Equal seeds give equal samples; Ogg f
 bytes all the same, for each stream gets a number of its own.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +24,7 @@ from birdinfer.synthetic import (
     make_soundscape,
     window_truth,
 )
+from birdinfer.tables.csv_files import csv_text
 from birdinfer.windows import count_windows, end_seconds
 
 Float32 = npt.NDArray[np.float32]
@@ -169,9 +168,5 @@ def _write_ogg(path: Path, waveform: Float32, sample_rate: int) -> None:
 
 
 def _write_csv(path: Path, header: list[str], rows: Iterable[Sequence[object]]) -> Path:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue())
+    write_atomic(path, csv_text(header, rows))
     return path

@@ -47,13 +47,13 @@ def test_it_goes_where_folders_in_use_cannot_be_moved(tmp_path, monkeypatch):
 
 def test_one_that_is_on_its_way_out_is_not_taken(tmp_path, monkeypatch):
     """The other process moves it away between our opening the lock and our taking it."""
-    take = own_folder._lock
+    take = own_folder.is_free
 
     def lock(file):
         (tmp_path / "work").rename(tmp_path / "moved")
         return take(file)
 
-    monkeypatch.setattr(own_folder, "_lock", lock)
+    monkeypatch.setattr(own_folder, "is_free", lock)
     with pytest.raises(OutputError, match="another process is writing it"):
         taken(tmp_path)
 

@@ -115,7 +115,7 @@ def _result(run_dir: Path, fold: int, job: "Job", code: int) -> "FoldResult":
     """What a fold's process has left."""
     from birdinfer.errors import BirdinferError
     from birdinfer.training.checkpoint import load_header
-    from birdinfer.training.fold_job import LAST
+    from birdinfer.training.fold_job import LAST, fold_dir
     from birdinfer.training.report import FoldResult
     from birdinfer.training.side_by_side import why_failed
     from birdinfer.training.summary import fold_result
@@ -123,7 +123,7 @@ def _result(run_dir: Path, fold: int, job: "Job", code: int) -> "FoldResult":
     if code:
         return FoldResult(fold, why_failed(job, code))
     try:
-        return fold_result(fold, load_header(run_dir / f"fold{fold}" / LAST).progress)
+        return fold_result(fold, load_header(fold_dir(run_dir, fold) / LAST).progress)
     except BirdinferError as error:
         return FoldResult(fold, str(error))
 

@@ -148,8 +148,8 @@ def train(
         raise typer.Exit(EXIT_WITH_FAILURES)
 
 
-def check_name(run: str) -> str:
-    """A run's name, which becomes a folder in the runs' folder and nowhere else.
+def check_name(run: str, option: str = "--run") -> str:
+    """A run's name, or a study's, which becomes a folder in the runs' folder and nowhere else.
 
     Raises:
         ConfigError: it cannot be one.
@@ -157,7 +157,7 @@ def check_name(run: str) -> str:
     from birdinfer.errors import ConfigError
 
     if run in {"", ".", ".."} or Path(run).name != run:
-        raise ConfigError("--run", f"{run!r} is no name for a folder", "choose its parent with --runs-dir")
+        raise ConfigError(option, f"{run!r} is no name for a folder", "choose its parent with --runs-dir")
     return run
 
 

@@ -57,12 +57,12 @@ def compare(run_dir: Path, results: "Sequence[FoldResult]") -> None:
 
     from birdinfer.cli.console import stdout
     from birdinfer.training.checkpoint import load_header
-    from birdinfer.training.fold_job import LAST
+    from birdinfer.training.fold_job import LAST, fold_dir
     from birdinfer.training.summary import fold_result
 
     table = Table("fold", f"macro AUC of {run_dir.name}", "after", "difference")
     for after in results:
-        before = fold_result(after.fold, load_header(run_dir / f"fold{after.fold}" / LAST).progress).macro_auc
+        before = fold_result(after.fold, load_header(fold_dir(run_dir, after.fold) / LAST).progress).macro_auc
         gain = after.macro_auc - before
         table.add_row(
             str(after.fold), _text(before), _text(after.macro_auc), "-" if math.isnan(gain) else f"{gain:+.4f}"

@@ -18,7 +18,7 @@ from birdinfer.cli.cluster_options import (
     Template,
     TimeLimit,
 )
-from birdinfer.cli.train import DEFAULT_DATA, DEFAULT_RECIPE, parse_folds
+from birdinfer.cli.train import DEFAULT_DATA, DEFAULT_RECIPE, check_name, parse_folds
 
 if TYPE_CHECKING:
     from birdinfer.cli.tuning_progress import TuningProgress
@@ -177,13 +177,9 @@ def _study_name(given: str | None, recipe: str, debug: bool) -> str:
     Raises:
         ConfigError: it cannot be one.
     """
-    from birdinfer.errors import ConfigError
-
     if given is None:
         return f"{recipe}-tune"
-    if given in {"", ".", ".."} or Path(given).name != given:
-        raise ConfigError("--study", f"{given!r} is no name for a folder", "choose its parent with --runs-dir")
-    return f"{given}-debug" if debug else given
+    return check_name(given, "--study") + ("-debug" if debug else "")
 
 
 def _check_here(then_train: str | None, search: "Search") -> None:

@@ -5,7 +5,8 @@ The standard library's reader does it: it guesses no types, so that a label like
 
 import contextlib
 import csv
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -68,6 +69,15 @@ class CsvWriter:
     def row(self, name: str, cells: Sequence[object] = ()) -> None:
         """Write a row: a name, which may hold anything, and cells, which hold no line end."""
         (self._quoted if "\r" in name else self._plain).writerow([name, *cells])
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A small table as text, the header first; lines end with a line feed, None is an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
 
 
 def _opened(path: Path, remedy: str) -> TextIO:

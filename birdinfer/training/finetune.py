@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
 from birdinfer.training.checkpoint import Header, load_header
-from birdinfer.training.fold_job import BEST, LAST
+from birdinfer.training.fold_job import BEST, LAST, fold_dir
 from birdinfer.training.folds.file import FOLDS_FILE
 from birdinfer.training.models import build_model
 from birdinfer.training.models.activation import count_costly
@@ -136,9 +136,9 @@ def _finished(run_dir: Path, fold: int) -> Header:
     if fold not in there:
         known = ", ".join(map(str, there))
         raise InputNotFoundError(run_dir, f"has no fold {fold}", f"trained are {known}: choose with --fold, or all")
-    header = load_header(run_dir / f"fold{fold}" / LAST)
+    header = load_header(fold_dir(run_dir, fold) / LAST)
     if not header.progress.is_complete:
-        raise CheckpointError(run_dir / f"fold{fold}", "is not finished", "go on with its own recipe and --resume")
+        raise CheckpointError(fold_dir(run_dir, fold), "is not finished", "go on with its own recipe and --resume")
     return header
 
 

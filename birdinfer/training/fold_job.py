@@ -14,6 +14,11 @@ HISTORY, CLASSES, TAXA = "history.csv", "classes.csv", "taxa.csv"
 SOUP_DIR = "soup"
 
 
+def fold_dir(run_dir: Path, fold: int) -> Path:
+    """Where a fold of a run is written."""
+    return run_dir / f"fold{fold}"
+
+
 class FoldJob(NamedTuple):
     """What to train."""
 

@@ -3,8 +3,6 @@
 Only the first of several processes writes.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import msgspec
 import torch
 
 from birdinfer.files import write_atomic
+from birdinfer.tables.csv_files import csv_text
 from birdinfer.training.checkpoint import (
     MODEL,
     Checkpoint,
@@ -120,11 +119,7 @@ def epoch_row(
 
 def history_table(history: Sequence[EpochRow]) -> str:
     """history.csv: one row per epoch; an empty cell is a value that could not be computed."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(EpochRow.__struct_fields__)
-    writer.writerows(msgspec.structs.astuple(row) for row in history)
-    return buffer.getvalue()
+    return csv_text(EpochRow.__struct_fields__, (msgspec.structs.astuple(row) for row in history))
 
 
 def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

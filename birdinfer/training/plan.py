@@ -18,7 +18,7 @@ from birdinfer.training.augment import find_background
 from birdinfer.training.augment.background import Background
 from birdinfer.training.checkpoint import load_header
 from birdinfer.training.devices import precision_for
-from birdinfer.training.fold_job import LAST
+from birdinfer.training.fold_job import LAST, fold_dir
 from birdinfer.training.folds.file import FOLDS_FILE
 from birdinfer.training.losses import build_loss
 from birdinfer.training.models import build_model
@@ -79,13 +79,22 @@ def wanted_folds(run: Run) -> tuple[int, ...]:
     Raises:
         ConfigError: the recipe has no such fold.
     """
-    there = n_folds(run.recipe)
-    wanted = tuple(range(there)) if run.folds is None else run.folds
+    wanted = tuple(range(n_folds(run.recipe))) if run.folds is None else run.folds
+    check_folds(run.recipe, wanted)
+    return wanted
+
+
+def check_folds(recipe: Recipe, wanted: Sequence[int]) -> None:
+    """Whether the recipe has these folds.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    there = n_folds(recipe)
     outside = [fold for fold in wanted if not 0 <= fold < there]
     if outside:
         known = f"folds 0 to {there - 1}" if there > 1 else "one split, fold 0"
         raise ConfigError("--fold", f"is {outside[0]}, the recipe has {known}")
-    return wanted
 
 
 def prepare(run: Run, reporter: Reporter) -> tuple[int, ...]:
@@ -145,11 +154,6 @@ def begin_run(run: Run, wanted: Sequence[int], reporter: Reporter, stop: StopReq
     return laid
 
 
-def folder_of(run_dir: Path, fold: int) -> Path:
-    """Where a fold's results are written."""
-    return run_dir / f"fold{fold}"
-
-
 def _check_untouched(run: Run, wanted: Sequence[int]) -> None:
     """Before anything is trained: a run is of one recipe, and is not trained over.
 
@@ -159,7 +163,7 @@ def _check_untouched(run: Run, wanted: Sequence[int]) -> None:
     started = sorted(run.run_dir.glob(f"fold*/{LAST}"))
     for path in started:
         check_same_recipe(load_header(path).recipe, run.recipe, path)
-    over = [path for path in started if path.parent in {folder_of(run.run_dir, fold) for fold in wanted}]
+    over = [path for path in started if path.parent in {fold_dir(run.run_dir, fold) for fold in wanted}]
     if over and not run.resume:
         raise CheckpointError(over[0], "is already there", "go on with --resume, or name another run with --run")
     if not started and not _is_recipe_of(run):

@@ -15,10 +15,10 @@ from birdinfer.interrupt import StopRequest
 from birdinfer.training.checkpoint import Progress, load_header, versions
 from birdinfer.training.clips.sources import ClipSource
 from birdinfer.training.devices import choose_device, precision_for
-from birdinfer.training.fold_job import LAST, FoldJob
+from birdinfer.training.fold_job import LAST, FoldJob, fold_dir
 from birdinfer.training.folds.laying import TEST
 from birdinfer.training.loop import train_fold
-from birdinfer.training.plan import RECIPE_FILE, Run, begin_run, check_recipe, folder_of, wanted_folds
+from birdinfer.training.plan import RECIPE_FILE, Run, begin_run, check_recipe, wanted_folds
 from birdinfer.training.preparation import Laid, open_source
 from birdinfer.training.processes import Processes, ending_together, from_environment, joined
 from birdinfer.training.recipe.file import write_recipe
@@ -141,5 +141,5 @@ class _Trainer:
             source=self._source,
             background=self._background,
             data_dir=self._run.data_dir,
-            folder=folder_of(self._run.run_dir, fold),
+            folder=fold_dir(self._run.run_dir, fold),
         )

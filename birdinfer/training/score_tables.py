@@ -5,14 +5,13 @@ taxa.csv. A clip counts for its secondary labels, too, as it does in the validat
 that cannot be computed.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from birdinfer.labels import Species
 from birdinfer.metrics import average_precision_per_class, macro_roc_auc, padded_cmap, roc_auc_per_class
+from birdinfer.tables.csv_files import csv_text
 from birdinfer.training.evaluate import Validation
 from birdinfer.training.targets import truth
 
@@ -36,7 +35,7 @@ def classes_table(validation: Validation, species: Sequence[Species]) -> str:
         (one.label, one.scientific_name, one.common_name, one.class_name, n_clips, _cell(auc), _cell(precision))
         for one, (n_clips, auc, precision) in zip(species, scores, strict=True)
     )
-    return _csv(CLASS_COLUMNS, rows)
+    return csv_text(CLASS_COLUMNS, rows)
 
 
 def taxa_table(validation: Validation, species: Sequence[Species]) -> str:
@@ -53,16 +52,8 @@ def taxa_table(validation: Validation, species: Sequence[Species]) -> str:
         cmap = padded_cmap(wanted, given) if len(wanted) else np.nan
         n_clips = int(wanted.any(axis=1).sum())
         rows.append((taxon, int(own.sum()), n_clips, _cell(macro_roc_auc(wanted, given)), _cell(cmap)))
-    return _csv(TAXON_COLUMNS, rows)
+    return csv_text(TAXON_COLUMNS, rows)
 
 
 def _cell(score: float) -> str:
     return "" if np.isnan(score) else f"{score:.6f}"
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue()

@@ -11,7 +11,7 @@ from birdinfer.errors import CheckpointError, InputNotFoundError
 from birdinfer.files import write_atomic
 from birdinfer.metrics import macro_roc_auc, padded_cmap
 from birdinfer.training.checkpoint import Progress, load_header
-from birdinfer.training.fold_job import LAST, OUT_OF_FOLD
+from birdinfer.training.fold_job import LAST, OUT_OF_FOLD, fold_dir
 from birdinfer.training.report import FoldResult
 from birdinfer.training.turns import one_at_a_time
 
@@ -66,7 +66,7 @@ def summarise(results: Sequence[FoldResult], run_dir: Path) -> dict[str, object]
         **_spread("macro_auc", [result.macro_auc for result in results]),
         **_spread("padded_cmap", [result.padded_cmap for result in results]),
         **_spread("top1", [result.top1 for result in results]),
-        **_together([run_dir / f"fold{result.fold}" / OUT_OF_FOLD for result in results if not result.problem]),
+        **_together([fold_dir(run_dir, result.fold) / OUT_OF_FOLD for result in results if not result.problem]),
         "n_failed": sum(bool(result.problem) for result in results),
         "folds": [plain(result) for result in results],
     }

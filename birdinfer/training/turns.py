@@ -6,13 +6,13 @@ without locks, as some clusters have, nobody waits: what is written in turns is 
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from birdinfer.errors import OutputError
+from birdinfer.file_lock import is_free, is_in_place
 
 _LOCK = ".lock"
 _POLL_SECONDS = 0.1
@@ -52,7 +52,7 @@ def _take(folder: Path, say: Callable[[str], None], between: Callable[[], None],
     has_said = False
     while True:
         file = _opened(folder)
-        if file is not None and _is_free(file) and _is_in_place(file, folder):
+        if file is not None and is_free(file) and is_in_place(file, folder / _LOCK):
             return file
         if file is not None:
             file.close()
@@ -74,25 +74,3 @@ def _opened(folder: Path) -> BinaryIO | None:
         return None
     except OSError as error:
         raise OutputError(folder, f"cannot be written ({error.strerror})", "choose another place for it") from error
-
-
-def _is_free(file: BinaryIO) -> bool:
-    """Whether the file's lock is ours now, or there are no locks here."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _is_in_place(file: BinaryIO, folder: Path) -> bool:
-    """Whether others will find the file that we hold, and not a newer one."""
-    with contextlib.suppress(OSError):
-        return os.path.samestat(os.fstat(file.fileno()), (folder / _LOCK).stat())
-    return False

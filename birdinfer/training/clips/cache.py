@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections import deque
@@ -27,6 +26,7 @@ import numpy as np
 from birdinfer.choices import cache_path
 from birdinfer.cores import available_cores
 from birdinfer.errors import OutputError
+from birdinfer.file_lock import is_in_place
 from birdinfer.files import check_writable
 from birdinfer.training.clips.bucket import Decoded, is_whole, write_bucket
 from birdinfer.training.clips.clip_decoder import CacheSettings, ClipDecoder
@@ -218,8 +218,8 @@ def _lock(file: BinaryIO, path: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever had it before has removed it; what is locked may be a file that nobody else finds any more.
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
+        return is_in_place(file, path)
+    except BlockingIOError:
         return False
     except OSError as error:
         raise OutputError(path, f"cannot be locked ({error.strerror})", _ANOTHER_DISK) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from birdinfer.errors import BirdinferError, MetadataError
 from birdinfer.training.checkpoint import EpochRow, load_header
-from birdinfer.training.fold_job import BEST, LAST
+from birdinfer.training.fold_job import BEST, LAST, fold_dir
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.report import FoldResult, FoldStart, Reporter
 from birdinfer.training.tracking.contents import final_figures, parameters
@@ -20,13 +20,13 @@ from birdinfer.training.tracking.neptune import Neptune
 from birdinfer.training.tracking.notes import NOTES, Note, read_notes
 from birdinfer.training.tracking.pictures import pictures_of
 from birdinfer.training.tracking.tensorboard import TensorBoard
-from birdinfer.training.tracking.tracker import Ended, FoldRecord, Outcome, Tracker
+from birdinfer.training.tracking.tracker import TRIALS_DIR, Ended, FoldRecord, Outcome, Tracker
 from birdinfer.training.tracking.wandb import WandB
 
 TRACKERS: dict[str, type[Tracker]] = {
     "tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow, "neptune": Neptune
 }  # fmt: skip
-TRACKING_DIR, TRIALS_DIR = "tracking", "trials"
+TRACKING_DIR = "tracking"
 
 
 @contextmanager
@@ -115,10 +115,10 @@ class TrackedReporter:
             self._records = self._opened(result.fold, None, notes, done)
         if not self._records.is_open:
             return
-        config, fold_dir = self._recipe.tracking, self._fold_dir(result.fold)
-        checkpoint = fold_dir / BEST if config.checkpoint and (fold_dir / BEST).is_file() else None
+        config, folder = self._recipe.tracking, fold_dir(self._run_dir, result.fold)
+        checkpoint = folder / BEST if config.checkpoint and (folder / BEST).is_file() else None
         title = f"{self._labels[-1]} fold {result.fold}"
-        drawn: AbstractContextManager[list[Path]] = pictures_of(fold_dir, title) if config.pictures else nullcontext([])
+        drawn: AbstractContextManager[list[Path]] = pictures_of(folder, title) if config.pictures else nullcontext([])
         with drawn as pictures:
             self._records.finish(Outcome(final_figures(result), pictures, checkpoint))
 
@@ -130,7 +130,7 @@ class TrackedReporter:
         without: frozenset[str] | set[str] = frozenset(),
     ) -> FoldRecords:
         history = self._history(fold)
-        records = FoldRecords(self._fold_dir(fold) / NOTES, notes, self._give_up)
+        records = FoldRecords(fold_dir(self._run_dir, fold) / NOTES, notes, self._give_up)
         for name in self._recipe.tracking.trackers:
             if name not in self._given_up | without:
                 records.start(name, TRACKERS[name](), self._record(name, fold, start), len(history))
@@ -165,12 +165,9 @@ class TrackedReporter:
         run_dir = self._run_dir.resolve()
         return (run_dir.parents[1] if self._is_trial else run_dir) / TRACKING_DIR
 
-    def _fold_dir(self, fold: int) -> Path:
-        return self._run_dir / f"fold{fold}"
-
     def _history(self, fold: int) -> list[EpochRow]:
         """The epochs that the fold has behind it. Not of history.csv, which may be an epoch ahead of the state."""
-        path = self._fold_dir(fold) / LAST
+        path = fold_dir(self._run_dir, fold) / LAST
         try:
             return load_header(path).progress.history if path.is_file() else []
         except BirdinferError:  # the training, which needs it, says so
@@ -178,7 +175,7 @@ class TrackedReporter:
 
     def _notes(self, fold: int) -> dict[str, Note]:
         try:
-            return read_notes(self._fold_dir(fold) / NOTES)
+            return read_notes(fold_dir(self._run_dir, fold) / NOTES)
         except MetadataError as error:
             self._reporter.complaint(str(error))
             return {}

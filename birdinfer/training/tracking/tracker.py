@@ -12,6 +12,9 @@ Parameter = bool | int | float | str
 Ended = Literal["finished", "stopped", "failed", "interrupted"]
 """``stopped``: whoever watches the fold gave it up early, as a search does with trials that lag behind."""
 
+TRIALS_DIR = "trials"
+"""Runs in a folder of this name are a search's trials, which share a record's group and folder."""
+
 
 class FoldRecord(NamedTuple):
     """A fold as its trackers know it."""

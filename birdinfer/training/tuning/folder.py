@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from birdinfer.training.tracking.tracker import TRIALS_DIR
+
 STUDY_FILE = "study.json"
 """What the study is of; made last when one begins, so that a study with it is a whole one."""
 SPACE_FILE, RECIPE_FILE, BEST_FILE = "space.toml", "recipe.toml", "best.toml"
@@ -16,7 +18,7 @@ LOGS_DIR, WORKERS_DIR = "logs", "workers"
 
 def trial_dir(study_dir: Path, number: int) -> Path:
     """A trial's run."""
-    return study_dir / "trials" / f"{number:04}"
+    return study_dir / TRIALS_DIR / f"{number:04}"
 
 
 def take_over(study_dir: Path, number: int, earlier: int) -> bool:

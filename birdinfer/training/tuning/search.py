@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from birdinfer.errors import CheckpointError, ConfigError, MetadataError
 from birdinfer.files import write_atomic
 from birdinfer.training.devices import choose_device, precision_for
-from birdinfer.training.plan import n_folds
+from birdinfer.training.plan import check_folds
 from birdinfer.training.preparation import Laid, lay
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.recipe.file import write_recipe
@@ -161,11 +161,7 @@ def _write(search: Search, question: Question) -> None:
 
 
 def _check_scored(search: Search) -> None:
-    there = n_folds(search.recipe)
-    strange = [fold for fold in search.folds if not 0 <= fold < there]
-    if strange:
-        known = f"folds 0 to {there - 1}" if there > 1 else "one split, fold 0"
-        raise ConfigError("--fold", f"is {strange[0]}, the recipe has {known}")
+    check_folds(search.recipe, search.folds)
     if search.recipe.data.all_data:
         raise ConfigError("data.all_data", "is true, nothing is validated and no trial has a score", "set it to false")
     if search.n_trials < 1:

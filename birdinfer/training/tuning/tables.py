@@ -3,12 +3,11 @@
 They are what pictures are drawn of, and what a user opens; nothing is read back from them.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from birdinfer.files import write_atomic
+from birdinfer.tables.csv_files import csv_text
 from birdinfer.training.tuning.folder import CURVES_FILE, IMPORTANCE_FILE, TRIALS_FILE
 from birdinfer.training.tuning.records import TrialRecord
 from birdinfer.training.tuning.values import cell
@@ -33,10 +32,10 @@ def write_tables(
     begun = [record for record in records if record.state != "waiting"]
     write_atomic(study_dir / TRIALS_FILE, trials_table(begun, keys))
     curve = [(each.number, step, f"{score:.6f}") for each in begun for step, score in each.curve.items()]
-    write_atomic(study_dir / CURVES_FILE, _csv(("trial", "step", "score"), curve))
+    write_atomic(study_dir / CURVES_FILE, csv_text(("trial", "step", "score"), curve))
     if importance:
         rows = [(key, f"{share:.6f}") for key, share in importance.items()]
-        write_atomic(study_dir / IMPORTANCE_FILE, _csv(("key", "importance"), rows))
+        write_atomic(study_dir / IMPORTANCE_FILE, csv_text(("key", "importance"), rows))
     else:
         (study_dir / IMPORTANCE_FILE).unlink(missing_ok=True)
 
@@ -56,12 +55,4 @@ def trials_table(records: Sequence[TrialRecord], keys: Sequence[str]) -> str:
         )
         for record in records
     ]
-    return _csv((*_COLUMNS, *keys), rows)
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_text((*_COLUMNS, *keys), rows)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from birdinfer.interrupt import StopRequest
 from birdinfer.training.checkpoint import EpochRow, Progress, load_header
-from birdinfer.training.fold_job import LAST
+from birdinfer.training.fold_job import LAST, fold_dir
 from birdinfer.training.recipe import Recipe
 from birdinfer.training.report import FoldResult, FoldStart, Silent
 from birdinfer.training.tuning.ledger import Claimed
@@ -98,7 +98,7 @@ class TrialReporter(Passing):
         """
         finished: list[float] = []
         for index, fold in enumerate(self._folds):
-            path = run_dir / f"fold{fold}" / LAST
+            path = fold_dir(run_dir, fold) / LAST
             if not path.exists():
                 return
             progress = load_header(path).progress
