@@ -1,4 +1,4 @@
-"""Build hook: the C kernel of the front end -> ``birdinfer/kernels/log_mel.so``, for wheels and editable installs.
+"""Build hook: compile the front end's C kernel to ``features/kernels/log_mel.so``, for wheels and editable installs.
 
 Needs a C compiler and nothing else. Without one, or if it fails, the wheel is a pure one and numpy does the work.
 """
@@ -24,9 +24,9 @@ class KernelHook(BuildHookInterface[Any]):
     """Compiles the kernel before files are collected, and names the wheel after the platform it then fits."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile and tell the builder (``version`` is "standard" or "editable")."""
+        """Compile, and add the library to the build (``version`` is "standard" or "editable")."""
         try:
-            library = compile_kernel(Path(self.root) / "birdinfer" / "kernels")
+            library = compile_kernel(Path(self.root) / "birdinfer" / "features" / "kernels")
         except (OSError, subprocess.SubprocessError) as error:
             self.app.display_warning(f"log_mel.c: not compiled, numpy will do its work - {reason(error)}")
             return

@@ -17,7 +17,7 @@ def main(work: Path) -> None:
     check_environment()
     truth = write_soundscapes(work)
     submission = work / "submission.csv"
-    run("predict", str(truth.parent), "--output", str(submission))
+    run("predict", str(truth.parent), "--bundle", "demo", "--output", str(submission))
     check_submission(submission, truth)
     run("score", str(submission), str(truth))
     loaded = [name for name in TRAINING_ONLY if name in sys.modules]
@@ -28,7 +28,7 @@ def main(work: Path) -> None:
 def check_environment() -> None:
     """Nothing of training is installed, and birdinfer is the wheel's, with its bundle."""
     import birdinfer
-    from birdinfer.bundle import demo_bundle_path
+    from birdinfer.inference.bundle import demo_bundle_path
 
     installed = [name for name in TRAINING_ONLY if importlib.util.find_spec(name)]
     assert not installed, f"[cpu] brought {installed}"
@@ -38,7 +38,7 @@ def check_environment() -> None:
 
 def write_soundscapes(work: Path) -> Path:
     """Four soundscapes that no model has heard; returns their truth.csv."""
-    from birdinfer import synthetic_files
+    from birdinfer.synthetic import soundscapes as synthetic_files
 
     return synthetic_files.write_soundscapes(work / "soundscapes", n_files=4, duration_seconds=60, seed=20_260_501)
 
@@ -58,7 +58,7 @@ def run(*arguments: str) -> None:
 def check_submission(submission: Path, truth: Path) -> None:
     """Its rows and columns are exactly those asked for, its values probabilities that know the species."""
     from birdinfer.cli.score import score_submission
-    from birdinfer.tables.score_table import read_scores
+    from birdinfer.tables.scores import read_scores
 
     written, wanted = read_scores(submission), read_scores(truth)
     assert sorted(written.row_ids) == sorted(wanted.row_ids), "rows differ from the truth's"

@@ -5,6 +5,8 @@ Weights are seeded; BatchNorm takes its statistics from real windows and the cla
 """
 
 import csv
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,18 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from birdinfer import mel
-from birdinfer.bundle import file_sha256, labels_sha256, save_manifest
-from birdinfer.config import FrontEndConfig, MelConfig, PostConfig
-from birdinfer.export.graphs.onnx import export_graph
+from birdinfer.audio.windows import read_window
+from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.export.int8.quantize import calibrate_graph, write_int8
-from birdinfer.labels import Species
-from birdinfer.manifest import FORMAT, Graph, Manifest, Member, Provenance, Tolerance
-from birdinfer.synthetic_files import write_training_data
-from birdinfer.training.logits import Logits
-from birdinfer.training.torchvision_shim import import_timm
-from birdinfer.windows import read_window
-from classifier_fit import fit_classifier, targets_with_filler
+from birdinfer.export.onnx.torch_export import export_graph
+from birdinfer.features import log_mel as mel
+from birdinfer.inference.bundle import file_sha256, labels_sha256, save_manifest
+from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, Provenance, Tolerance
+from birdinfer.postprocess.config import PostConfig
+from birdinfer.species import Species
+from birdinfer.synthetic.soundscapes import write_training_data
+from birdinfer.training.models.base import Logits
+from birdinfer.training.models.timm_import import import_timm
+from classifier_fit import fit_classifier, pooled_features, settle_batchnorm, targets_with_filler
 
 LABELS = tuple(f"species{index:03d}" for index in range(206))
 FRONTENDS = {
@@ -62,29 +65,70 @@ def write_measured(folder: Path, backbone: str, n_members: int, *, int8: bool) -
         member = _write_member(folder, model, index, backbone, windows, int8=int8)
         models.append(model)
         members.append(member)
+    _save_manifest(folder, LABELS, frontend, members)
+    return Measured(folder, models, frontend)
+
+
+_SPREAD = 2.0  # standard deviation of each label's logits in a sparse bundle
+_DIRECTIONS = 24  # of the features, in which they spread alike: its labels hardly depend on each other
+
+
+def write_sparse(folder: Path, n_labels: int, recordings: Sequence[Path], per_window: float) -> Path:
+    """Write a bundle of one efficientnet_b0 of many labels, few of which are present at a time, as of a trained one.
+
+    Args:
+        folder: where to.
+        n_labels: columns of the last layer; all else is the same network.
+        recordings: sound to which the scores are fitted, at least five minutes of it.
+        per_window: labels that reach a probability of 0.1 in a window of it, on average.
+    """
+    folder.mkdir(parents=True)
+    frontend, labels = FRONTENDS["efficientnet_b0"], tuple(f"species{index:05d}" for index in range(n_labels))
+    places = [(path, begin) for path in recordings for begin in range(0, 60, 15)]
+    windows = np.concatenate(
+        [mel.windows_to_input(read_window(path, begin, frontend), 1, frontend) for path, begin in places]
+    )
+    model = make_model("efficientnet_b0", seed=0, n_labels=n_labels)
+    settle_batchnorm(model, windows)
+    features = pooled_features(model, windows)
+    mean = features.mean(axis=0)
+    _, deviations, directions = np.linalg.svd((features - mean) / len(features) ** 0.5, full_matrices=False)
+    mixture = np.random.default_rng(0).normal(0, _SPREAD / _DIRECTIONS**0.5, (n_labels, _DIRECTIONS))
+    weights = mixture @ (directions[:_DIRECTIONS] / deviations[:_DIRECTIONS, None])
+    reached = np.quantile((features - mean) @ weights.T, 1 - per_window / n_labels)
+    bias = math.log(0.1 / 0.9) - reached - weights @ mean
+    classifier = model.get_classifier()  # type: ignore[operator]
+    with torch.no_grad():
+        classifier.weight.copy_(torch.from_numpy(weights))
+        classifier.bias.copy_(torch.from_numpy(bias))
+    member = _write_member(folder, model, 0, "efficientnet_b0", windows, int8=False, labels=labels)
+    _save_manifest(folder, labels, frontend, [member])
+    return folder
+
+
+def _save_manifest(folder: Path, labels: Sequence[str], frontend: FrontEndConfig, members: Sequence[Member]) -> None:
     manifest = Manifest(
         format=FORMAT,
         name=folder.name,
-        species=tuple(Species(label) for label in LABELS),
+        species=tuple(Species(label) for label in labels),
         rows=frontend.window,
         post=PostConfig(),
         members=tuple(members),
-        fallback_probabilities=(0.01,) * len(LABELS),
+        fallback_probabilities=(0.01,) * len(labels),
         provenance=Provenance("2026-01-01T00:00:00Z", "benchmark", {}, {}),
         tolerance=TOLERANCE,
     )
     save_manifest(folder, manifest)
-    return Measured(folder, models, frontend)
 
 
 TOLERANCE = Tolerance(max_probability_difference=0.1, mean_probability_difference=0.01)
 """What the benchmarks accept of a faster precision; the scores spread over 0.05 to 0.95."""
 
 
-def make_model(backbone: str, seed: int) -> torch.nn.Module:
+def make_model(backbone: str, seed: int, n_labels: int = len(LABELS)) -> torch.nn.Module:
     """A network with one input channel; the same weights each time."""
     torch.manual_seed(seed)
-    model: torch.nn.Module = import_timm().create_model(backbone, in_chans=1, num_classes=len(LABELS))
+    model: torch.nn.Module = import_timm().create_model(backbone, in_chans=1, num_classes=n_labels)
     return model.eval()
 
 
@@ -101,7 +145,7 @@ class _Answering(torch.nn.Module):
 
 
 def _spread(model: torch.nn.Module, windows: npt.NDArray[np.float32]) -> None:
-    """Let answers differ as a trained model's do: random features of some backbones tell classes apart but faintly.
+    """Let answers differ as a trained model's do: random features of some backbones separate classes only faintly.
 
     Where the logits' standard deviation is below 1 the classifier is scaled to it, about a base rate of 0.25.
     """
@@ -116,11 +160,18 @@ def _spread(model: torch.nn.Module, windows: npt.NDArray[np.float32]) -> None:
 
 
 def _write_member(
-    folder: Path, model: torch.nn.Module, index: int, backbone: str, windows: npt.NDArray[np.float32], *, int8: bool
+    folder: Path,
+    model: torch.nn.Module,
+    index: int,
+    backbone: str,
+    windows: npt.NDArray[np.float32],
+    *,
+    int8: bool,
+    labels: tuple[str, ...] = LABELS,
 ) -> Member:
     frontend, name = FRONTENDS[backbone], f"fold{index}"
     path = folder / f"{name}.onnx"
-    export_graph(_Answering(model), frontend, path, {"labels_sha256": labels_sha256(LABELS)})
+    export_graph(_Answering(model), frontend, path, {"labels_sha256": labels_sha256(labels)})
     graphs = {"fp32": Graph(path.name, file_sha256(path))}
     if int8:
         quantised = folder / f"{name}.int8.onnx"

@@ -46,7 +46,7 @@ def targets_with_filler(classes: npt.NDArray[np.int64], n_columns: int, seed: in
 
     Args:
         classes: the class of each window [windows], from 0.
-        n_columns: columns in all, as many as the network has.
+        n_columns: columns in all: the network's width.
         seed: of the mixtures.
 
     Returns:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from birdinfer.cores import available_cores
-from birdinfer.synthetic_files import write_soundscapes
+from birdinfer.synthetic.soundscapes import write_soundscapes
+from birdinfer.system.cpu import available_cores
 from bundles import SHARED_DATA, Measured, write_measured
 
 RESULTS = Path(__file__).parent / "results"

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from birdinfer.config import FrontEndConfig
-from birdinfer.mel import floor_power
+from birdinfer.features.log_mel import floor_power
 from bundles import LABELS
 
 
@@ -21,10 +21,10 @@ def predict_naively(
     """Predict one-minute soundscapes one after the other and write a submission; returns the table."""
     tables = []
     for path in paths:
-        images = hear_naively(path, frontend)
+        images = decode_naively(path, frontend)
         with torch.no_grad():
-            opinions = [torch.sigmoid(model(torch.from_numpy(images[:, None]))).numpy() for model in models]
-        smoothed = pd.DataFrame(_smooth(np.mean(opinions, axis=0)), columns=list(LABELS))
+            member_scores = [torch.sigmoid(model(torch.from_numpy(images[:, None]))).numpy() for model in models]
+        smoothed = pd.DataFrame(_smooth(np.mean(member_scores, axis=0)), columns=list(LABELS))
         smoothed.insert(0, "row_id", [f"{path.stem}_{5 * index + 5}" for index in range(len(images))])
         tables.append(smoothed)
     table = pd.concat(tables)
@@ -32,7 +32,7 @@ def predict_naively(
     return table
 
 
-def hear_naively(path: Path, frontend: FrontEndConfig) -> np.ndarray:
+def decode_naively(path: Path, frontend: FrontEndConfig) -> np.ndarray:
     """Decode and compute a spectrogram for each window [windows, n_mels, frames]."""
     wave, rate = librosa.load(path, sr=frontend.audio.sample_rate)
     n_windows = round(len(wave) / frontend.window_samples)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from birdinfer.training.torchvision_shim import import_timm
+from birdinfer.training.models.timm_import import import_timm
 
 RATE, SECONDS = 32_000, 5.0
 

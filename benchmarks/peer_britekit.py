@@ -12,8 +12,8 @@ import sys
 
 import torch
 
-ALWAYS_HEARD = 5
-"""Species with a score of 0.95 whatever is heard: as many rows to write as birdnet's five best of each window."""
+ALWAYS_PRESENT = 5
+"""Species with a score of 0.95 whatever the sound: as many rows to write as birdnet's five best of each window."""
 
 
 def main() -> None:
@@ -66,8 +66,8 @@ def make_checkpoint(path: str, audio: dict[str, float | str], n_species: int) ->
     with torch.no_grad():
         for _ in range(8):
             model(torch.rand(8, 1, audio["spec_height"], audio["spec_width"]))
-        model.backbone.get_classifier().bias[:ALWAYS_HEARD] = 3.0
-        model.backbone.get_classifier().weight[:ALWAYS_HEARD] = 0.0
+        model.backbone.get_classifier().bias[:ALWAYS_PRESENT] = 3.0
+        model.backbone.get_classifier().weight[:ALWAYS_PRESENT] = 0.0
     checkpoint = {
         "epoch": 0,
         "global_step": 0,

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from birdinfer import mel
-from birdinfer.bundle import Bundle
 from birdinfer.config import FrontEndConfig
-from birdinfer.cores import available_cores
+from birdinfer.features import log_mel as mel
+from birdinfer.inference.bundle import Bundle
+from birdinfer.system.cpu import available_cores
 
 NAMES = ("birdnet", "birdnet without front end", "BriteKit")
 HERE = Path(__file__).parent
@@ -102,7 +102,7 @@ def prepare(name: str, bundle: Path, work: Path) -> Peer:
 
 
 def network_of(bundle: Path) -> Network:
-    """What the first member of a bundle hears, and its graph."""
+    """The input configuration of a bundle's first member, and its graph."""
     manifest = Bundle.load(bundle).manifest
     member = manifest.members[0]
     assert member.frontend is not None, "the peers are given images, so the bundle must take them, too"
@@ -219,15 +219,15 @@ def prepare_britekit(network: Network, work: Path) -> Peer:
         "max_freq": int(config.f_max_hz),
     }
     checkpoint, settings, script = work / "b0.ckpt", work / "britekit.yaml", str(HERE / "peer_britekit.py")
-    # It looks for a list of species to leave out below the current folder, unless told that there is none.
+    # It looks for a list of species to leave out below the current folder, unless it gets an empty one.
     settings.write_text('misc:\n  exclude_list: ""\n')
     make = [python, script, "make-checkpoint", str(checkpoint), json.dumps(audio), str(len(network.labels))]
     run_or_miss("BriteKit cannot be used here", make)
-    lanes = str(available_cores())
-    options = ["--cfg", str(settings), "--ckpt", str(checkpoint), "--rtype", "csv", "--threads", lanes]
+    workers = str(available_cores())
+    options = ["--cfg", str(settings), "--ckpt", str(checkpoint), "--rtype", "csv", "--threads", workers]
     return Peer(
         f"BriteKit {version(python, 'britekit')}",
-        f"{lanes} threads, torch {version(python, 'torch')}, its own spectrogram of the same size",
+        f"{workers} threads, torch {version(python, 'torch')}, its own spectrogram of the same size",
         lambda sounds, out: [python, script, "analyze", str(sounds), "--output", str(out), *options],
         lambda out: out / "scores.csv",
     )
@@ -261,7 +261,7 @@ def leave_torchaudio_its_python(folder: Path) -> None:
     """Remove torchaudio's compiled libraries where they do not load.
 
     They are built against the CUDA torch, and torchaudio does not import where one of them is there and fails. Where
-    they are missing it goes on without; the spectrograms are plain torch.
+    they are missing it runs without them; the spectrograms are plain torch.
     """
     libraries = list(folder.glob("lib/python*/site-packages/torchaudio/lib/*.so"))
     fails = subprocess.run([str(folder / "bin" / "python"), "-c", "import torchaudio"], capture_output=True).returncode
@@ -281,7 +281,7 @@ def plain_environ() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in (*THREAD_VARIABLES, "PYTHONPATH")}
 
 
-def run_or_miss(complaint: str, command: Sequence[str]) -> None:
+def run_or_miss(problem: str, command: Sequence[str]) -> None:
     """Run a step of making a peer ready.
 
     Raises:
@@ -290,7 +290,7 @@ def run_or_miss(complaint: str, command: Sequence[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, env=plain_environ())
     except subprocess.TimeoutExpired as error:
-        raise PeerMissing(f"{complaint}: not done in {INSTALL_SECONDS} s") from error
+        raise PeerMissing(f"{problem}: not done in {INSTALL_SECONDS} s") from error
     if done.returncode:
         reason = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
-        raise PeerMissing(f"{complaint}: {reason}")
+        raise PeerMissing(f"{problem}: {reason}")

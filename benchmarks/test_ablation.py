@@ -16,13 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from planted_steps import Noise, cheat
+from known_steps import Noise, cheat
 
-from birdinfer.ablation.ablate import Attempt, Subject, Verdict, ablate, judged_rows
 from birdinfer.cli.app import main
-from birdinfer.labels import Species
-from birdinfer.tables.score_files import rows_by_file
-from birdinfer.tables.score_table import read_scores
+from birdinfer.evaluation.ablation import Attempt, Conclusion, Subject, ablate, labelled_rows
+from birdinfer.species import Species
+from birdinfer.tables.scores import read_scores, rows_by_file
 from bundles import SHARED_DATA
 
 PUBLIC = SHARED_DATA / "soundscapes" / "public"
@@ -93,7 +92,7 @@ def test_a_table_with_intervals_and_the_recommendation(bundle, esc, capsys, tabl
         lines.append(json.loads(capsys.readouterr().out))
     with capsys.disabled():
         command(*asked)
-    trials = [trial for trial in lines[0]["trials"] if trial["verdict"] != Verdict.no_change]
+    trials = [trial for trial in lines[0]["trials"] if trial["verdict"] != Conclusion.no_change]
     best = max(trials, key=lambda trial: trial["gain"])
     table.append(
         {
@@ -111,7 +110,7 @@ def test_a_table_with_intervals_and_the_recommendation(bundle, esc, capsys, tabl
 
 
 def subject(raw: Path | None, truth: Path) -> Subject:
-    """Scores with their truth; where nothing was predicted, those of a network that hears every other call."""
+    """Scores with their truth; where nothing was predicted, those of a network that detects every other call."""
     wanted = read_scores(truth)
     if raw is not None:
         given = read_scores(raw)
@@ -120,33 +119,33 @@ def subject(raw: Path | None, truth: Path) -> Subject:
         scores = given.values[rows][:, [given.labels.index(label) for label in wanted.labels]]
     else:
         rng = np.random.default_rng(0)
-        heard = (wanted.values == 1) & (rng.random(wanted.values.shape) < 0.5)
-        scores = 0.6 * rng.random(wanted.values.shape) + 0.3 * heard
+        detected = (wanted.values == 1) & (rng.random(wanted.values.shape) < 0.5)
+        scores = 0.6 * rng.random(wanted.values.shape) + 0.3 * detected
     every_row, every_column = np.arange(len(wanted.row_ids)), np.arange(len(wanted.labels))
     stems = [row_id.rpartition("_")[0] for row_id in wanted.row_ids]
     species = tuple(Species(label) for label in wanted.labels)
-    judged = judged_rows(wanted.values == 1, stems)
+    rows = labelled_rows(wanted.values == 1, stems)
     files = rows_by_file(wanted.row_ids, truth)
-    return Subject(scores.astype(np.float32), species, files, every_row, every_column, judged)
+    return Subject(scores.astype(np.float32), species, files, every_row, every_column, rows)
 
 
-def told(made: Subject) -> dict[str, Verdict]:
+def conclusions_of(made: Subject) -> dict[str, Conclusion]:
     """What becomes of a step that knows the truth, and of some that only shuffle."""
     steps = {"truth": cheat(made, 0.1)} | {f"noise {seed}": Noise(seed, 0.1) for seed in range(N_NOISE)}
     trials = ablate(made, [Attempt(name, "alone", (step,)) for name, step in steps.items()]).trials
-    return {trial.name: trial.verdict for trial in trials}
+    return {trial.name: trial.conclusion for trial in trials}
 
 
 def test_a_planted_step_is_recommended_and_noise_is_not(esc, table):
     for family, made in (("esc", subject(*esc)), ("bird", subject(None, PUBLIC / "truth_bird.csv"))):
-        verdicts = told(made)
-        taken = [name for name, verdict in verdicts.items() if verdict is Verdict.take]
+        conclusions = conclusions_of(made)
+        taken = [name for name, conclusion in conclusions.items() if conclusion is Conclusion.take]
         table.append(
             {
                 "what": f"ablation of a planted step beside {N_NOISE} of noise, truth_{family}.csv",
                 "measured": f"takes {', '.join(taken) or 'nothing'}",
                 "bound": "takes the planted one alone",
-                "detail": f"{made.judged.n_clusters} files",
+                "detail": f"{made.labelled.n_clusters} files",
             }
         )
         assert taken == ["truth"]
@@ -158,8 +157,8 @@ def test_a_competitions_ablation_takes_seconds(table):
     ids = [f"f{row // 12}_{5 * (row % 12 + 1)}" for row in range(1000)]
     scores = (0.6 * rng.random(truth.shape) + 0.3 * truth).astype(np.float32)
     species = tuple(Species(f"s{index}") for index in range(200))
-    judged = judged_rows(truth, [row_id.rpartition("_")[0] for row_id in ids])
-    made = Subject(scores, species, rows_by_file(ids, "scores.csv"), np.arange(1000), np.arange(200), judged)
+    rows = labelled_rows(truth, [row_id.rpartition("_")[0] for row_id in ids])
+    made = Subject(scores, species, rows_by_file(ids, "scores.csv"), np.arange(1000), np.arange(200), rows)
     began = time.perf_counter()
     ablate(made, [Attempt(str(seed), "alone", (Noise(seed),)) for seed in range(25)])
     seconds = time.perf_counter() - began

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from birdinfer.bundle import Bundle
-from birdinfer.pace.durations import parse_duration
+from birdinfer.inference.bundle import Bundle
+from birdinfer.system.timing import parse_duration
 from bundles import write_measured
 
 ROUNDS = 5
@@ -34,7 +34,7 @@ class Run(NamedTuple):
     seconds: float
     """From its start to its end."""
     code: int
-    told: str
+    output: str
     statuses: list[str]
     levels: set[str]
 
@@ -74,9 +74,9 @@ def predict(folder: Path, bundle: Path, sample: Path, out: Path, budget_seconds:
     seconds = time.perf_counter() - began
     with out.with_suffix(".files.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    told = done.stdout + done.stderr
-    assert "Traceback" not in told
-    return Run(seconds, done.returncode, told, [row["status"] for row in rows], {row["level"] for row in rows})
+    output = done.stdout + done.stderr
+    assert "Traceback" not in output
+    return Run(seconds, done.returncode, output, [row["status"] for row in rows], {row["level"] for row in rows})
 
 
 def check_submission(out: Path, sample: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_forecast_after_ten_files(five, soundscapes, table, tmp_path):
         run = predict(folder, five, sample, out, 3_600.0)
         assert run.code == 0
         assert run.levels == {""}
-        words, n_files = _FORECAST.search(run.told).groups()
+        words, n_files = _FORECAST.search(run.output).groups()
         assert int(n_files) == min(10, max(2, N_FORECAST_FILES // 10))
         ratios.append(parse_duration(words.replace("min", "m")) / run.seconds)
     ratio = statistics.median(ratios)
@@ -126,7 +126,7 @@ def test_no_budget_is_missed_by_more_than_one_file(five, soundscapes, table, tmp
     write_sample(sample, folder, Bundle.load(five).labels)
     begun_seconds = predict(folder, five, sample, out, 0.001).seconds
     full = predict(folder, five, sample, out, 3_600.0)
-    # Each lane's: files are heard side by side.
+    # Each worker's: files are predicted side by side.
     file_seconds = 2 * (full.seconds - begun_seconds) / N_BUDGET_FILES
     rng = np.random.default_rng(6)
     late, kinds = [], {"as asked": 0, "with less": 0, "in part": 0, "not at all": 0}

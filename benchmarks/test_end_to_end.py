@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from birdinfer import Bundle, Predictor
-from birdinfer.chooser import choose
-from birdinfer.cli.prediction import Wanted, predict_to_submission
+from birdinfer.inference.autotune import autotune
+from birdinfer.prediction.run import PredictionSettings, predict_to_csv
 from naive_notebook import predict_naively
 
 ROUNDS = 3
@@ -29,22 +29,25 @@ def test_against_the_naive_notebook(name, n_files, bound, request, soundscapes, 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     measured = request.getfixturevalue(name)
     bundle = Bundle.load(measured.folder)
-    choice = choose(bundle, soundscapes)
+    choice = autotune(bundle, soundscapes)
     predictor = Predictor(bundle, choice.plan)
     paths = soundscapes[:n_files]
     ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
     predict_naively(measured.models, measured.frontend, paths[:1], theirs)  # warm up: librosa compiles on first use
-    our_way = Wanted(ours, force=True, quiet=True)
-    predict_to_submission(bundle, paths[:1], our_way, lambda before: choice.plan)
+    plan = choice.plan
+    our_way = PredictionSettings(
+        output=ours, force=True, engine=str(plan.spec), workers=plan.workers, batch_size=plan.batch_size
+    )
+    predict_to_csv(bundle, paths[:1], our_way)
     # The models are loaded already, as the notebook's are.
-    monkeypatch.setattr("birdinfer.predictor.Predictor", lambda bundle, plan: predictor)
+    monkeypatch.setattr("birdinfer.prediction.run.Predictor", lambda bundle, plan: predictor)
     ratios, naive_seconds, our_seconds = [], [], []
     for _ in range(ROUNDS):
         began = time.perf_counter()
         predict_naively(measured.models, measured.frontend, paths, theirs)
         naive_seconds.append(time.perf_counter() - began)
         began = time.perf_counter()
-        predict_to_submission(bundle, paths, our_way, lambda before: choice.plan)
+        predict_to_csv(bundle, paths, our_way)
         our_seconds.append(time.perf_counter() - began)
         ratios.append(naive_seconds[-1] / our_seconds[-1])
     found, wanted = (pd.read_csv(path, index_col="row_id", dtype={"row_id": str}) for path in (ours, theirs))

@@ -11,30 +11,29 @@ import msgspec
 import pytest
 import torch
 
-from birdinfer.labels import Species
-from birdinfer.synthetic_files import write_training_data
+from birdinfer.species import Species
+from birdinfer.synthetic.soundscapes import write_training_data
 from birdinfer.training.checkpoint import MODEL, EpochRow, Header, Progress, save_checkpoint
-from birdinfer.training.models import build_model
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.learning import ModelConfig
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.recipe.schema import ModelConfig, Recipe
 from bundles import FRONTENDS, LABELS
 
 N_FOLDS = 5
 RECIPE = Recipe(
     name="b0", frontend=FRONTENDS["efficientnet_b0"], model=ModelConfig(backbone="efficientnet_b0", drop_rate=0.0)
 )
-# The process says itself, at its end, what it took at most: what a parent is told of its children counts the moment
+# The process says itself, at its end, what it took at most: what a parent learns of its children counts the moment
 # between fork and exec, in which a child is as large as the parent.
 TELLING = """
 import atexit, re, sys
 from pathlib import Path
 from birdinfer.cli.app import main
 
-def tell():
+def report():
     peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
     print(f"peak {peak} kB", file=sys.stderr)
 
-atexit.register(tell)
+atexit.register(report)
 main(sys.argv[1:])
 """
 
@@ -56,8 +55,8 @@ def write_run(run, n_folds, data):
     """Folds of seeded weights, as training leaves them."""
     with (data / "train.csv").open(newline="") as file:
         clips = [(row["filename"], row["primary_label"]) for row in csv.DictReader(file)]
-    heard = sorted({label for _, label in clips})
-    labels = (*heard, *LABELS[len(heard) :])
+    present = sorted({label for _, label in clips})
+    labels = (*present, *LABELS[len(present) :])
     folds = [(name, label, index % N_FOLDS) for index, (name, label) in enumerate(clips)]
     write_csv(run / "folds.csv", ("filename", "primary_label", "group", "fold"),
               [(name, label, "", fold) for name, label, fold in folds])  # fmt: skip
@@ -69,7 +68,7 @@ def write_run(run, n_folds, data):
 def write_fold(folder, fold, labels, clips, data):
     """best.safetensors and oof.csv."""
     torch.manual_seed(fold)
-    network = build_model(RECIPE.model, len(labels), RECIPE.hearing, start=False)
+    network = build_model(RECIPE.model, len(labels), RECIPE.input_config, start=False)
     row = EpochRow(1, 0.1, 0.1, 0.8, 0.8, 0.8, 1e-3, 1.0, 0.0, None)
     progress = Progress(epoch=1, best_epoch=1, best_auc=0.8, history=[row], is_finished=True, is_complete=True)
     header = Header(RECIPE, tuple(Species(label) for label in labels), fold, progress, str(data), {})
@@ -90,8 +89,8 @@ def export(run, out):
     """Seconds and peak memory of a process that exports a run."""
     begin = time.perf_counter()
     command = [sys.executable, "-c", TELLING, "export", "--run", str(run), "--out", str(out)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return Exported(time.perf_counter() - begin, int(told.split()[-2]) / 1e3)
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return Exported(time.perf_counter() - begin, int(output.split()[-2]) / 1e3)
 
 
 @pytest.mark.timeout(1200)

@@ -14,23 +14,22 @@ import pytest
 import torch
 
 from birdinfer.config import FrontEndConfig, MelConfig
-from birdinfer.engines import EnginePlan, load_engine, parse_spec
-from birdinfer.export.graphs.half import write_bf16, write_fp16
-from birdinfer.export.graphs.onnx import OUTPUT_NAME, export_graph
-from birdinfer.export.graphs.parity import TOLERANCE, check_parity
-from birdinfer.throughput import compare_speed
-from birdinfer.training.models import build_model
-from birdinfer.training.recipe.learning import ModelConfig
+from birdinfer.export.onnx.half import write_bf16, write_fp16
+from birdinfer.export.onnx.torch_export import OUTPUT_NAME, TOLERANCE, check_parity, export_graph
+from birdinfer.inference.engines import EnginePlan, load_engine, parse_spec
+from birdinfer.inference.engines.benchmark import compare_speed
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.recipe.schema import ModelConfig
 from bundles import FRONTENDS, LABELS
 
-HEARING = FRONTENDS["efficientnet_b0"]
+INPUT = FRONTENDS["efficientnet_b0"]
 SMALL = FrontEndConfig(mel=MelConfig(resize=(64, 64)))
-"""What recurrent networks and the small transformer hear: their time goes with its length alone."""
+"""Input of recurrent networks and the small transformer: their time goes with its length alone."""
 NETWORKS = {
-    "efficientnet_b0": (ModelConfig(backbone="efficientnet_b0"), HEARING),
-    "efficientnet_b0 sed": (ModelConfig("sed", "efficientnet_b0"), HEARING),
-    "eca_nfnet_l0": (ModelConfig(backbone="eca_nfnet_l0"), HEARING),
-    "tf_efficientnetv2_s": (ModelConfig(backbone="tf_efficientnetv2_s"), HEARING),
+    "efficientnet_b0": (ModelConfig(backbone="efficientnet_b0"), INPUT),
+    "efficientnet_b0 sed": (ModelConfig("sed", "efficientnet_b0"), INPUT),
+    "eca_nfnet_l0": (ModelConfig(backbone="eca_nfnet_l0"), INPUT),
+    "tf_efficientnetv2_s": (ModelConfig(backbone="tf_efficientnetv2_s"), INPUT),
     "gru": (ModelConfig("rnn", "gru"), SMALL),
     "vit (test_vit)": (ModelConfig("vit", "test_vit"), SMALL),
 }
@@ -57,31 +56,31 @@ class Graph(NamedTuple):
 
 def make(name):
     """(network, front end, windows) of that name, the same each time."""
-    config, hearing = NETWORKS[name]
+    config, input_config = NETWORKS[name]
     torch.manual_seed(0)
-    model = build_model(config, len(LABELS), hearing, start=False).eval()
-    heard = np.random.default_rng(0).normal(size=(BATCH_SIZE, 1, *hearing.input_shape)).astype(np.float32)
-    return model, hearing, heard
+    model = build_model(config, len(LABELS), input_config, start=False).eval()
+    windows = np.random.default_rng(0).normal(size=(BATCH_SIZE, 1, *input_config.input_shape)).astype(np.float32)
+    return model, input_config, windows
 
 
-def export(model, hearing, path, exporter):
+def export(model, input_config, path, exporter):
     """A network's graph by one exporter, timed."""
     began = time.perf_counter()
-    outputs = export_graph(model, hearing, path, {}, exporter)
+    outputs = export_graph(model, input_config, path, {}, exporter)
     return Graph(path, time.perf_counter() - began, outputs)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_exporters(name, table, tmp_path):
-    model, hearing, heard = make(name)
+    model, input_config, windows = make(name)
     dynamo, torchscript = (
-        export(model, hearing, tmp_path / f"{which}.onnx", which) for which in ("dynamo", "torchscript")
+        export(model, input_config, tmp_path / f"{which}.onnx", which) for which in ("dynamo", "torchscript")
     )
     for graph in (dynamo, torchscript):
-        assert check_parity(model, graph.path, heard, ["onnxruntime"]) < TOLERANCE
+        assert check_parity(model, graph.path, windows, ["onnxruntime"]) < TOLERANCE
     plan = EnginePlan(batch_size=BATCH_SIZE)
-    speeds = compare_speed([(dynamo.path, plan), (torchscript.path, plan)], dynamo.outputs, heard, 7, 0.5)
+    speeds = compare_speed([(dynamo.path, plan), (torchscript.path, plan)], dynamo.outputs, windows, 7, 0.5)
     table.append(
         {
             "what": f"torchscript's graph of {name} against dynamo's, windows/s, one thread",
@@ -101,14 +100,14 @@ def test_exporters(name, table, tmp_path):
 @pytest.mark.parametrize("name", ["efficientnet_b0", "eca_nfnet_l0"])
 @pytest.mark.parametrize("write", [write_fp16, write_bf16])
 def test_16_bits(name, write, table, tmp_path):
-    model, hearing, heard = make(name)
-    fp32 = export(model, hearing, tmp_path / "fp32.onnx", "torchscript")
+    model, input_config, windows = make(name)
+    fp32 = export(model, input_config, tmp_path / "fp32.onnx", "torchscript")
     write(fp32.path, tmp_path / "half.onnx")
     half = Graph(tmp_path / "half.onnx", 0.0, fp32.outputs)
     plans = [EnginePlan(parse_spec(engine), batch_size=BATCH_SIZE) for engine in ("onnxruntime", "openvino")]
     runs = [(graph.path, plan) for graph in (fp32, half) for plan in plans]
-    loads = [load_seconds(path, plan, heard) for path, plan in runs]
-    speeds = compare_speed(runs, [OUTPUT_NAME], heard, 5, 0.5)
+    loads = [load_seconds(path, plan, windows) for path, plan in runs]
+    speeds = compare_speed(runs, [OUTPUT_NAME], windows, 5, 0.5)
     table.append(
         {
             "what": f"size of {name} in {write.__name__.removeprefix('write_')} against fp32",
@@ -122,8 +121,8 @@ def test_16_bits(name, write, table, tmp_path):
     assert half.size_mb <= 0.54 * fp32.size_mb
 
 
-def load_seconds(path, plan, heard):
+def load_seconds(path, plan, windows):
     """Time from a file to the first answer."""
     began = time.perf_counter()
-    load_engine(plan, path, [OUTPUT_NAME], heard.shape[1:]).run(heard)
+    load_engine(plan, path, [OUTPUT_NAME], windows.shape[1:]).run(windows)
     return time.perf_counter() - began

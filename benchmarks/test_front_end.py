@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from birdinfer import kernels, mel
 from birdinfer.config import FrontEndConfig, MelConfig
-from birdinfer.cores import one_thread_per_lane
+from birdinfer.features import kernels
+from birdinfer.features import log_mel as mel
+from birdinfer.system.cpu import one_thread_per_worker
 
 ROUNDS = 15
 N_WINDOWS = 12
@@ -22,7 +23,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def minute(soundscapes):
-    """A minute of a soundscape with room for margins, repeated if it is shorter."""
+    """A minute of a soundscape with margins, repeated if it is shorter."""
     wave, rate = soundfile.read(soundscapes[0], dtype="float32", always_2d=True)
     assert rate == 32_000
     return np.resize(wave[:, 0], 60 * rate + 4_096)
@@ -31,7 +32,7 @@ def minute(soundscapes):
 def least_ms(*works):
     """The least milliseconds of each, taken in turns, so that a busy machine is busy for all of them."""
     times = [[] for _ in works]
-    with one_thread_per_lane():
+    with one_thread_per_worker():
         for _ in range(ROUNDS):
             for work, spent in zip(works, times, strict=True):
                 began = time.perf_counter()

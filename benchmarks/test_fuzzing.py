@@ -1,4 +1,6 @@
-"""10,000 inputs that nobody would make on purpose: sound, bundles, tables, names. None may crash, hang or raise.
+"""10,000 inputs that no one would make on purpose: sound, bundles, tables, names. None may crash, hang or raise.
+
+10,000 files more have headers that lie and ends that are cut: all sound that is there is read or reported missing.
 
 BIRDINFER_FUZZ_INPUTS says how many in all, BIRDINFER_FUZZ_SEED which ones; an input at fault is named by its file or
 by the seed that makes it again.
@@ -7,13 +9,13 @@ by the seed that makes it again.
 import os
 
 import pytest
-from fuzzing import Tally, fuzz_audio, fuzz_bundles, fuzz_names, fuzz_tables
+from fuzzing import Tally, fuzz_audio, fuzz_bundles, fuzz_headers, fuzz_names, fuzz_tables
 from test_fuzz import LIST, TABLE, score
 
-from birdinfer.bundle import demo_bundle_path
-from birdinfer.submission import read_sample
-from birdinfer.tables.label_lists import read_label_list
-from birdinfer.tables.score_table import read_scores
+from birdinfer.inference.bundle import demo_bundle_path
+from birdinfer.inference.external.label_lists import read_label_list
+from birdinfer.submission.formats import read_sample
+from birdinfer.tables.scores import read_scores
 
 N_INPUTS = int(os.environ.get("BIRDINFER_FUZZ_INPUTS", "10000"))
 SEED = int(os.environ.get("BIRDINFER_FUZZ_SEED", "1"))
@@ -35,6 +37,11 @@ def record(table: list[dict[str, str]], what: str, tally: Tally) -> None:
 @pytest.mark.timeout(3600)
 def test_sound(tmp_path, table):
     record(table, "sound", fuzz_audio(tmp_path, N_INPUTS * 60 // 100, SEED, LIMIT_SECONDS))
+
+
+@pytest.mark.timeout(3600)
+def test_headers(tmp_path, table):
+    record(table, "lies and cuts", fuzz_headers(tmp_path, N_INPUTS, SEED))
 
 
 @pytest.mark.timeout(3600)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from birdinfer.bundle import demo_bundle_path
+from birdinfer.inference.bundle import demo_bundle_path
 from bundles import SHARED_DATA
 
 N_GOOD = 6

@@ -19,7 +19,7 @@ from peers import NAMES, Peer, PeerMissing, plain_environ, prepare
 
 ENGINES = ("openvino:bf16", "onnxruntime")
 """Engines of birdinfer that are measured. The bounds of speed and memory hold for the first. The second computes in
-fp32, as the peers do, and is what runs where nobody names an engine: the bound of one file holds for it."""
+fp32, as the peers do, and is what runs where no engine is named: the bound of one file holds for it."""
 
 CEILING = "birdnet without front end"
 """Computes no spectrogram at all: shown as what no real model reaches, and bounds nothing."""
@@ -92,11 +92,11 @@ class FamilyMemory(threading.Thread):
         self.most_shared_once_mb = 0.0
 
     def run(self) -> None:
-        """Look until told that it is done."""
+        """Look until it is done."""
         while not self.done.wait(SAMPLING_SECONDS):
             together_mb = 0.0
             for pid in family(self.pid):
-                # The last look counts, not the largest: a peak only grows, but starts anew where a fork becomes
+                # The last look counts, not the largest: a peak only grows, but starts again where a fork becomes
                 # another program.
                 self.peaks_mb[pid] = field_mb(pid, "status", "VmHWM") or self.peaks_mb.get(pid, 0.0)
                 together_mb += field_mb(pid, "smaps_rollup", "Pss")

@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 
 from birdinfer import Bundle, Predictor
-from birdinfer.config import PostConfig
-from birdinfer.cores import one_thread_per_lane
-from birdinfer.labels import Species
+from birdinfer.audio.windows import make_grid
+from birdinfer.config import AggregationConfig, FrontEndConfig
+from birdinfer.inference.aggregation import ScoreAggregator
+from birdinfer.postprocess.base import Pipeline
 from birdinfer.postprocess.calibration import HistogramMatch, Temperature
-from birdinfer.postprocess.pipeline import Pipeline
+from birdinfer.postprocess.config import PostConfig
 from birdinfer.postprocess.priors import PriorShift
 from birdinfer.postprocess.smoothing import FatTail, GaussianSmooth, LocalMax, Smooth
 from birdinfer.postprocess.steps import catalogue
 from birdinfer.postprocess.taxonomy import MirrorGroups
-from birdinfer.tables.prior_tables import Occasion, PriorTable, write_priors
-from birdinfer.tables.quantile_tables import Quantiles, write_quantiles
+from birdinfer.species import Species
+from birdinfer.system.cpu import one_thread_per_worker
+from birdinfer.tables.step_tables import Occasion, PriorTable, Quantiles, write_priors, write_quantiles
 from bundles import LABELS
 
 ROUNDS, MINUTES = 40, 4
@@ -37,8 +39,8 @@ def steps(tmp_path_factory):
     write_quantiles(folder / "q.csv", {label: Quantiles(shares**2, shares) for label in LABELS})
     occasions = tuple(Occasion(f"S{site:02d}", hour) for site in range(10) for hour in range(24))
     windows = np.full(len(occasions), 48)
-    heard = rng.integers(0, 48, (len(occasions), len(LABELS)))
-    write_priors(folder / "p.csv", PriorTable(LABELS, occasions, windows, heard))
+    counts = rng.integers(0, 48, (len(occasions), len(LABELS)))
+    write_priors(folder / "p.csv", PriorTable(labels=LABELS, occasions=occasions, windows=windows, present=counts))
     pairs = tuple(LABELS[index : index + 2] for index in range(0, 40, 2))
     special = [
         Smooth((0.1, 0.2, 0.4, 0.2, 0.1)), GaussianSmooth(2.0), FatTail(1.0, 12), LocalMax(0.5, 2),
@@ -66,7 +68,7 @@ def test_every_step_costs_less_than_a_hundredth_of_the_run(b0, soundscapes, tabl
     scores = np.random.default_rng(0).random((N_ROWS, len(LABELS)), np.float32) ** 4
     pipelines = {name: Pipeline([step], SPECIES) for name, step in steps.items()}
     pipelines["all of them"] = Pipeline(list(steps.values()), SPECIES)
-    with one_thread_per_lane():
+    with one_thread_per_worker():
         minutes = []
         for path in soundscapes[:MINUTES]:
             began = time.perf_counter()
@@ -95,3 +97,28 @@ def test_a_day_of_rows_is_finished_in_seconds(table, steps):
     table.append({"what": "post-processing of a day: the slowest step", "measured": f"{slowest_seconds:.2f} s",
                   "bound": "< 10 s", "detail": slowest})  # fmt: skip
     assert slowest_seconds < 10
+
+
+def test_rows_of_a_day(table):
+    """A file of 24 hours whose rows are windows: aggregation hands each score on."""
+    input_config, config = FrontEndConfig(), AggregationConfig()
+    grid = make_grid(input_config, config, input_config.window)
+    scores = np.random.default_rng(0).random((17_280, 200), np.float32)
+
+    def aggregate():
+        aggregator = ScoreAggregator(grid, config, scores.shape[1])
+        for first in range(0, len(scores), N_ROWS):
+            aggregator.add(first, scores[first : first + N_ROWS], None)
+            aggregator.take()
+        aggregator.close(len(scores))
+
+    (seconds,) = least_seconds(aggregate)
+    table.append(
+        {
+            "what": "windows to rows, a day of sound",
+            "measured": f"{1e3 * seconds:.0f} ms",
+            "bound": "< 60 ms",
+            "detail": "",
+        }
+    )
+    assert seconds < 0.06

@@ -14,13 +14,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from birdinfer.cores import available_cores
-from birdinfer.synthetic_files import write_training_data
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.augment import AugmentConfig
-from birdinfer.training.recipe.data import DataConfig
-from birdinfer.training.recipe.file import write_recipe
-from birdinfer.training.recipe.learning import LoopConfig, ModelConfig, OptimConfig
+from birdinfer.synthetic.soundscapes import write_training_data
+from birdinfer.system.cpu import available_cores
+from birdinfer.training.recipe.schema import AugmentConfig, DataConfig, LoopConfig, ModelConfig, OptimConfig, Recipe
+from birdinfer.training.recipe.toml import write_recipe
 
 N = 2
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={N}"]

@@ -1,8 +1,8 @@
-"""INT8 that is faster and as good: networks trained on real sound, exported, judged on clips that they never heard.
+"""INT8 that is faster and as good: networks trained on real sound, exported, measured on held-out clips.
 
-Trains five networks on ESC-10 (an hour on two cores); ``BIRDINFER_QUANTISATION_RUNS=DIR`` keeps them there and goes on
-from what is finished. Ends in a table like that of a BirdCLEF 2025 team, whose INT8 lost 0.06 to 0.15 of score and was
-no faster than plain ONNX: the same ways to run a network, ours beside them.
+Trains five networks on ESC-10 (an hour on two cores); ``BIRDINFER_QUANTISATION_RUNS=DIR`` keeps them there and
+continues from what is finished. Ends in a table like that of a BirdCLEF 2025 team, whose INT8 lost 0.06 to 0.15 of
+score and was no faster than plain ONNX: the same ways to run a network, ours beside them.
 """
 
 import os
@@ -14,19 +14,19 @@ import pytest
 import torch
 
 from birdinfer.cli.app import main
-from birdinfer.engines import load_engine
-from birdinfer.export.bundler import export_run
+from birdinfer.evaluation.metrics import macro_roc_auc
+from birdinfer.export.acceptance.calibration_data import draw_calibration
+from birdinfer.export.acceptance.decision import Limits
+from birdinfer.export.acceptance.labelled import held_out_windows
+from birdinfer.export.acceptance.measure import FP32, AcceptanceTest
 from birdinfer.export.int8.quantize import METHODS, Int8Settings, calibrate_graph, write_int8
-from birdinfer.export.int8.static import SPEC
-from birdinfer.export.judging.gate import Limits
-from birdinfer.export.judging.judge import FP32, Judge
-from birdinfer.export.options import ExportOptions
-from birdinfer.export.windows.calibration_windows import draw_calibration
-from birdinfer.export.windows.labelled import held_out_windows
-from birdinfer.manifest import Variant
-from birdinfer.metrics import macro_roc_auc
-from birdinfer.predictor import make_plan
-from birdinfer.throughput import speeds_in_turns
+from birdinfer.export.run import export_run
+from birdinfer.export.settings import ExportSettings
+from birdinfer.export.variants import ORT_INT8
+from birdinfer.inference.engines import load_engine
+from birdinfer.inference.engines.benchmark import speeds_in_turns
+from birdinfer.inference.manifest import Variant
+from birdinfer.inference.predictor import make_plan
 from birdinfer.training.checkpoint import load_checkpoint
 from bundles import SHARED_DATA
 
@@ -40,7 +40,7 @@ BOUNDS = {
     "regnety_008": 1.1,
     "mobilenetv3_large_100": 1.1,
 }
-"""Times as fast as ONNX Runtime in fp32 that INT8 has to be, within the gate, on all lanes. ``-int8`` is the network
+"""Times as fast as ONNX Runtime in fp32 that INT8 has to be, within the gate, on all workers. ``-int8`` is the network
 after ``train --finetune-for-int8``."""
 
 pytestmark = [pytest.mark.timeout(4 * 3600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -77,7 +77,7 @@ def trained(runs: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_int8_is_faster_and_as_good(name, runs, table, tmp_path):
-    bundle = export_run(trained(runs, name), tmp_path / name, options=ExportOptions(quantize=("static",)))
+    bundle = export_run(ExportSettings(run=trained(runs, name), out=tmp_path / name, quantize=("static",))).bundle
     (member,) = bundle.manifest.members
     fp32, int8 = member.variants
     table.append(
@@ -95,8 +95,8 @@ def test_int8_is_faster_and_as_good(name, runs, table, tmp_path):
 
 @pytest.mark.parametrize("name", ["eca_nfnet_l0", "tf_efficientnetv2_s"])
 def test_a_network_as_trained_is_taken_or_refused_with_the_reason(name, runs, table, tmp_path):
-    """The gate's own business, whichever way it goes: both were refused in the run that the README tells of."""
-    bundle = export_run(trained(runs, name), tmp_path / name, options=ExportOptions(quantize=("static",)))
+    """Decided by the acceptance test, either way: both were rejected in the run that the README reports."""
+    bundle = export_run(ExportSettings(run=trained(runs, name), out=tmp_path / name, quantize=("static",))).bundle
     (member,) = bundle.manifest.members
     int8 = member.variants[1]
     table.append(
@@ -111,7 +111,7 @@ def test_a_network_as_trained_is_taken_or_refused_with_the_reason(name, runs, ta
 
 
 def described(variant: Variant) -> str:
-    """Figures of a variant on the held-out clips, in words."""
+    """Figures of a variant on the held-out clips, as text."""
     figures = variant.figures
     low, high = figures.auc_fall_interval
     return (
@@ -125,20 +125,23 @@ def test_ways_to_run_one_network(runs, table, tmp_path):
     """The team's table: torch, dynamic, static, ONNX; and ways to choose ranges beside each other."""
     run = trained(runs, "efficientnet_b0")
     folder = run / f"fold{FOLD}"
-    options = ExportOptions(quantize=("dynamic",), halves=("bf16",), limits=Limits(1.0, -1.0, 0.0))
-    bundle = export_run(run, tmp_path / "all", options=options)
+    limits = Limits(max_auc_drop=1.0, min_spearman=-1.0, min_times_fp32=0.0)
+    settings = ExportSettings(run=run, out=tmp_path / "all", quantize=("dynamic",), halves=("bf16",), limits=limits)
+    bundle = export_run(settings).bundle
     (member,) = bundle.manifest.members
     checkpoint = load_checkpoint(folder / "best.safetensors")
     labelled = held_out_windows(folder, checkpoint, None)
     labels = bundle.labels
     graph = bundle.graph_path(member.graphs["fp32"])
-    judge = Judge(graph, member.outputs, labels, labelled)
+    acceptance = AcceptanceTest(graph, member.outputs, labels, labelled)
     calibrated = calibrate_graph(graph, draw_calibration(folder, checkpoint, None, 64))
     variants = list(member.variants)
     for method in METHODS:
         path, settings = tmp_path / f"{method}.onnx", Int8Settings(method)
         write_int8(calibrated, path, settings)
-        variants.append(judge.variant(f"int8 static, {method.replace('_', ' ')}", str(settings), path, SPEC, Limits()))
+        variants.append(
+            acceptance.variant(f"int8 static, {method.replace('_', ' ')}", str(settings), path, ORT_INT8, Limits())
+        )
     torch_times, torch_auc = torch_against_fp32(checkpoint.build_model(), graph, labelled)
     for name, times, auc in [
         ("torch", torch_times, torch_auc),
@@ -156,14 +159,14 @@ def test_ways_to_run_one_network(runs, table, tmp_path):
 
 
 def torch_against_fp32(model, graph, labelled):
-    """How many times as fast as the fp32 graph torch is, a thread a lane on both sides, and its macro AUC."""
+    """How many times as fast as the fp32 graph torch is, a thread per worker on both sides, and its macro AUC."""
     plan = make_plan(FP32)
-    engine = load_engine(plan, graph, ["logits"], labelled.heard.shape[1:])
+    engine = load_engine(plan, graph, ["logits"], labelled.inputs.shape[1:])
 
     def eager(batch):
         with torch.inference_mode():
             return [model(torch.from_numpy(batch[at : at + 3])).clip.numpy() for at in range(0, len(batch), 3)]
 
-    measured = speeds_in_turns([(eager, plan), (engine.run, plan)], labelled.heard, rounds=5, seconds=1.0)
-    logits = np.concatenate(eager(labelled.heard))
+    measured = speeds_in_turns([(eager, plan), (engine.run, plan)], labelled.inputs, rounds=5, seconds=1.0)
+    logits = np.concatenate(eager(labelled.inputs))
     return statistics.median(ours / onnx for ours, onnx in measured), macro_roc_auc(labelled.truth, logits)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from birdinfer.cli.app import main
-from birdinfer.metrics import macro_roc_auc
+from birdinfer.evaluation.metrics import macro_roc_auc
 from bundles import SHARED_DATA
 from naive_training import out_of_fold, read_rows
 

@@ -12,22 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from birdinfer import mel
 from birdinfer.config import FrontEndConfig
-from birdinfer.cores import available_cores
-from birdinfer.training.clips.cache import CacheSettings, build_cache
-from birdinfer.training.clips.metadata import Metadata, read_metadata
-from birdinfer.training.clips.sources import ClipSource
-from birdinfer.training.dataset import Batch
-from birdinfer.training.fold_data import FoldData, clips_per_label
-from birdinfer.training.fold_job import FoldJob
+from birdinfer.features import log_mel as mel
+from birdinfer.system.cpu import available_cores
+from birdinfer.training.data.cache import CacheSettings, build_cache
+from birdinfer.training.data.dataset import Batch
+from birdinfer.training.data.metadata import Metadata, read_metadata
+from birdinfer.training.data.sources import ClipSource
+from birdinfer.training.distributed import Distributed
+from birdinfer.training.fold import Fold, FoldData
 from birdinfer.training.forward import Forward
-from birdinfer.training.frontend import LogMel
-from birdinfer.training.models import build_model
-from birdinfer.training.processes import Processes
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.augment import AugmentConfig
-from birdinfer.training.recipe.learning import LoopConfig, ModelConfig
+from birdinfer.training.models.log_mel import LogMel
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.recipe.schema import AugmentConfig, LoopConfig, ModelConfig, Recipe
 from birdinfer.training.state import TrainingState
 
 HAS_GPU = torch.cuda.is_available()
@@ -52,7 +49,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Metadata]:
 
     if (SHARED_DATA / "birds").is_dir():
         return SHARED_DATA / "birds", read_metadata(SHARED_DATA / "birds")
-    from birdinfer.synthetic_files import write_training_data
+    from birdinfer.synthetic.soundscapes import write_training_data
 
     folder = tmp_path_factory.mktemp("clips")
     write_training_data(folder, clips_per_species=8, seed=1)
@@ -62,7 +59,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Metadata]:
 @pytest.fixture(scope="module")
 def cached(clips: tuple[Path, Metadata], tmp_path_factory: pytest.TempPathFactory) -> ClipSource:
     """The clips, decoded once."""
-    return build_cache(clips[1].clips, CacheSettings(recipe("auto").hearing), tmp_path_factory.mktemp("cache"))
+    return build_cache(clips[1].clips, CacheSettings(recipe("auto").input_config), tmp_path_factory.mktemp("cache"))
 
 
 class Trainer:
@@ -72,13 +69,24 @@ class Trainer:
         """Build everything, and warm it up."""
         data_dir, metadata = clips
         wanted = recipe(amp)
-        job = FoldJob(wanted, metadata.species, 0, metadata.clips * 8, (), (), source, (), data_dir, data_dir)
-        self._forward = Forward(wanted, clips_per_label(job), DEVICE)
+        job = Fold(
+            recipe=wanted,
+            species=metadata.species,
+            number=0,
+            training=metadata.clips * 8,
+            validation=(),
+            test=(),
+            source=source,
+            background=(),
+            data_dir=data_dir,
+            folder=data_dir,
+        )
+        self._forward = Forward(wanted, job.clips_per_label(), DEVICE)
         torch.manual_seed(0)
-        model = build_model(wanted.model, len(job.species), wanted.hearing, start=False).to(DEVICE)
+        model = build_model(wanted.model, len(job.species), wanted.input_config, start=False).to(DEVICE)
         scaler = torch.amp.GradScaler(DEVICE.type, enabled=self._forward.precision == "fp16")
-        self._state = TrainingState(model.to(memory_format=torch.channels_last), wanted.optim, scaler, Processes())  # type: ignore[call-overload]
-        self.data = FoldData(job, Processes(), pin=HAS_GPU)
+        self._state = TrainingState(model.to(memory_format=torch.channels_last), wanted.optim, scaler, Distributed())  # type: ignore[call-overload]
+        self.data = FoldData(job, Distributed(), pin=HAS_GPU)
 
     def seconds(self, batches: Iterable[Batch]) -> float:
         """Seconds for ``STEPS`` steps."""
@@ -100,7 +108,7 @@ def ratios(first: Callable[[], float], second: Callable[[], float]) -> list[floa
     return [first() / second() for _ in range(ROUNDS)]
 
 
-def told(values: Sequence[float]) -> str:
+def median_and_range(values: Sequence[float]) -> str:
     """Median and range."""
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
@@ -122,7 +130,7 @@ def test_the_loop_with_decoding_is_as_fast_as_from_memory(clips, cached, table):
     table.append(
         {
             "what": f"training fed from the cache against the same loop fed from memory ({WHERE})",
-            "measured": told(values),
+            "measured": median_and_range(values),
             "bound": f">= {LEAST_SHARE}",
             "detail": f"efficientnet_b0, {recipe('auto').loop.num_workers} workers, real recordings, all augmentation",
         }
@@ -137,7 +145,7 @@ def test_mixed_precision(clips, cached, table):
     table.append(
         {
             "what": f"training in mixed precision against float32 ({WHERE})",
-            "measured": f"{told(values)} x",
+            "measured": f"{median_and_range(values)} x",
             "bound": "> 1" if HAS_GPU else "",
             "detail": "efficientnet_b0, fed from memory",
         }
@@ -170,7 +178,7 @@ def test_front_end(table):
     table.append(
         {
             "what": f"front end of training (torch, {WHERE}) against prediction's ({mel.front_end_name()}, one core)",
-            "measured": f"{told(values)} x",
+            "measured": f"{median_and_range(values)} x",
             "bound": "> 1" if HAS_GPU else "",
             "detail": f"torch: {minute_ms:.1f} ms a minute of sound",
         }

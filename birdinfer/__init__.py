@@ -2,35 +2,104 @@
 
 Importing this package imports nothing heavy; the names below load on first use::
 
-    from birdinfer import Bundle, Predictor
+    import birdinfer
 
-    predictor = Predictor(Bundle.load("exports/demo"))
-    scores = predictor.predict("soundscape.ogg")  # probabilities [windows, species]
+    model = birdinfer.load("demo")
+    result = model.predict("soundscape.ogg")
+    result.probabilities  # [windows, species]
+    result.detections(0.5)  # which species when
 """
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
+from birdinfer.version import __version__
+
 if TYPE_CHECKING:
-    from birdinfer.bundle import Bundle as Bundle
+    from birdinfer.detections.events import Detection as Detection
+    from birdinfer.detections.recordings import OriginSettings as OriginSettings
+    from birdinfer.detections.recordings import Recording as Recording
     from birdinfer.errors import BirdinferError as BirdinferError
-    from birdinfer.predictor import Predictor as Predictor
-    from birdinfer.soundscapes import predict_soundscapes as predict_soundscapes
+    from birdinfer.inference.bundle import Bundle as Bundle
+    from birdinfer.inference.embeddings import read_embeddings as read_embeddings
+    from birdinfer.inference.predictor import Predictor as Predictor
+    from birdinfer.inference.soundscapes import predict_soundscapes as predict_soundscapes
+    from birdinfer.model import Model as Model
+    from birdinfer.model import load as load
+    from birdinfer.prediction.detect import DetectionCallback as DetectionCallback
+    from birdinfer.prediction.detect import DetectionSettings as DetectionSettings
+    from birdinfer.prediction.detect import detect_recordings as detect_recordings
+    from birdinfer.prediction.run import PredictionCallback as PredictionCallback
+    from birdinfer.prediction.run import PredictionSettings as PredictionSettings
+    from birdinfer.prediction.run import predict_to_csv as predict_to_csv
+    from birdinfer.result import Detections as Detections
+    from birdinfer.result import Result as Result
+    from birdinfer.result import ScoredWindow as ScoredWindow
 
-__version__ = "0.1.0"
+# Nothing leaves the machine. Libraries read these switches when they are first imported, so they are set before any
+# part of birdinfer can import one; child processes inherit them.
+os.environ.update(
+    ORT_DISABLE_TELEMETRY="1",  # ONNX Runtime from 1.29 on sends on Linux by default, and keeps an id in ~/.cache
+    ORT_TELEMETRY_DISABLED="1",  # the same in some versions
+    DO_NOT_TRACK="true",  # MLflow, huggingface_hub
+)
+# OpenVINO and NNCF send where they are imported, and have no switch but to miss this package.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-_HOME = {
+_MODULES = {
     "BirdinferError": "birdinfer.errors",
-    "Bundle": "birdinfer.bundle",
-    "Predictor": "birdinfer.predictor",
-    "predict_soundscapes": "birdinfer.soundscapes",
+    "Bundle": "birdinfer.inference.bundle",
+    "Detection": "birdinfer.detections.events",
+    "DetectionCallback": "birdinfer.prediction.detect",
+    "DetectionSettings": "birdinfer.prediction.detect",
+    "Detections": "birdinfer.result",
+    "Model": "birdinfer.model",
+    "OriginSettings": "birdinfer.detections.recordings",
+    "PredictionCallback": "birdinfer.prediction.run",
+    "PredictionSettings": "birdinfer.prediction.run",
+    "Predictor": "birdinfer.inference.predictor",
+    "Recording": "birdinfer.detections.recordings",
+    "Result": "birdinfer.result",
+    "ScoredWindow": "birdinfer.result",
+    "detect_recordings": "birdinfer.prediction.detect",
+    "load": "birdinfer.model",
+    "predict_soundscapes": "birdinfer.inference.soundscapes",
+    "predict_to_csv": "birdinfer.prediction.run",
+    "read_embeddings": "birdinfer.inference.embeddings",
 }
-
-__all__ = ["BirdinferError", "Bundle", "Predictor", "__version__", "predict_soundscapes"]
+__all__ = [
+    "BirdinferError",
+    "Bundle",
+    "Detection",
+    "DetectionCallback",
+    "DetectionSettings",
+    "Detections",
+    "Model",
+    "OriginSettings",
+    "PredictionCallback",
+    "PredictionSettings",
+    "Predictor",
+    "Recording",
+    "Result",
+    "ScoredWindow",
+    "__version__",
+    "detect_recordings",
+    "load",
+    "predict_soundscapes",
+    "predict_to_csv",
+    "read_embeddings",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its home on first use (PEP 562)."""
-    if name not in _HOME:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'birdinfer' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, which are not there before their first use."""
+    return __all__

@@ -1,7 +1,7 @@
-"""What training and inference share: the frozen settings that travel recipe -> checkpoint -> manifest.
+"""Settings that training and inference share: frozen, from the recipe into the checkpoint and the manifest.
 
-Each struct reads TOML and JSON, refuses unknown fields and says where a value is wrong. Derived sizes
-(samples, frames) are properties here, so that no number is typed twice.
+Each struct reads TOML and JSON, refuses unknown fields and reports where a value is wrong. Derived sizes (samples,
+frames) are properties here, so that no number is typed twice.
 """
 
 import math
@@ -9,15 +9,12 @@ from typing import Literal
 
 import msgspec
 
-from birdinfer.postprocess.smoothing import Smooth, check_kernel
-from birdinfer.postprocess.steps import AnyStep
-
 
 class AudioConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The waveform every model of a bundle hears: mono float32 at one rate."""
+    """The waveform that every model of a bundle takes: mono float32 at one rate."""
 
     sample_rate: int = 32_000
-    """Hz. 32 kHz is what BirdCLEF records in and what BirdNET 3.0 and Perch v2 hear."""
+    """Hz. 32 kHz is the rate of BirdCLEF's recordings and the input rate of BirdNET 3.0 and Perch v2."""
 
     def __post_init__(self) -> None:
         if not 1_000 <= self.sample_rate <= 384_000:
@@ -31,7 +28,7 @@ class WindowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds of sound behind each row of a submission."""
 
     min_tail_seconds: float = 0.5
-    """A shorter rest at a file's end makes no window of its own: 60.001 s gives 12 rows, as 59.999 s does."""
+    """A shorter rest at a file's end makes no window: both 60.001 s and 59.999 s give 12 rows."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.window_seconds <= 60:
@@ -42,19 +39,19 @@ class WindowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
-class TimelineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a model's windows lie on a soundscape, and how what it says of them becomes rows."""
+class AggregationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a model's windows lie on a soundscape, and how their scores become rows."""
 
     stride_seconds: float | None = None
     """From one window's beginning to the next one's. None: a row, or the largest equal part of a row that is not longer
     than the window."""
 
     overlap: Literal["mean", "max"] = "mean"
-    """How scores of overlapping windows meet: those of clips on rows, those of frames on frames."""
+    """How scores of overlapping windows are combined: clip-wise ones in rows, frame-wise ones in frames."""
 
-    head_seconds: float | None = None
-    """The centred part of a window whose opinion counts. None: the whole window, or as much of it as lies within its
-    row or stride when windows have context around them."""
+    scored_seconds: float | None = msgspec.field(default=None, name="head_seconds")
+    """The centred part of a window whose scores count; ``head_seconds`` in the manifest. None: the whole window, or as
+    much of it as lies within its row or stride when windows have context around them."""
 
     frame_share: float = 0.0
     """Share of the frame-wise score in a row, 0 to 1; the rest is the clip-wise."""
@@ -70,7 +67,7 @@ class TimelineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A weight for each shift; they sum to 1."""
 
     def __post_init__(self) -> None:
-        for name, value in (("stride_seconds", self.stride_seconds), ("head_seconds", self.head_seconds)):
+        for name, value in (("stride_seconds", self.stride_seconds), ("head_seconds", self.scored_seconds)):
             if value is not None and not 0.1 <= value <= 60:
                 raise ValueError(f"{name} is {value}, allowed are 0.1 to 60")
         if not 0 <= self.frame_share <= 1:
@@ -91,7 +88,7 @@ class TimelineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The mel spectrogram. ``mel.py`` is its definition, ``mel_input.py`` of what becomes of it."""
+    """The mel spectrogram (``features/log_mel.py``) and what is made of it (``features/normalize.py``)."""
 
     n_fft: int = 2048
     """Samples in one frame and its periodic Hann window."""
@@ -163,27 +160,8 @@ class MelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
-class PostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is done to one soundscape's probabilities after the ensemble."""
-
-    smoothing_kernel: tuple[float, ...] = (0.2, 0.6, 0.2)
-    """Weights of the neighbouring rows, centred, odd in number, summing to 1. ``(1.0,)`` smooths nothing."""
-
-    steps: tuple[AnyStep, ...] = ()
-    """What follows after the smoothing, in order."""
-
-    def __post_init__(self) -> None:
-        check_kernel("smoothing_kernel", self.smoothing_kernel)
-
-    @property
-    def all_steps(self) -> tuple[AnyStep, ...]:
-        """The smoothing, if there is any, and what follows."""
-        smoothing = Smooth(self.smoothing_kernel)
-        return self.steps if smoothing.is_neutral else (smoothing, *self.steps)
-
-
 class WindowedAudio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Windows of one length at one rate: what every kind of hearing begins with."""
+    """Windows of one length at one rate: the first part of every kind of input."""
 
     audio: AudioConfig = AudioConfig()
     window: WindowConfig = WindowConfig()
@@ -200,7 +178,7 @@ class WindowedAudio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FrontEndConfig(WindowedAudio, frozen=True, forbid_unknown_fields=True):
-    """Waveform -> windows -> mel spectrogram, as one value: members with equal front ends share their spectrogram."""
+    """Waveform -> windows -> mel spectrogram; members with equal settings share their spectrogram."""
 
     mel: MelConfig = MelConfig()
 
@@ -220,7 +198,7 @@ class FrontEndConfig(WindowedAudio, frozen=True, forbid_unknown_fields=True):
 
     @property
     def input_shape(self) -> tuple[int, int]:
-        """Rows and columns of what a model hears of a window: the mel bands and frames, or what they are resized to."""
+        """Rows and columns of a model's input: the mel bands and frames, or what they are resized to."""
         return (self.mel.n_mels, self.frames_per_window) if self.mel.resize == (0, 0) else self.mel.resize
 
     @property
@@ -230,12 +208,12 @@ class FrontEndConfig(WindowedAudio, frozen=True, forbid_unknown_fields=True):
 
 
 class WaveformConfig(WindowedAudio, frozen=True, forbid_unknown_fields=True):
-    """What a member hears that takes the waveform itself (Perch v2, BirdNET 3.0): its front end is inside the graph."""
+    """Input of a member that takes the waveform itself (Perch v2, BirdNET 3.0): its front end is inside the graph."""
 
     has_channel_axis: bool = False
     """Whether the graph takes [batch, 1, samples] instead of [batch, samples]."""
     peak: float | None = None
-    """Each window's mean is taken off and its loudest sample scaled to this (Perch: 0.25); None: left as it is."""
+    """Each window's mean is subtracted and its loudest sample scaled to this (Perch: 0.25); None: unchanged."""
 
     def __post_init__(self) -> None:
         if self.peak is not None and not 0 < self.peak <= 1:
@@ -243,9 +221,9 @@ class WaveformConfig(WindowedAudio, frozen=True, forbid_unknown_fields=True):
 
     @property
     def margin_samples(self) -> int:
-        """No sound beyond the window is heard."""
+        """The graph takes no sound beyond the window."""
         return 0
 
 
-Hearing = FrontEndConfig | WaveformConfig
-"""What a member hears of a soundscape. Members with an equal one share its windows and its spectrogram."""
+InputConfig = FrontEndConfig | WaveformConfig
+"""What a member takes of a soundscape. Members with equal ones share their windows and their spectrogram."""

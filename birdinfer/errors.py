@@ -7,16 +7,15 @@
     ├── OutputError          (OSError)            a result cannot be written where it was asked for
     ├── AudioError           (ValueError)         a sound file cannot be decoded or holds no sound
     ├── ConfigError          (ValueError)         a recipe or an option holds a value that cannot be used
-    ├── LabelError           (ValueError)         labels are unknown, doubled or in disagreement
+    ├── LabelError           (ValueError)         labels are unknown, repeated or contradict each other
     ├── MetadataError        (ValueError)         train.csv, taxonomy.csv or a score table is not as needed
-    ├── BundleError          (ValueError)         a bundle is damaged, foreign or disagrees with itself
+    ├── BundleError          (ValueError)         a bundle is damaged, inconsistent or made for something else
     ├── CheckpointError      (ValueError)         a checkpoint is damaged or belongs to another recipe
     ├── ParityError          (ValueError)         an exported graph does not answer as its torch model does
     └── MissingExtraError    (ImportError)        an optional package is needed; the message installs it
 
-A message has three parts, each of them short: where it happened, what is wrong there, and what to do.
-The command line prints it as one line and exits with 2. What a file says of itself may stand in it: nothing that a
-terminal would obey is left of that.
+A message has three short parts: where it happened, what is wrong there, and what to do. The command line prints it as
+one line and exits with 2. It may quote a file's content, so everything that a terminal would interpret is removed.
 """
 
 from pathlib import Path
@@ -25,22 +24,20 @@ from pathlib import Path
 class BirdinferError(Exception):
     """The root: ``except BirdinferError`` catches all that birdinfer raises on purpose."""
 
-    def __init__(self, where: str | Path, what: str, remedy: str = "") -> None:
-        """Join the parts into one line, with a space for each character that cannot be printed.
-
-        Args:
-            where: the path, option or row that is concerned.
-            what: what is wrong there, with the offending value.
-            remedy: what the user can do about it.
-        """
-        # A path keeps its spaces, side by side or not: it is looked for as it stands here.
+    def __init__(self, where: str | Path, what: str, hint: str = "") -> None:
+        """Join place, fault and advice into one line, with a space for each character that cannot be printed."""
+        # A path keeps repeated spaces: users search for it as it stands here.
         self.where = printable(str(where))
-        self.what, self.remedy = (" ".join(printable(part).split()) for part in (what, remedy))
-        super().__init__(f"{self.where}: {self.what}" + (f" - {self.remedy}" if self.remedy else ""))
+        self.what, self.hint = (" ".join(printable(part).split()) for part in (what, hint))
+        super().__init__(f"{self.where}: {self.what}" + (f" - {self.hint}" if self.hint else ""))
 
 
 def printable(text: str) -> str:
-    """Text for a line of a screen: line breaks, escape sequences and halves of characters become spaces."""
+    r"""Replace line breaks, escape sequences and halves of characters by spaces.
+
+    >>> printable("a\tb")
+    'a b'
+    """
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
@@ -61,7 +58,7 @@ class ConfigError(BirdinferError, ValueError):
 
 
 class LabelError(BirdinferError, ValueError):
-    """Labels are unknown, doubled or in disagreement."""
+    """Labels are unknown, repeated or contradict each other."""
 
 
 class MetadataError(BirdinferError, ValueError):
@@ -69,7 +66,7 @@ class MetadataError(BirdinferError, ValueError):
 
 
 class BundleError(BirdinferError, ValueError):
-    """A bundle is damaged, foreign or disagrees with itself."""
+    """A bundle is damaged, inconsistent or made for something else."""
 
 
 class CheckpointError(BirdinferError, ValueError):
@@ -84,5 +81,4 @@ class MissingExtraError(BirdinferError, ImportError):
     """An optional package is needed; the message says how to install it."""
 
     def __init__(self, module: str, extra: str) -> None:
-        """Name the missing module and the extra that brings it."""
         super().__init__(module, "is not installed", f'pip install "birdinfer[{extra}]"')

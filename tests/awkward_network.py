@@ -5,12 +5,12 @@ import onnxruntime
 import torch
 
 from birdinfer.config import FrontEndConfig, MelConfig
-from birdinfer.export.graphs.onnx import INPUT_NAME, OUTPUT_NAME
-from birdinfer.training.logits import Logits
+from birdinfer.export.onnx.torch_export import INPUT_NAME, OUTPUT_NAME
+from birdinfer.training.models.base import Logits
 
 SHAPE = (32, 53)
 """Bands and frames of a window."""
-HEARING = FrontEndConfig(mel=MelConfig(resize=SHAPE))
+INPUT_CONFIG = FrontEndConfig(mel=MelConfig(resize=SHAPE))
 
 
 class AwkwardNetwork(torch.nn.Module):
@@ -43,7 +43,7 @@ class AwkwardNetwork(torch.nn.Module):
         return self.head(silu(self.last(silu(hidden))).mean((2, 3)))
 
 
-class Answering(torch.nn.Module):
+class LogitsOf(torch.nn.Module):
     """A network that answers as birdinfer's own do."""
 
     def __init__(self, model):
@@ -54,7 +54,7 @@ class Answering(torch.nn.Module):
         return Logits(self.model(log_mel))
 
 
-def answers(path, windows):
+def graph_logits(path, windows):
     """Logits [windows, 12] of a graph."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -1,31 +1,63 @@
-"""Fixtures that many rooms share."""
+"""Fixtures that several folders share."""
 
+import itertools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import perf_counter
 
 import pytest
-from making import SAMPLE_RATE, tone, write_bundle, write_sound
+from hypothesis import HealthCheck, settings
+
+# Before anything imports numpy or torch: the threads of tiny models wait for each other longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from make_bundles import SAMPLE_RATE, tone, write_bundle, write_sound
 
 from birdinfer.cli.app import main
+from birdinfer.system.cpu import available_cores
 
-# Before anything imports torch: the threads of tiny models wait for each other longer than they work.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# `dev` gives the same result on every call; `ci` looks further (TEST_PROFILE=ci, see .ci/run). Time proves nothing
+# on a busy machine.
+LOAD_SAFE = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile(
+    "dev", max_examples=25, derandomize=True, database=None, deadline=None, suppress_health_check=LOAD_SAFE
+)
+settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=LOAD_SAFE)
+settings.load_profile(os.environ.get("TEST_PROFILE", "dev"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("slow") and os.environ.get("TEST_PROFILE") != "ci":
+        pytest.skip("slow: make coverage runs it, and TEST_PROFILE=ci")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests of SLURM and of killed processes wait more than they compute."""
+    return available_cores() + 1
+
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_heard() -> None:
-    """A shell lets what it starts in the background ignore Ctrl-C, and tests that send it would go on."""
+def _ctrl_c_arrives() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C, and tests that send it would never end."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Name a folder that does not exist yet, once for each test."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds what another, or the user, has let ``--engine auto`` remember."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(next(_caches)))
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +90,13 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def birdinfer(capsys):
+def birdinfer(capsys, monkeypatch):
     """``birdinfer("predict", folder)`` -> (exit code, standard output, standard error)."""
 
     def run(*arguments):
+        # A time budget counts from the start of the process, and a worker of the tests may be older than any budget.
+        if "--time-budget" in arguments:
+            monkeypatch.setattr("birdinfer.cli.predict.STARTED", perf_counter())
         with pytest.raises(SystemExit) as left:
             main([str(argument) for argument in arguments])
         printed = capsys.readouterr()

@@ -1,12 +1,12 @@
-"""Bundles whose members share one graph, made of those of ``making``."""
+"""Bundles whose members share one graph, made of those of ``make_bundles``."""
 
 from pathlib import Path
 
 import msgspec
 
-from birdinfer.bundle import Bundle, file_sha256, save_manifest
-from birdinfer.export.graphs.fuse import fuse
-from birdinfer.manifest import Graph, Outputs
+from birdinfer.export.fuse import fuse
+from birdinfer.inference.bundle import Bundle, file_sha256, save_manifest
+from birdinfer.inference.manifest import Graph, Outputs
 
 
 def share_one_graph(folder: Path) -> Path:

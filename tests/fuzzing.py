@@ -1,4 +1,4 @@
-"""Runs odd inputs and tells what became of them: in child processes where one might crash or hang the interpreter."""
+"""Runs odd inputs and reports the outcome, in child processes where one might crash or hang the interpreter."""
 
 import csv
 import os
@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from lies import KINDS, broken_law, odd_sound
 from mutants import audio_seeds, mutate, odd_audio, odd_json, odd_name, odd_table
 
-from birdinfer.bundle import Bundle
 from birdinfer.errors import BirdinferError
-from birdinfer.predictor import Predictor, make_plan
+from birdinfer.inference.bundle import Bundle
+from birdinfer.inference.predictor import Predictor, make_plan
 
-HEAR_FILES = Path(__file__).with_name("hear_files.py")
+DECODE_FILES = Path(__file__).with_name("decode_files.py")
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Tally:
 
 
 def fuzz_audio(folder: Path, n_inputs: int, seed: int, limit_seconds: float = 120.0, batch: int = 500) -> Tally:
-    """Hear damaged files in batches, each in a process of its own; files at fault stay in the folder."""
+    """Decode damaged files in batches, each in a process of its own; files at fault stay in the folder."""
     (folder / "seeds").mkdir(parents=True, exist_ok=True)
     seeds = audio_seeds(folder / "seeds")
     tally = Tally()
@@ -42,15 +43,15 @@ def fuzz_audio(folder: Path, n_inputs: int, seed: int, limit_seconds: float = 12
         for number in range(begin, min(begin + batch, n_inputs)):
             suffix, raw = odd_audio(np.random.default_rng([seed, number]), seeds)
             (files / f"{number:06d}{suffix}").write_bytes(raw)
-        _hear_batch(files, tally, limit_seconds)
+        _decode_batch(files, tally, limit_seconds)
     return tally
 
 
-def _hear_batch(files: Path, tally: Tally, limit_seconds: float) -> None:
+def _decode_batch(files: Path, tally: Tally, limit_seconds: float) -> None:
     log = files.with_suffix(".log")
     n_files = len(list(files.iterdir()))
     while not log.exists() or len(log.read_text().splitlines()) < n_files:
-        end = _hear_in_child(files, log, limit_seconds)
+        end = _decode_in_child(files, log, limit_seconds)
         lines = log.read_text().splitlines() if log.exists() else []
         if not lines or "\t" in lines[-1]:
             assert not end or lines, f"{files}: {end}"
@@ -72,11 +73,11 @@ def _hear_batch(files: Path, tally: Tally, limit_seconds: float) -> None:
             (files / name).unlink()
 
 
-def _hear_in_child(files: Path, log: Path, limit_seconds: float) -> str:
+def _decode_in_child(files: Path, log: Path, limit_seconds: float) -> str:
     """How the process ended, "" if as it should."""
     try:
         child = subprocess.run(
-            [sys.executable, str(HEAR_FILES), str(files), str(log)],
+            [sys.executable, str(DECODE_FILES), str(files), str(log)],
             capture_output=True, text=True, timeout=limit_seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -85,6 +86,20 @@ def _hear_in_child(files: Path, log: Path, limit_seconds: float) -> str:
     if child.returncode or "Traceback" in child.stderr:
         return f"exit {child.returncode}: {child.stderr[-300:]!r}"
     return ""
+
+
+def fuzz_headers(folder: Path, n_inputs: int, seed: int) -> Tally:
+    """Read files whose headers lie and whose ends are cut off; a fault is what breaks the law of tests/lies.py."""
+    tally = Tally()
+    for number in range(n_inputs):
+        kind = KINDS[number % len(KINDS)]
+        began = time.perf_counter()
+        wrong = broken_law(odd_sound(np.random.default_rng([seed, number]), kind), folder)
+        tally.inputs, tally.read = tally.inputs + 1, tally.read + (not wrong)
+        tally.longest_seconds = max(tally.longest_seconds, time.perf_counter() - began)
+        if wrong:
+            tally.faults.append(f"{kind}, seed [{seed}, {number}]: {wrong}")
+    return tally
 
 
 def fuzz_bundles(source: Path, folder: Path, n_inputs: int, seed: int) -> Tally:
@@ -102,7 +117,7 @@ def fuzz_bundles(source: Path, folder: Path, n_inputs: int, seed: int) -> Tally:
             raw = graphs[spoiled]
             (folder / spoiled).write_bytes(raw[: rng.integers(len(raw))])
         try:
-            Predictor(Bundle.load(folder), make_plan("onnxruntime", lanes=1))
+            Predictor(Bundle.load(folder), make_plan("onnxruntime", workers=1))
         finally:
             if spoiled:
                 (folder / spoiled).write_bytes(graphs[spoiled])

@@ -1,4 +1,4 @@
-"""Inputs that nobody would make on purpose: damaged sound, manifests, tables and names, each from a generator's seed.
+"""Inputs that no one would make on purpose: damaged sound, manifests, tables and names, each from a generator's seed.
 
 One generator for each kind of input, ``(numpy generator, good content) -> bytes``. The few hundred inputs of
 tests/test_fuzz.py and the thousands of benchmarks/test_fuzzing.py are made by the same ones.
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from making import tone
+from make_bundles import tone
 
 AUDIO_KINDS = {
     "vorbis.ogg": ("OGG", "VORBIS", 32_000, 1),

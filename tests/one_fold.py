@@ -5,38 +5,39 @@ import csv
 import msgspec
 import torch
 
-from birdinfer.interrupt import StopRequest
+from birdinfer.runs.layout import BEST, LAST
+from birdinfer.system.signals import StopRequest
 from birdinfer.training.augment import find_background
+from birdinfer.training.callbacks import TrainingCallback
 from birdinfer.training.checkpoint import load_checkpoint
-from birdinfer.training.clips.metadata import read_metadata
-from birdinfer.training.clips.sources import DecodedSource
-from birdinfer.training.fold_job import BEST, LAST, FoldJob
+from birdinfer.training.data.metadata import read_metadata
+from birdinfer.training.data.sources import DecodedSource
+from birdinfer.training.distributed import Distributed
+from birdinfer.training.fold import Fold, Session
 from birdinfer.training.loop import train_fold
-from birdinfer.training.processes import Processes
-from birdinfer.training.report import Silent
 from birdinfer.training.state import TrainingState
 
 CPU = torch.device("cpu")
 STEPS_PER_EPOCH = 4
 
 
-class Recorder(Silent):
+class Recorder(TrainingCallback):
     def __init__(self):
         self.messages, self.rows, self.starts, self.results = [], [], [], []
 
-    def message(self, line):
+    def on_message(self, line):
         self.messages.append(line)
 
-    def complaint(self, line):
+    def on_warning(self, line):
         self.messages.append(line)
 
-    def epoch(self, row, is_best):
+    def on_epoch_end(self, row, is_best):
         self.rows.append((row, is_best))
 
-    def start(self, start):
+    def on_fold_start(self, start):
         self.starts.append(start)
 
-    def finish(self, result):
+    def on_fold_end(self, result, run=""):
         self.results.append(result)
 
 
@@ -44,22 +45,28 @@ def job(recipe, clips_dir, folder):
     metadata = read_metadata(clips_dir)
     clips = metadata.clips
     held_out = {clip.filename for index, clip in enumerate(clips) if index % 3 == 0}
-    return FoldJob(
-        recipe,
-        metadata.species,
-        0,
-        tuple(clip for clip in clips if clip.filename not in held_out),
-        tuple(clip for clip in clips if clip.filename in held_out),
-        (),
-        DecodedSource(recipe.hearing, recipe.data.max_seconds),
-        find_background(recipe.augment.background_dir, clips_dir).files,
-        clips_dir,
-        folder,
+    return Fold(
+        recipe=recipe,
+        species=metadata.species,
+        number=0,
+        training=tuple(clip for clip in clips if clip.filename not in held_out),
+        validation=tuple(clip for clip in clips if clip.filename in held_out),
+        test=(),
+        source=DecodedSource(recipe.input_config, recipe.data.max_seconds),
+        background=find_background(recipe.augment.background_dir, clips_dir).files,
+        data_dir=clips_dir,
+        folder=folder,
+    )
+
+
+def session(reporter=None, stop=None):
+    return Session(
+        device=CPU, processes=Distributed(), stop=stop or StopRequest(), callback=reporter or TrainingCallback()
     )
 
 
 def train(job, reporter=None, stop=None):
-    return train_fold(job, CPU, reporter or Silent(), stop or StopRequest(), Processes())
+    return train_fold(job, session(reporter, stop))
 
 
 def tensors(folder, name=LAST):

@@ -1,7 +1,7 @@
 """A real SLURM of one node, started for a test from Debian's packages: a folder in, a cluster that takes jobs out.
 
-Its own munged, slurmctld and slurmd have sockets, ports, state and spool of their own: another SLURM or munge of the
-machine, and another test's, are not touched. No systemd and no cgroups. They are the children of a keeper, this file
+Its own munged, slurmctld and slurmd have sockets, ports, state and folders of their own: another SLURM or munge of the
+machine, and another test's, are not touched. No systemd and no cgroups. They are the children of a server, this file
 run as a program, which ends them, their jobs and their folder when whoever started it lets go of it, or has died.
 """
 
@@ -21,9 +21,9 @@ from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PARTITION, GRACEFUL, URGENT = "birds", "graceful", "urgent"
-"""Jobs of the last one put those of the others back into the queue; those of the second are told some time before."""
+"""Jobs of the last one send those of the others back into the queue; the second warns first."""
 CORES = 6
-"""As many as the test needs, whatever the machine has."""
+"""The number that the test needs, whatever the machine has."""
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 # A job that is requeued waits until its old credential has expired; 5 s are the least that SLURM takes.
@@ -51,7 +51,7 @@ PreemptMode=REQUEUE
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/state
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=20
@@ -84,21 +84,21 @@ def real_slurm() -> Iterator[dict[str, str]]:
     # A group of its own: a Ctrl-C for pytest is not for the daemons, which have jobs to end first.
     with subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
-    ) as keeper:
-        assert keeper.stdin is not None
-        assert keeper.stdout is not None
-        told = keeper.stdout.readline()
-        if not told:
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        if not line:
             raise RuntimeError("SLURM does not come up")
         try:
-            yield json.loads(told)
+            yield json.loads(line)
         finally:
-            keeper.stdin.close()
-            keeper.wait()
+            server.stdin.close()
+            server.wait()
 
 
 def _keep() -> None:
-    """What the keeper does: start SLURM, tell the variables, and end it when nobody can read them any more."""
+    """What the server does: start SLURM, print the variables, and end it when the reader has ended."""
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as name, contextlib.ExitStack() as running:
         folder = Path(name)
         _configure(folder)
@@ -113,7 +113,7 @@ def _keep() -> None:
 
 def _configure(folder: Path) -> None:
     folder.chmod(0o755)
-    for part in ("state", "spool", "munge"):
+    for part in ("state", "score_store", "munge"):
         (folder / part).mkdir(mode=0o700)
     key = folder / "munge" / "key"
     key.touch(mode=0o400)
@@ -176,7 +176,7 @@ def _end_jobs(variables: dict[str, str]) -> None:
 
 def asked(variables: dict[str, str], *command: str) -> str:
     """What one of SLURM's programs prints; "" where it fails."""
-    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else ""
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for rooms that a test is not about; here, and not in the test, so that they travel to worker processes."""
+"""Stand-ins for modules that a test is not about, in a file of their own so that they travel to worker processes."""
 
 from typing import NamedTuple
 

@@ -5,9 +5,7 @@ import signal
 
 import pytest
 
-from birdinfer.training.plan import Run
-from birdinfer.training.report import Silent
-from birdinfer.training.run import train
+from birdinfer.training.run import Run, train_run
 from birdinfer.training.state import TrainingState
 
 STEPS_BEFORE = 6
@@ -26,4 +24,4 @@ def train_until_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(TrainingState, "step", stop_in_the_second_epoch)
         with pytest.raises(KeyboardInterrupt):
-            train(run, Silent())
+            train_run(run)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, PostConfig, WaveformConfig, WindowConfig
+from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WaveformConfig, WindowConfig
+from birdinfer.postprocess.config import PostConfig
 
 
 def test_default_sizes_are_those_of_the_field():
@@ -19,7 +20,7 @@ def test_a_hop_that_does_not_divide_the_window_counts_the_frame_that_is_cut():
 
 
 @pytest.mark.parametrize(
-    ("toml", "complaint"),
+    ("toml", "problem"),
     [
         ("[audio]\nsample_rate = 10", "sample_rate is 10.*1000 to 384000"),
         ("[window]\nwindow_seconds = 0.01", "window_seconds is 0.01"),
@@ -44,10 +45,10 @@ def test_a_hop_that_does_not_divide_the_window_counts_the_frame_that_is_cut():
         ("[mel]\nscale = 'bark'", "Invalid enum value 'bark'"),
     ],
 )
-def test_a_wrong_value_is_refused_with_its_name(toml, complaint):
+def test_a_wrong_value_is_refused_with_its_name(toml, problem):
     import tomllib
 
-    with pytest.raises(msgspec.ValidationError, match=complaint):
+    with pytest.raises(msgspec.ValidationError, match=problem):
         msgspec.convert(tomllib.loads(toml), FrontEndConfig)
 
 
@@ -68,10 +69,10 @@ def test_the_order_of_settings_is_what_manifests_and_callers_know():
 
 
 def test_a_waveform_has_as_many_samples_as_a_front_end_of_the_same_window():
-    heard = AudioConfig(48_000), WindowConfig(3.0, 0.25)
-    for config in (FrontEndConfig(*heard), WaveformConfig(*heard)):
+    parts = AudioConfig(48_000), WindowConfig(3.0, 0.25)
+    for config in (FrontEndConfig(*parts), WaveformConfig(*parts)):
         assert (config.window_samples, config.min_tail_samples) == (144_000, 12_000)
-    assert FrontEndConfig(*heard) != WaveformConfig(*heard)
+    assert FrontEndConfig(*parts) != WaveformConfig(*parts)
     with pytest.raises(msgspec.ValidationError, match="unknown field `mel`"):
         msgspec.convert({"mel": {}}, WaveformConfig)
 

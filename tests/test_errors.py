@@ -21,10 +21,10 @@ def test_every_error_is_one_line_and_stands_in_the_tree(cls):
         assert builtin.__name__ in errors.__doc__
 
 
-@pytest.mark.parametrize("part", ["where", "what", "remedy"])
+@pytest.mark.parametrize("part", ["where", "what", "hint"])
 def test_no_part_of_a_message_breaks_its_line_or_commands_a_terminal(part):
     """File names, labels and the words of other libraries stand in messages as they are."""
-    parts = {"where": "a.csv", "what": "is odd", "remedy": "mend it"}
+    parts = {"where": "a.csv", "what": "is odd", "hint": "mend it"}
     hostile = "\x1b[2Jgone\r\n\x07birdinfer: all is well\u2028\x9b1m\udcff"
     error = errors.BirdinferError(**{**parts, part: parts[part] + hostile})
     assert str(error).isprintable()

@@ -1,23 +1,21 @@
 """The notebook as Jupyter runs it, from a bundle to a submission; and both of its runs as a script."""
 
-import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from making import LABELS, write_bundle
+from make_bundles import LABELS
 from packed_submission import SETTINGS, write_packed
 
 from birdinfer.kaggle.fake_kaggle import KagglePlan, Layout, Run, write_tree
 from birdinfer.kaggle.notebook import write_script
-from birdinfer.submission import read_sample
-from birdinfer.tables.score_table import read_scores
+from birdinfer.submission.formats import read_sample
+from birdinfer.tables.scores import read_scores
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 EXECUTE = Path(__file__).with_name("execute_notebook.py")
@@ -28,9 +26,17 @@ def packed(tmp_path, bundle):
     return write_packed(tmp_path / "packed", bundle)
 
 
-def make_tree(root, packed, soundscapes, layout=Layout.mounts_2025, run=Run.hidden, n_test_files=3):
+def make_tree(
+    root, packed, soundscapes, layout=Layout.mounts_2025, run=Run.hidden, n_test_files=3, labels=LABELS[::-1]
+):
     sounds = tuple(sorted(soundscapes.glob("*.ogg")))
-    plan = KagglePlan(SETTINGS.competition, packed / "dataset", LABELS, sounds, n_test_files)
+    plan = KagglePlan(
+        competition=SETTINGS.competition,
+        dataset=packed / "dataset",
+        labels=labels,
+        soundscapes=sounds,
+        n_test_files=n_test_files,
+    )
     return write_tree(root, layout, run, plan)
 
 
@@ -49,11 +55,11 @@ def test_jupyter_runs_the_notebook_and_it_scores_as_predict_does(tmp_path, packe
     done = run([EXECUTE, packed / "kernel" / "birdinfer.ipynb"], tree)
     assert done.returncode == 0, done.stderr
     outputs = json.loads(done.stdout)
-    told = COLOUR.sub("", "".join(output.get("text", "") for output in outputs))
-    assert "the hidden run: 61 soundscapes" in told
-    assert f"unreadable  {tree.corrupt}" in told
-    assert "forecast for 700 soundscapes" in told
-    assert "PROBLEM" not in told
+    output_text = COLOUR.sub("", "".join(output.get("text", "") for output in outputs))
+    assert "the hidden run: 61 soundscapes" in output_text
+    assert f"unreadable  {tree.corrupt}" in output_text
+    assert "forecast for 700 soundscapes" in output_text
+    assert "PROBLEM" not in output_text
     assert [1 for output in outputs if "image/png" in output.get("data", {})]
     by_hand = tmp_path / "by_hand.csv"
     tests = tree.sample.parent / "test_soundscapes"
@@ -90,14 +96,23 @@ def test_the_public_run_writes_three_rows(tmp_path, packed, soundscapes):
     assert tuple(found.row_ids) == read_sample(tree.sample).row_ids
 
 
-def test_a_bundle_that_does_not_know_a_species_shows_in_the_public_run(tmp_path, packed, soundscapes):
-    """Or else the first to know would be Kaggle."""
-    shutil.rmtree(packed / "dataset")
-    write_bundle(packed / "dataset", labels=LABELS[:3])
-    tree = make_tree(tmp_path / "kaggle", packed, soundscapes, run=Run.public)
+def test_species_that_the_bundle_lacks_are_filled_and_named(tmp_path, packed, soundscapes):
+    """Or else Kaggle would score the sample itself."""
+    tree = make_tree(tmp_path / "kaggle", packed, soundscapes, labels=("houspa", *LABELS[::-1]))
+    write_script(tmp_path / "birdinfer.py", SETTINGS)
+    done = run([tmp_path / "birdinfer.py"], tree)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of its species are not in the bundle and hold 0.25 in all rows: houspa" in COLOUR.sub("", done.stdout)
+    found = read_scores(tree.working / "submission.csv")
+    assert (tuple(found.row_ids), tuple(found.labels)) == read_sample(tree.sample)[1:]
+    assert (found.values[:, 0] == 0.25).all()
+    assert len(np.unique(found.values[:, 1])) > 2
+
+
+def test_a_bundle_of_other_species_leaves_the_sample_and_says_so(tmp_path, packed, soundscapes):
+    tree = make_tree(tmp_path / "kaggle", packed, soundscapes, run=Run.public, labels=("houspa", "grekis"))
     write_script(tmp_path / "birdinfer.py", SETTINGS)
     done = run([tmp_path / "birdinfer.py"], tree)
     assert done.returncode == 1
-    assert "asks for 1 labels that the bundle does not score: 47158son16" in done.stderr
-    with (tree.working / "submission.csv").open(newline="") as file, tree.sample.open(newline="") as sample:
-        assert list(csv.reader(file)) == list(csv.reader(sample))
+    assert "asks for 2 species that the bundle does not score: houspa, grekis; it scores none" in done.stderr
+    assert (tree.working / "submission.csv").read_bytes() == tree.sample.read_bytes()

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from making import write_sound
+from make_bundles import write_sound
 
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WindowConfig
 

@@ -6,10 +6,8 @@ from pathlib import Path
 
 from tiny_clips import LABELS, TINY_FRONTEND, write_table
 
-from birdinfer.labels import Species
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.data import DataConfig
-from birdinfer.training.recipe.learning import LoopConfig
+from birdinfer.species import Species
+from birdinfer.training.recipe.schema import DataConfig, LoopConfig, Recipe
 
 FOLD = 1
 

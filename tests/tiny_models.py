@@ -1,10 +1,10 @@
-"""One tiny network of each family, and what it hears: windows of 1 s at 8 kHz."""
+"""One tiny network of each family, and what it takes: windows of 1 s at 8 kHz."""
 
 import torch
 from tiny_clips import TINY_FRONTEND
 
 from birdinfer.config import WaveformConfig
-from birdinfer.training.recipe.learning import ModelConfig
+from birdinfer.training.recipe.schema import ModelConfig
 
 WAVEFORM = WaveformConfig(TINY_FRONTEND.audio, TINY_FRONTEND.window)
 TINY = {
@@ -19,7 +19,7 @@ TINY = {
 
 
 def windows(config, n=3, seed=0):
-    """(what a family hears, random windows of it)."""
+    """(what a family takes, random windows of it)."""
     rng = torch.Generator().manual_seed(seed)
     if config.family == "raw":
         return WAVEFORM, 0.1 * torch.randn(n, WAVEFORM.window_samples, generator=rng)

@@ -4,15 +4,15 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-OF_THE_TRIAL = ["trial", "state", "score", "seconds", "worker", "started", "continues"]
+OF_THE_TRIAL = ["trial", "state", "score", "seconds", "worker", "started"]
 KEYS = ("optim.lr",)
 TRIALS = (
-    [0, "complete", 0.70, "", 1e-3],
-    [1, "pruned", 0.55, "", 1e-2],
-    [2, "complete", 0.75, "", 2e-3],
-    [3, "failed", "", "", 3e-3],
+    [0, "complete", 0.70, 1e-3],
+    [1, "pruned", 0.55, 1e-2],
+    [2, "complete", 0.75, 2e-3],
+    [3, "failed", "", 3e-3],
 )
-"""Number, state, score, which trial it continues, then a value for each key."""
+"""Number, state, score, then a value for each key."""
 CURVES = ([0, 1, 0.60], [0, 2, 0.70], [1, 1, 0.55], [2, 1, 0.65], [2, 2, 0.75])
 
 

@@ -16,16 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from birdinfer.cli.app import main as birdinfer
-from birdinfer.training.plan import Run
-from birdinfer.training.recipe.file import load_recipe
-from birdinfer.training.report import Silent
-from birdinfer.training.run import train
+from birdinfer.training.callbacks import TrainingCallback
+from birdinfer.training.recipe.toml import load_recipe
+from birdinfer.training.run import Run, train_run
 
 
-class StopsAfterAnEpoch(Silent):
-    """The first process is told to end; all save and leave."""
+class StopsAfterAnEpoch(TrainingCallback):
+    """The first process is reported to end; all save and leave."""
 
-    def epoch(self, row, is_best):
+    def on_epoch_end(self, row, is_best):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -44,9 +43,19 @@ def main(folder: Path, data: list[Path]) -> None:
             words = ["--recipe", str(path), "--data", str(data_dir), "--runs-dir", str(folder), "--name", path.stem]
             birdinfer(["train", *words, "--device", "cpu"])
         recipe = load_recipe(path)
-        reporter = StopsAfterAnEpoch() if path.stem.endswith("half") else Silent()
+        reporter = StopsAfterAnEpoch() if path.stem.endswith("half") else TrainingCallback()
         with suppress(SystemExit, KeyboardInterrupt):
-            train(Run(recipe, data_dir, folder / path.stem.removesuffix("half"), (0,), "cpu", resume=True), reporter)
+            train_run(
+                Run(
+                    recipe=recipe,
+                    data_dir=data_dir,
+                    run_dir=folder / path.stem.removesuffix("half"),
+                    folds=(0,),
+                    device="cpu",
+                    resume=True,
+                ),
+                reporter,
+            )
 
 
 if __name__ == "__main__":

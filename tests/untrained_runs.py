@@ -1,4 +1,4 @@
-"""Runs whose folds are written, not trained: only their form matters. They hear the clips of ``tiny_clips``."""
+"""Runs whose folds are written, not trained, on the clips of ``tiny_clips``: only their form matters."""
 
 import csv
 from pathlib import Path
@@ -6,16 +6,18 @@ from pathlib import Path
 import torch
 from tiny_clips import LABELS, TINY_FRONTEND, write_table
 
-from birdinfer.export.graphs import faster_export
+from birdinfer.export.acceptance import measure
+from birdinfer.export.acceptance.decision import Limits
+from birdinfer.export.callbacks import ExportCallback
 from birdinfer.export.int8 import search as int8_search
-from birdinfer.export.judging import judge
-from birdinfer.export.judging.gate import Limits
-from birdinfer.export.options import ExportOptions
-from birdinfer.labels import Species
+from birdinfer.export.onnx import choose_exporter as faster_export
+from birdinfer.export.run import export_run
+from birdinfer.export.settings import ExportSettings
+from birdinfer.inference.bundle import Bundle
+from birdinfer.species import Species
 from birdinfer.training.checkpoint import MODEL, EpochRow, Header, Progress, save_checkpoint
-from birdinfer.training.models import build_model
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.learning import ModelConfig
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.recipe.schema import ModelConfig, Recipe
 
 N_FOLDS = 3
 N_HELD_OUT = 16
@@ -23,41 +25,51 @@ N_HELD_OUT = 16
 RECIPE = Recipe(name="tiny", frontend=TINY_FRONTEND, model=ModelConfig(backbone="test_efficientnet"))
 
 
-class Told:
-    """A Reporter that keeps what it is told."""
+class RecordingCallback(ExportCallback):
+    """Keeps what is reported."""
 
     def __init__(self):
-        self.lines, self.steps = [], []
+        self.lines, self.steps, self.members = [], [], []
 
-    def line(self, text):
-        self.lines.append(text)
+    def on_message(self, line):
+        self.lines.append(line)
 
-    def step(self, what, done, of):
-        self.steps.append((what, done, of))
+    on_warning = on_message
+
+    def on_progress(self, task, done, total):
+        self.steps.append((task, done, total))
+
+    def on_member(self, member):
+        self.members.append(member)
 
 
 def hasten(monkeypatch, times_fp32: float = 2.0) -> None:
-    """One exporter, the quicker one; a short search for INT8; speeds of variants are said, not measured."""
+    """One exporter, the quicker one; a short search for INT8; speeds of variants are given, not measured."""
     monkeypatch.setattr(faster_export, "_TOGETHER", (("torchscript",),))
     monkeypatch.setattr(int8_search, "METHODS", ("percentile", "minmax"))
-    monkeypatch.setattr(int8_search, "_N_KEPT", (2,))
+    monkeypatch.setattr(int8_search, "_N_FP32", (2,))
     monkeypatch.setattr(int8_search, "_N_LAST_CONVOLUTIONS", (1,))
     monkeypatch.setattr(int8_search, "_N_SENSITIVITY_WINDOWS", 4)
     monkeypatch.setattr(int8_search, "_MOST_TRIED", 2)
     monkeypatch.setattr(int8_search, "compare_speed", lambda graphs, *_: [100.0] * len(graphs))
-    monkeypatch.setattr(judge, "compare_speed", lambda graphs, *_: [100.0 * times_fp32, 100.0][: len(graphs)])
+    monkeypatch.setattr(measure, "compare_speed", lambda graphs, *_: [100.0 * times_fp32, 100.0][: len(graphs)])
 
 
-def options(**others) -> ExportOptions:
-    """Few windows, and limits that a tiny network keeps in 8 bits."""
-    few = {"n_calibration_windows": 8, "n_tuning_windows": 8, "limits": Limits(0.1, 0.9)}
-    return ExportOptions(**{**few, **others})
+def few_windows(**others) -> ExportSettings:
+    """Settings with few windows, and limits that a tiny network keeps in 8 bits."""
+    few = {"n_calibration_windows": 8, "n_tuning_windows": 8}
+    return ExportSettings(**{**few, "limits": Limits(max_auc_drop=0.1, min_spearman=0.9), **others})
+
+
+def export_bundle(run, out, callback=None, **others) -> Bundle:
+    """Export a run as :func:`few_windows` says."""
+    return export_run(few_windows(run=run, out=out, **others), callback or ExportCallback()).bundle
 
 
 def seeded(recipe, fold):
     """A network of a recipe with weights of the fold's own; its logits are as far apart as those of a trained one."""
     torch.manual_seed(fold)
-    network = build_model(recipe.model, len(LABELS), recipe.hearing, start=False)
+    network = build_model(recipe.model, len(LABELS), recipe.input_config, start=False)
     with torch.no_grad():
         for weights in network.parameters():
             if weights.ndim == 2 and len(weights) == len(LABELS):

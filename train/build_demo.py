@@ -1,4 +1,4 @@
-"""Make ``exports/demo/`` again: synthetic clips -> two folds -> bundle -> its score on soundscapes it never heard.
+"""Make ``exports/demo/`` again: synthetic clips -> two folds -> bundle -> its score on unseen soundscapes.
 
     python train/build_demo.py
 
@@ -13,7 +13,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from birdinfer.synthetic_files import write_soundscapes, write_training_data
+from birdinfer.synthetic.soundscapes import write_soundscapes, write_training_data
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIPS_PER_SPECIES = 160
@@ -35,8 +35,8 @@ def main() -> None:
         data = write_training_data(work / "data", CLIPS_PER_SPECIES, seed=2026)
         place = ("--data", data, "--runs-dir", work, "--run", "demo")
         # Side by side, a core each: the threads of so small a network would wait more than they work.
-        with ThreadPoolExecutor(len(FOLDS)) as lanes:
-            list(lanes.map(lambda fold: birdinfer("train", "--recipe", RECIPE, *place, "--fold", fold), FOLDS))
+        with ThreadPoolExecutor(len(FOLDS)) as workers:
+            list(workers.map(lambda fold: birdinfer("train", "--recipe", RECIPE, *place, "--fold", fold), FOLDS))
         bundle = work / "exports" / "demo"
         birdinfer("export", "--onnx", "--run", work / "demo", "--out", bundle)
         for seed in (1, 2, 3):

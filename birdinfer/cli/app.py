@@ -1,59 +1,124 @@
-"""``birdinfer``: the commands, put together; and the one place where an error becomes a line and an exit code.
+"""``birdinfer``: a table of commands, and the one place where an error becomes a line and an exit code.
 
-Exit codes: 0 all good; 1 a fault of birdinfer's own (one line; BIRDINFER_TRACEBACK=1 shows where); 2 the command cannot
-be carried out as asked (one line says why); 3 finished, with files that failed or are damaged, or a submission that has
-faults; 4 finished, with files left out for want of time; 130 stopped with Ctrl-C, 143 with SIGTERM.
+Exit codes: 0 all good; 1 a fault in birdinfer itself (one line; BIRDINFER_TRACEBACK=1 shows where); 2 the command
+cannot be carried out as asked, or not to its end, or a disk or a permission does not allow it (one line says why); 3
+finished, with files that failed, are damaged or are not there, or a submission that has faults; 4 finished, but there
+was no time for some files; 129 its terminal was closed, 130 stopped with Ctrl-C, 143 with SIGTERM.
 """
 
+import gc
 import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-import birdinfer
-from birdinfer.cli.blend import blend
-from birdinfer.cli.bundle import bundle
-from birdinfer.cli.bundle_set import set_bundle
-from birdinfer.cli.demo import demo
-from birdinfer.cli.doctor import doctor
-from birdinfer.cli.export import export
-from birdinfer.cli.kaggle import kaggle
-from birdinfer.cli.kaggle_dry_run import dry_run
-from birdinfer.cli.plot import plot
-from birdinfer.cli.predict import predict
-from birdinfer.cli.prior import prior
-from birdinfer.cli.score import score
-from birdinfer.cli.steps import steps
-from birdinfer.cli.submission import submission
-from birdinfer.cli.train import train
-from birdinfer.cli.tune import tune
 from birdinfer.errors import BirdinferError
+from birdinfer.system.streams import lasting_streams
+from birdinfer.system.threads import leave
+from birdinfer.version import __version__
 
 EXIT_FAULT = 1
 EXIT_REFUSED = 2
+EXIT_HUNG_UP = 129
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+_STOPPED = {
+    EXIT_HUNG_UP: "because its terminal was closed",
+    EXIT_INTERRUPTED: "with Ctrl-C",
+    EXIT_TERMINATED: "by SIGTERM",
+}
+
+COMMANDS = {
+    "train": "Train a fold, or all of them, of one recipe or of several; or train a run on, for INT8.",
+    "tune": "Search for a recipe's best values, trial by trial, each a run of train.",
+    "plot": "Draw runs: loss, scores and learning rate over epochs (history.png), ROC-AUC per species (species.png).",
+    "export": "Export every trained fold of a run, compare each graph with its torch model on real windows, write the "
+    "bundle.",
+    "predict": "Predict soundscapes of any number and length and write submission.csv.",
+    "detect": "Find which species is present when, and write a folder of results.",
+    "demo": "Make a few minutes of synthetic soundscapes, predict them with the demo bundle, score them, show the "
+    "result.",
+    "blend": "Blend the score tables of several models into one, and post-process it file by file.",
+    "score": "Score a submission against the truth: macro ROC-AUC (BirdCLEF 2024-2026) and padded cmAP (2023).",
+    "calibrate": "Find from reviews the confidence from which on detections are right, and store it in the bundle.",
+    "prior": "Count in labelled soundscapes which species are recorded where and when: the table of the step "
+    "prior_shift.",
+    "doctor": "Show what this machine and installation can do, and the command that installs what is missing.",
+    "steps": "List the steps of post-processing, as --post takes them, with their defaults.",
+    "bundle": "Inspect a bundle, or make an external ONNX model a member of it.",
+    "models": "List the public models that are known, and make a bundle of one.",
+    "head": "Fit a head of one's own on embeddings, and pack it into a bundle.",
+    "kaggle": "From a bundle to the leaderboard: pack a submission, try it out as Kaggle would, push it.",
+    "submission": "Check a submission before Kaggle does, or convert it to another year's format.",
+}
+"""Command -> the line that ``birdinfer --help`` shows. Its function, or group, has its name, in the module of that
+name.
+"""
+
+
+class CommandGroup(TyperGroup):
+    """Import a command's module when it runs, so that ``birdinfer --help`` answers at once."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "commands": [TyperCommand(name, help=line) for name, line in COMMANDS.items()]})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """List the commands as they stand in the table."""
+        listed = TyperGroup(name=self.name, commands=dict(self.commands), params=self.params, help=self.help)
+        listed.format_help(ctx, formatter)
+
+
+def load_command(name: str) -> Any:
+    """Import a command of the table and return it with its options."""
+    found = steps if name == "steps" else getattr(import_module(f"birdinfer.cli.{name}"), name)
+    if isinstance(found, typer.Typer):
+        group = typer.main.get_group(found)
+        group.name = name
+        return group
+    single = typer.Typer(add_completion=False)
+    single.command(name)(found)
+    return typer.main.get_command(single)
+
+
+def steps() -> None:
+    """List the steps of post-processing, as --post takes them, with their defaults.
+
+    Each stands in birdinfer/postprocess/ with its formula and its source. `birdinfer score --ablate` measures which of
+    them help.
+    """
+    from birdinfer.postprocess.steps import summaries
+
+    for line in summaries():
+        step, _, what = line.partition("  ")
+        typer.secho(step, bold=True)
+        typer.echo(f"    {what}")
+
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="Bird-sound recognition ensembles on long field recordings: train folds, export a bundle, predict, score.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, tune, plot, export, predict, demo, blend, score, prior, doctor, steps):
-    app.command()(command)
-bundle.command("set")(set_bundle)
-app.add_typer(bundle, name="bundle")
-kaggle.command("dry-run")(dry_run)
-app.add_typer(kaggle, name="kaggle")
-app.add_typer(submission, name="submission")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(birdinfer.__version__)
+def make_group(name: str) -> typer.Typer:
+    """Make the group of commands of a name in the table."""
+    settings = {"help_option_names": ["-h", "--help"]}
+    return typer.Typer(help=COMMANDS[name], no_args_is_help=True, context_settings=settings)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(__version__)
         raise typer.Exit
 
 
@@ -63,38 +128,69 @@ def _options(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    pass
+    if not gc.isenabled():  # the command's modules are loaded
+        gc.freeze()
+        gc.enable()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run a command line and leave with its exit code; errors of birdinfer's own become one line."""
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command line and leave with its exit code; birdinfer's own errors become one line.
+
+    A screen that is gone costs nothing; a result that standard output could not take is an error. Without arguments,
+    the process is that of this command, and ends whatever its threads do.
+    """
+    # What imports make stays: to search it for garbage, again and again and once more at the end, takes 50 ms.
+    gc.disable()
+    with lasting_streams() as out:
+        try:
+            code = _run(arguments)
+        finally:
+            gc.freeze()
+            gc.enable()
+        out.flush()
+        if out.problem is not None and not isinstance(out.problem, BrokenPipeError):
+            _print_error(f"standard output: cannot be written ({out.problem.strerror}) - send it elsewhere")
+            code = code or EXIT_REFUSED
+    if arguments is not None:
+        sys.exit(code)
+    leave(code)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         app(args=arguments, standalone_mode=True)
     except BirdinferError as error:
-        _complain(str(error))
-        sys.exit(EXIT_REFUSED)
+        _print_error(str(error))
+        return EXIT_REFUSED
+    except OSError as error:
+        if os.environ.get("BIRDINFER_TRACEBACK"):
+            raise
+        _print_error(_disk_line(error))
+        return EXIT_REFUSED
     except SystemExit as left:
         # typer turns Ctrl-C into this exit code without a word.
-        how = {EXIT_INTERRUPTED: "with Ctrl-C", EXIT_TERMINATED: "by SIGTERM"}
-        if left.code in how:
-            _complain(f"stopped {how[left.code]}")
-        raise
+        if left.code in _STOPPED:
+            _print_error(f"stopped {_STOPPED[left.code]}")
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
     except Exception as error:
         if os.environ.get("BIRDINFER_TRACEBACK"):
             raise
-        text = " ".join(str(error).split())
-        _complain(
-            f"a fault of ours, or of this machine: {type(error).__name__}: {text} - BIRDINFER_TRACEBACK=1 shows where"
-        )
-        sys.exit(EXIT_FAULT)
+        fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        _print_error(f"a fault in birdinfer, or of this machine: {fault} - BIRDINFER_TRACEBACK=1 shows where")
+        return EXIT_FAULT
+    return 0
 
 
-def _complain(line: str) -> None:
-    from rich.markup import escape
+def _disk_line(error: OSError) -> str:
+    """What a disk or a permission does not allow, in one line."""
+    where = f"{error.filename}: " if isinstance(error.filename, str | os.PathLike) else ""
+    return f"{where}cannot be read or written ({error.strerror or error})"
 
-    from birdinfer.cli.console import stderr
 
-    stderr().print(f"[bold red]birdinfer:[/] {escape(line)}")
+def _print_error(line: str) -> None:
+    from birdinfer.cli import console
+
+    console.stderr().print(f"[bold red]birdinfer:[/] {console.shown(line)}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,25 @@
 """``birdinfer demo``: soundscapes made on the spot, predicted, scored against their truth and shown."""
 
+import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-if TYPE_CHECKING:
-    from birdinfer.cli.score import ScoreReport
-    from birdinfer.tables.score_table import ScoreTable
+from birdinfer.cli.console import stdout
+from birdinfer.cli.predict import PredictionProgress
+from birdinfer.cli.score import score_submission
+from birdinfer.inference.bundle import Bundle, demo_bundle_path
+from birdinfer.prediction.run import PredictionSettings, predict_to_csv
+from birdinfer.synthetic.soundscapes import write_soundscapes
+from birdinfer.system.files import check_replaceable
+from birdinfer.system.outputs import check_folder
+from birdinfer.tables.scores import ScoreTable, read_scores
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _TOP_ROWS = 4
+_HINT = "name another folder: --out"
 
 
 def demo(
@@ -20,61 +29,36 @@ def demo(
     seed: Annotated[int | None, typer.Option(help="For the same sounds again; a fresh one if left out.")] = None,
 ) -> None:
     """Make a few minutes of synthetic soundscapes, predict them with the demo bundle, score them, show the result."""
-    import secrets
-
-    from rich.markup import escape
-
-    from birdinfer.bundle import Bundle, demo_bundle_path
-    from birdinfer.cli.console import stdout
-    from birdinfer.cli.prediction import Wanted, predict_to_submission
-    from birdinfer.cli.score import score_submission
-    from birdinfer.predictor import make_plan
-    from birdinfer.soundscapes import find_soundscapes
-    from birdinfer.synthetic_files import write_soundscapes
-    from birdinfer.tables.score_table import read_scores
-
     console = stdout()
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     bundle = Bundle.load(demo_bundle_path())
     audio, submission = out / "soundscapes", out / "submission.csv"
+    check_folder(out, hint=_HINT)
+    check_replaceable(out, "a demo", _HINT, "soundscapes/events.csv")
     console.print(f"[bold]1.[/] {files} soundscapes of {seconds:g} s, seed {seed}: {escape(str(audio))}")
-    _clear_old_soundscapes(audio)
+    for path in audio.glob("synthetic_*.ogg"):  # of an earlier demo: they would be predicted, too, and miss their truth
+        path.unlink()
     truth = write_soundscapes(audio, files, seconds, seed)
-    console.print(f"[bold]2.[/] birdinfer predict {escape(str(audio))} -o {escape(str(submission))}")
-    wanted = Wanted(submission, force=True)
-    predict_to_submission(bundle, find_soundscapes([audio]), wanted, lambda before: make_plan("onnxruntime"))
+    console.print(f"[bold]2.[/] birdinfer predict {escape(str(audio))} --bundle demo -o {escape(str(submission))}")
+    settings = PredictionSettings(output=submission, force=True, engine="onnxruntime")
+    with PredictionProgress() as progress:
+        predict_to_csv(bundle, [audio], settings, progress)
     console.print(f"[bold]3.[/] birdinfer score {escape(str(submission))} {escape(str(truth))}")
     report = score_submission(submission, truth)
-    table = read_scores(submission)
-    _show_score(report)
-    _show_chart(table, read_scores(truth))
+    console.print(
+        f"   macro ROC-AUC [bold green]{report.macro_roc_auc or float('nan'):.4f}[/], padded cmAP "
+        f"{report.padded_cmap:.4f} ({report.rows} rows, {report.classes_scored} species)"
+    )
+    _show_chart(read_scores(submission), read_scores(truth))
     _show_top(submission)
     console.print(
-        "[bold]Next:[/] birdinfer predict YOUR_SOUNDSCAPES/ -o submission.csv      (with the demo bundle, which knows "
-        "these eight only)\n"
+        "[bold]Next:[/] birdinfer predict YOUR_SOUNDSCAPES/ --bundle demo          (which knows these eight only)\n"
         "      birdinfer train --data YOUR_DATA/ --fold 0                  (BirdCLEF layout; README.md has the walk)"
     )
 
 
-def _clear_old_soundscapes(folder: Path) -> None:
-    """Only what an earlier demo made: its soundscapes would be predicted along and miss their truth."""
-    for path in folder.glob("synthetic_*.ogg"):
-        path.unlink()
-
-
-def _show_score(report: "ScoreReport") -> None:
-    from birdinfer.cli.console import stdout
-
-    stdout().print(
-        f"   macro ROC-AUC [bold green]{report.macro_roc_auc or float('nan'):.4f}[/], padded cmAP "
-        f"{report.padded_cmap:.4f} ({report.rows} rows, {report.classes_scored} species)"
-    )
-
-
-def _show_chart(scores: "ScoreTable", truth: "ScoreTable") -> None:
+def _show_chart(scores: ScoreTable, truth: ScoreTable) -> None:
     """The first soundscape as a strip per species: the height is the probability, a note is where it truly sings."""
-    from birdinfer.cli.console import stdout
-
     console = stdout()
     stem = scores.row_ids[0].rpartition("_")[0]
     rows = [index for index, row_id in enumerate(scores.row_ids) if row_id.rpartition("_")[0] == stem][:60]
@@ -90,11 +74,6 @@ def _show_chart(scores: "ScoreTable", truth: "ScoreTable") -> None:
 
 
 def _show_top(submission: Path) -> None:
-    """The first lines of the table, as they stand in the file."""
-    from rich.markup import escape
-
-    from birdinfer.cli.console import stdout
-
     console = stdout()
     console.print(f"\n[bold]{escape(str(submission))}[/]")
     with submission.open(encoding="utf-8") as file:

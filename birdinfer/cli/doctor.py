@@ -6,30 +6,36 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from importlib import metadata
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import typer
 
 import birdinfer
+from birdinfer.version import __version__
 
 Status = Literal["ok", "absent", "warning", "broken"]
 """absent: optional and not there; warning: works, but not as it should; broken: birdinfer cannot be used."""
 
-EXIT_UNUSABLE = 1
+EXIT_UNUSABLE = 3
 
-CORE = ("numpy", "soundfile", "soxr", "msgspec", "threadpoolctl", "typer", "rich")
+CORE = ("numpy", "soundfile", "soxr", "msgspec", "filelock", "threadpoolctl", "typer", "rich")
 EXTRAS = {
     "cpu": ("onnxruntime",),
     "gpu": ("onnxruntime-gpu",),
     "openvino": ("openvino",),
-    "train": ("torch", "timm", "safetensors", "pandas"),
+    "train": ("torch", "timm", "safetensors"),
     "export": ("onnx", "onnxscript", "onnxslim"),
+    "tflite": ("tflite", "onnx"),
     "nncf": ("nncf",),
     "kaggle": ("kaggle",),
     "report": ("matplotlib",),
+    "detect": ("pyarrow",),
+    "pandas": ("pandas",),
     "tune": ("optuna",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
@@ -44,17 +50,10 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 # What the fast paths of ONNX Runtime and OpenVINO ask for: float, INT8 and bfloat16 products, on x86 and on ARM.
 CPU_FEATURES = {
-    "avx2": "AVX2",
-    "avx512f": "AVX-512",
-    "avx_vnni": "AVX-VNNI",
-    "avx512_vnni": "AVX-512 VNNI",
-    "avx512_bf16": "AVX-512 bf16",
-    "amx_tile": "AMX",
-    "asimd": "NEON",
-    "asimddp": "dot product",
-    "i8mm": "INT8 matrix product",
-    "bf16": "bf16",
-}
+    "avx2": "AVX2", "avx512f": "AVX-512", "avx_vnni": "AVX-VNNI", "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 bf16", "amx_tile": "AMX",
+    "asimd": "NEON", "asimddp": "dot product", "i8mm": "INT8 matrix product", "bf16": "bf16",
+}  # fmt: skip
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _MEMORY_INFO = Path("/proc/meminfo")
@@ -69,21 +68,21 @@ class Check(NamedTuple):
     name: str
     status: Status
     found: str
-    remedy: str = ""
-    """The command or step that helps, "" if nothing needs help."""
+    hint: str = ""  # the command or step that helps, "" if nothing needs help
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False) -> None:
     """Show what this machine and installation can do, and the command that installs what is missing.
 
-    Exit code 0, or 1 if birdinfer cannot be used as it is.
+    Exit code 0, or 3 if birdinfer cannot be used as it is.
     """
     checks = list(diagnose())
+    usable = not any(check.status == "broken" for check in checks)
     if json:
-        _print_json(checks)
+        typer.echo(dumps({"usable": usable, "checks": [check._asdict() for check in checks]}))
     else:
         _print_checks(checks)
-    if any(check.status == "broken" for check in checks):
+    if not usable:
         raise typer.Exit(EXIT_UNUSABLE)
 
 
@@ -100,7 +99,7 @@ def diagnose() -> Iterator[Check]:
 def check_packages() -> Iterator[Check]:
     """Python, birdinfer, what it needs and what it can use."""
     yield Check("packages", "python", "ok", f"{platform.python_version()} ({sys.executable})")
-    yield Check("packages", "birdinfer", "ok", f"{birdinfer.__version__} ({Path(birdinfer.__file__).parent})")
+    yield Check("packages", "birdinfer", "ok", f"{__version__} ({Path(birdinfer.__file__).parent})")
     for name in CORE:
         yield _check_package(name, "broken", f"pip install {name}")
     # The two builds of ONNX Runtime share a folder: with one of them there, the other must not be advised.
@@ -111,11 +110,11 @@ def check_packages() -> Iterator[Check]:
             yield _check_package(name, "absent", "" if unwanted else f'pip install "birdinfer[{extra}]"')
 
 
-def _check_package(name: str, if_missing: Status, remedy: str) -> Check:
+def _check_package(name: str, if_missing: Status, hint: str) -> Check:
     version = _version(name)
     if version:
         return Check("packages", name, "ok", version)
-    return Check("packages", name, if_missing, "not installed", remedy)
+    return Check("packages", name, if_missing, "not installed", hint)
 
 
 def check_engines() -> Iterator[Check]:
@@ -132,47 +131,43 @@ def check_engines() -> Iterator[Check]:
             'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "birdinfer[gpu]" (or [cpu])',
         )
     if any(name.startswith("onnxruntime") for name in installed):
-        yield _check_providers()
+        yield _check_engine("ONNX Runtime", "onnxruntime", _onnxruntime)
     if "openvino" in installed:
-        yield _check_openvino()
-    yield _check_front_end()
-
-
-def _check_openvino() -> Check:
-    try:
-        from birdinfer.engines.openvino import has_bf16
-
-        precisions = "fp32, bf16, int8" if has_bf16() else "fp32, int8 (this processor has no bf16)"
-    except Exception as error:  # as below: whatever it is, it is reported
-        remedy = "pip install --force-reinstall openvino"
-        return Check("engines", "OpenVINO", "warning", f"cannot be used ({_line(error)})", remedy)
-    return Check("engines", "OpenVINO", "ok", f"computes in {precisions}")
-
-
-def _check_front_end() -> Check:
-    from birdinfer.mel import front_end_name
+        yield _check_engine("OpenVINO", "openvino", _openvino)
+    from birdinfer.features.log_mel import front_end_name
 
     name = front_end_name()
     if name == "compiled":
-        return Check("engines", "log-mel", "ok", "compiled")
-    remedy = "install a C compiler (gcc or clang), then birdinfer again"
-    return Check("engines", "log-mel", "absent", f"{name}: works, but several times slower", remedy)
+        yield Check("engines", "log-mel", "ok", "compiled")
+    else:
+        hint = "install a C compiler (gcc or clang), then birdinfer again"
+        yield Check("engines", "log-mel", "absent", f"{name}: works, but several times slower", hint)
 
 
-def _check_providers() -> Check:
+def _check_engine(name: str, package: str, describe: Callable[[], str]) -> Check:
     try:
-        import onnxruntime
-
-        providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+        return Check("engines", name, "ok", describe())
     except Exception as error:  # a broken binary wheel fails in many ways; a doctor reports, whatever it is
-        remedy = "pip install --force-reinstall onnxruntime"
-        return Check("engines", "ONNX Runtime", "warning", f"cannot be used ({_line(error)})", remedy)
-    return Check("engines", "ONNX Runtime", "ok", f"runs on {', '.join(providers)}")
+        hint = f"pip install --force-reinstall {package}"
+        return Check("engines", name, "warning", f"cannot be used ({_line(error)})", hint)
+
+
+def _onnxruntime() -> str:
+    import onnxruntime
+
+    providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    return f"runs on {', '.join(providers)}"
+
+
+def _openvino() -> str:
+    from birdinfer.inference.engines.openvino import has_bf16
+
+    return f"computes in {'fp32, bf16, int8' if has_bf16() else 'fp32, int8 (this processor has no bf16)'}"
 
 
 def check_machine() -> Iterator[Check]:
     """Cores, memory, processor and graphics card."""
-    from birdinfer.cores import available_cores
+    from birdinfer.system.cpu import available_cores
 
     cores, all_cores = available_cores(), os.cpu_count() or 1
     limited = f" of {all_cores} (affinity or container limit)" if cores < all_cores else ""
@@ -184,14 +179,13 @@ def check_machine() -> Iterator[Check]:
 
 
 def _check_gpu() -> Check:
-    """Whether there is a graphics card, and whether ONNX Runtime would use it."""
     names = _gpu_names()
     if not names:
         return Check("machine", "GPU", "absent", "none found by nvidia-smi")
     if _version("onnxruntime-gpu"):
         return Check("machine", "GPU", "ok", names)
-    remedy = 'pip uninstall -y onnxruntime && pip install "birdinfer[gpu]"'
-    return Check("machine", "GPU", "warning", f"{names}, not used for prediction", remedy)
+    hint = 'pip uninstall -y onnxruntime && pip install "birdinfer[gpu]"'
+    return Check("machine", "GPU", "warning", f"{names}, not used for prediction", hint)
 
 
 def check_audio() -> Iterator[Check]:
@@ -211,23 +205,22 @@ def check_audio() -> Iterator[Check]:
 
 def check_demo_bundle() -> Iterator[Check]:
     """Whether the demo bundle is there and unharmed."""
-    from birdinfer.bundle import Bundle, demo_bundle_path
     from birdinfer.errors import BirdinferError
+    from birdinfer.inference.bundle import Bundle, demo_bundle_path
 
     try:
         bundle = Bundle.load(demo_bundle_path())
     except BirdinferError as error:
-        yield Check("demo bundle", "demo", "warning", f"{error.where}: {error.what}", error.remedy)
+        yield Check("demo bundle", "demo", "warning", f"{error.where}: {error.what}", error.hint)
         return
     found = f"{len(bundle.manifest.members)} models, {len(bundle.labels)} species ({bundle.folder})"
     yield Check("demo bundle", "demo", "ok", found)
 
 
 def check_threads() -> Iterator[Check]:
-    """Environment variables that set thread pools: birdinfer runs one thread per lane and needs none of them."""
+    """Environment variables that set thread pools: birdinfer runs one thread per worker and needs none of them."""
     for name in THREAD_VARIABLES:
-        value = os.environ.get(name)
-        if value is None:
+        if (value := os.environ.get(name)) is None:
             continue
         if not value.isdecimal() or int(value) < 1:
             yield Check("threads", name, "warning", f"{value!r} is not a number of threads", f"unset {name}")
@@ -271,7 +264,6 @@ def _cpu_features() -> list[str]:
 
 
 def _gpu_names() -> str:
-    """Graphics cards with their memory, "" if none is found."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
@@ -294,15 +286,7 @@ def _line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def _print_json(checks: list[Check]) -> None:
-    import json
-
-    usable = not any(check.status == "broken" for check in checks)
-    typer.echo(json.dumps({"usable": usable, "checks": [check._asdict() for check in checks]}))
-
-
 def _print_checks(checks: list[Check]) -> None:
-    """One aligned line a check, a heading a group, and a last line that says whether all is well."""
     from rich.markup import escape
 
     from birdinfer.cli.console import stdout
@@ -312,15 +296,13 @@ def _print_checks(checks: list[Check]) -> None:
         if check.group != group:
             group = check.group
             console.print(f"[bold]{group}[/]")
-        remedy = f"  [cyan]{escape(check.remedy)}[/]" if check.remedy else ""
+        hint = f"  [cyan]{escape(check.hint)}[/]" if check.hint else ""
         mark = f"[{_COLOURS[check.status]}]{check.status:<7}[/]"
-        console.print(f"  {mark}  {escape(check.name):<{width}}  {escape(check.found)}{remedy}")
-    console.print(_verdict(checks))
-
-
-def _verdict(checks: list[Check]) -> str:
-    broken = sum(check.status == "broken" for check in checks)
-    warnings = sum(check.status == "warning" for check in checks)
-    if broken:
-        return f"[bold red]birdinfer cannot be used as it is: {broken} broken[/]"
-    return f"[bold yellow]birdinfer works, {warnings} warnings[/]" if warnings else "[bold green]all is well[/]"
+        console.print(f"  {mark}  {escape(check.name):<{width}}  {escape(check.found)}{hint}")
+    n = Counter(check.status for check in checks)
+    if n["broken"]:
+        console.print(f"[bold red]birdinfer cannot be used as it is: {n['broken']} broken[/]")
+    elif n["warning"]:
+        console.print(f"[bold yellow]birdinfer works, {n['warning']} warnings[/]")
+    else:
+        console.print("[bold green]all is well[/]")

@@ -1,174 +1,145 @@
 """``birdinfer export``: a trained run -> a bundle that predicts."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
+
+from birdinfer.cli.console import make_table, needing, stderr, stdout, widen
+from birdinfer.cli.progress import StatusBar
+from birdinfer.export.callbacks import ExportCallback
 
 if TYPE_CHECKING:
-    from birdinfer.export.options import ExportOptions
+    from birdinfer.export.run import ExportOutcome
+    from birdinfer.inference.manifest import Figures, Manifest
 
-Name = TypeVar("Name", bound=str)
-_INT8 = "What INT8 must keep to be taken"
-_VARIANTS = "Variants"
+_int8_option = partial(typer.Option, rich_help_panel="What INT8 must keep to be taken")
+_variant_option = partial(typer.Option, rich_help_panel="Variants")
+
+
+class ExportProgress(ExportCallback):
+    """Show an export: a line for each outcome, a bar of the running task, or a line per task without a terminal."""
+
+    def __init__(self, status: StatusBar) -> None:
+        self._status, self._task = status, ""
+
+    def on_message(self, line: str) -> None:
+        self._status.line(line)
+
+    def on_warning(self, line: str) -> None:
+        self._status.warn(line)
+
+    def on_progress(self, task: str, done: float, total: float) -> None:
+        if task != self._task and not self._status.console.is_terminal:
+            self._status.line(f"{task} ...")
+        self._task = task
+        self._status.show(task, task, done, total)
 
 
 def export(
     run: Annotated[Path | None, typer.Option(help="The trained run, runs/NAME; the latest one if left out.")] = None,
     out: Annotated[Path | None, typer.Option(help="The bundle's folder; exports/NAME if left out.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Where the training clips are now, if no longer where they were.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(
+        help="Where the training clips are now, if no longer where they were.")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX graphs (the only form; may be left out).")] = True,
-    quantize: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="INT8 as well: static (ranges from real windows), dynamic or nncf (for comparison). May be repeated: "
-            "the first that passes the gate is kept.",
-            rich_help_panel=_VARIANTS,
-        ),
-    ] = None,
-    half: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="16 bits as well: fp16 (for a GPU), bf16 (for OpenVINO). May be repeated.", rich_help_panel=_VARIANTS
-        ),
-    ] = None,
-    with_frontend: Annotated[
-        bool,
-        typer.Option(
-            "--with-frontend",
-            help="Graphs that take the waveform, too, for hosts without birdinfer.",
-            rich_help_panel=_VARIANTS,
-        ),
-    ] = False,
-    fuse: Annotated[
-        bool, typer.Option("--fuse", help="All folds in one file, if that is faster.", rich_help_panel=_VARIANTS)
-    ] = False,
-    soup: Annotated[
-        bool,
-        typer.Option("--soup", help="One member with the folds' mean weights instead.", rich_help_panel=_VARIANTS),
-    ] = False,
-    report: Annotated[
-        bool, typer.Option("--report", help="A table of all variants, measured.", rich_help_panel=_VARIANTS)
-    ] = False,
-    target: Annotated[
-        str,
-        typer.Option(
-            help="Processors that INT8 is for: any-x86 (safe without VNNI), vnni, arm, or native (this one).",
-            rich_help_panel=_VARIANTS,
-        ),
-    ] = "any-x86",
-    calibration_windows: Annotated[
-        int, typer.Option(min=8, max=4096, help="Real windows that ranges come from.", rich_help_panel=_VARIANTS)
-    ] = 64,
-    max_auc_fall: Annotated[
-        float, typer.Option(help="The most that macro AUC may fall.", rich_help_panel=_INT8)
-    ] = 0.002,
-    max_auc_fall_upper: Annotated[
-        float | None,
-        typer.Option(help="The most that the fall's upper bound (95 %) may be.", rich_help_panel=_INT8),
-    ] = None,
-    min_spearman: Annotated[
-        float, typer.Option(help="Rank correlation with fp32, of every species.", rich_help_panel=_INT8)
-    ] = 0.98,
-    min_speedup: Annotated[float, typer.Option(help="Times as fast as fp32.", rich_help_panel=_INT8)] = 1.1,
-    judge_on: Annotated[
-        Path | None,
-        typer.Option(help="Labelled soundscapes to judge on, besides held-out clips.", rich_help_panel=_INT8),
-    ] = None,
-    truth: Annotated[
-        Path | None, typer.Option(help="Their labels: row_id and a column of 0 or 1 each.", rich_help_panel=_INT8)
-    ] = None,
-) -> None:
+    quantize: Annotated[list[str] | None, _variant_option(
+        help="INT8 as well: static (ranges from real windows), dynamic or nncf (for comparison). May be repeated: the "
+        "first that is accepted is kept.")] = None,
+    half: Annotated[list[str] | None, _variant_option(
+        help="16 bits as well: fp16 (for a GPU), bf16 (for OpenVINO). May be repeated.")] = None,
+    with_frontend: Annotated[bool, _variant_option(
+        "--with-frontend", help="Graphs that take the waveform, too, for hosts without birdinfer.")] = False,
+    fuse: Annotated[bool, _variant_option("--fuse", help="All folds in one file, if that is faster.")] = False,
+    soup: Annotated[bool, _variant_option("--soup", help="One member with the folds' mean weights instead.")] = False,
+    report: Annotated[bool, _variant_option("--report", help="A table of all variants, measured.")] = False,
+    target: Annotated[str, _variant_option(
+        help="Processors that INT8 is for: any-x86 (safe without VNNI), vnni, arm, or native (this one).")] = "any-x86",
+    calibration_windows: Annotated[int, _variant_option(
+        min=8, max=4096, help="Real windows that ranges come from.")] = 64,
+    max_auc_fall: Annotated[float, _int8_option(help="The most that macro AUC may fall.")] = 0.002,
+    max_auc_fall_upper: Annotated[float | None, _int8_option(
+        help="The most that the fall's upper bound (95 %) may be.")] = None,
+    min_spearman: Annotated[float, _int8_option(help="Rank correlation with fp32, of every species.")] = 0.98,
+    min_speedup: Annotated[float, _int8_option(help="Times as fast as fp32.")] = 1.1,
+    judge_on: Annotated[Path | None, _int8_option(
+        help="Labelled soundscapes for the acceptance test, besides held-out clips.")] = None,
+    truth: Annotated[Path | None, _int8_option(
+        help="Their labels: row_id and a column of 0 or 1 each, or any other truth that score takes.")] = None,
+) -> None:  # fmt: skip
     """Export every trained fold of a run, compare each graph with its torch model on real windows, write the bundle."""
-    from time import perf_counter
-
-    from rich.markup import escape
-
-    from birdinfer.cli.console import stderr, stdout
-    from birdinfer.cli.export_progress import ExportProgress
-    from birdinfer.cli.variants_table import variants_table
-    from birdinfer.errors import MissingExtraError
-
-    try:
-        from birdinfer.export.bundler import export_run
-        from birdinfer.export.int8.number_format import find_format
-        from birdinfer.export.judging.gate import Limits
-        from birdinfer.export.options import HALVES, QUANTIZERS, ExportOptions
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "export") from error
-    find_format(target)
-    options = ExportOptions(
-        quantize=_known("--quantize", quantize, QUANTIZERS),
-        halves=_known("--half", half, HALVES),
-        with_frontend=with_frontend,
-        fuse=fuse,
-        soup=soup,
-        measure=report,
-        limits=Limits(max_auc_fall, min_spearman, min_speedup, max_auc_fall_upper),
-        target=target,
-        n_calibration_windows=calibration_windows,
-        soundscapes=judge_on,
-        truth=truth,
-    )
-    console, began = stderr(), perf_counter()
-    run = run or latest_run(Path("runs"))
-    folder = out or Path("exports") / run.resolve().name
-    with ExportProgress(console) as progress:
-        bundle = export_run(run, folder, data, options=options, reporter=progress)
+    with needing("export", "torch"):
+        from birdinfer.export.acceptance.decision import Limits
+        from birdinfer.export.run import export_run
+        from birdinfer.export.settings import ExportSettings
+    settings = ExportSettings(
+        run=run, out=out, data_dir=data,
+        quantize=tuple(dict.fromkeys(quantize or ())),  # type: ignore[arg-type]  # the settings check the names
+        halves=tuple(dict.fromkeys(half or ())),  # type: ignore[arg-type]
+        with_frontend=with_frontend, fuse=fuse, soup=soup, measure=report,
+        limits=Limits(
+            max_auc_drop=max_auc_fall, max_auc_drop_upper=max_auc_fall_upper,
+            min_spearman=min_spearman, min_times_fp32=min_speedup,
+        ),
+        target=target, n_calibration_windows=calibration_windows, soundscapes=judge_on, truth=truth,
+    )  # fmt: skip
+    with StatusBar() as status:
+        outcome = export_run(settings, ExportProgress(status))
     if report:
-        stdout().print(variants_table(bundle.manifest))
-    size_mb = sum(path.stat().st_size for path in bundle.folder.iterdir()) / 1e6
-    console.print(
-        f"[bold]{escape(str(folder))}[/]: {_counted(len(bundle.manifest.members), 'member')}, "
-        f"{len(bundle.labels)} labels, {size_mb:.1f} MB, {perf_counter() - began:.0f} s{_peak_memory()}\n"
-        f"next: birdinfer predict SOUNDSCAPES --bundle {escape(str(folder))} -o submission.csv{_how(options)}"
+        stdout().print(variants_table(outcome.bundle.manifest))
+    _print_outcome(outcome, " --engine auto" if settings.quantize or settings.halves else "")
+
+
+def _print_outcome(outcome: "ExportOutcome", engine: str) -> None:
+    folder, n_members = escape(str(outcome.bundle.folder)), len(outcome.bundle.manifest.members)
+    memory = "" if outcome.peak_memory_mb is None else f", at most {outcome.peak_memory_mb:.0f} MB of memory"
+    stderr().print(
+        f"[bold]{folder}[/]: {n_members} member{'s' * (n_members != 1)}, {len(outcome.bundle.labels)} labels, "
+        f"{outcome.size_mb:.1f} MB, {outcome.seconds:.0f} s{memory}\n"
+        f"next: birdinfer predict SOUNDSCAPES --bundle {folder} -o submission.csv{engine}"
     )
 
 
-def _known(option: str, wanted: list[str] | None, known: tuple[Name, ...]) -> tuple[Name, ...]:
-    """What was asked for, each once, in the order given.
+_NUMBERS = ("MB", "windows/s", "x fp32", "macro AUC", "fall (95 %)", "least Spearman", "largest |dp|")
 
-    Raises:
-        ConfigError: one of them is not known.
+
+def variants_table(manifest: "Manifest") -> Table:
+    """Show what was tried for each member when it was exported, a line per variant in the manifest's order.
+
+    Members without variants (external ones) have no line. MB are 10^6 bytes, x fp32 is speed relative to fp32, fall is
+    the macro AUC of fp32 minus the variant's (with its 95 % interval), dp a difference of probability from fp32. As
+    wide as its content: cut to the 80 characters of a pipe, figures would be lost.
     """
-    from birdinfer.errors import ConfigError
-
-    for name in wanted or []:
-        if name not in known:
-            raise ConfigError(option, f"{name!r} is not known", f"choose one of {', '.join(known)}")
-    return tuple(dict.fromkeys(one for name in wanted or [] for one in known if one == name))
-
-
-def _how(options: "ExportOptions") -> str:
-    """What else to write to predict with the variants."""
-    return " --engine auto" if options.quantize or options.halves else ""
+    table = make_table(("member", "variant", *_NUMBERS, "made by", "decision"), _NUMBERS)
+    for member in manifest.members:
+        for variant in member.variants:
+            names = escape(member.name), escape(variant.name)
+            decision = f"[yellow]{escape(variant.refused)}[/]" if variant.refused else "[green]taken[/]"
+            table.add_row(*names, *_cells(variant.figures), escape(variant.made_by) or "-", decision)
+    return widen(table)
 
 
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+def _cells(figures: "Figures") -> tuple[str, ...]:
+    return (
+        f"{figures.size_mb:.1f}",
+        f"{figures.windows_per_second:.1f}",
+        f"{figures.times_fp32:.2f}",
+        _rounded(figures.macro_auc, ".4f"),
+        _drop(figures),
+        _rounded(figures.least_spearman, ".4f"),
+        f"{figures.max_probability_difference:.1e}",
+    )
 
 
-def _peak_memory() -> str:
-    """The most memory that this process held, where Linux tells it."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return ""
-    kilobytes = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
-    return f", at most {kilobytes / 1024:.0f} MB of memory" if kilobytes else ""
+def _drop(figures: "Figures") -> str:
+    """``+0.0004 (-0.0003 .. +0.0011)``; without bounds if there is a single recording."""
+    if figures.auc_fall is None or figures.auc_fall_interval is None:
+        return _rounded(figures.auc_fall, "+.4f")
+    low, high = figures.auc_fall_interval
+    return f"{figures.auc_fall:+.4f} ({low:+.4f} .. {high:+.4f})"
 
 
-def latest_run(runs: Path) -> Path:
-    """The run whose checkpoint is youngest.
-
-    Raises:
-        InputNotFoundError: nothing has been trained there.
-    """
-    from birdinfer.errors import InputNotFoundError
-
-    checkpoints = sorted(runs.glob("*/fold*/best.safetensors"), key=lambda path: path.stat().st_mtime)
-    if not checkpoints:
-        raise InputNotFoundError(runs, "holds no trained run", "birdinfer train --fold 0 makes one, or name one: --run")
-    return checkpoints[-1].parents[1]
+def _rounded(value: float | None, digits: str) -> str:
+    return "-" if value is None else format(value, digits)

@@ -1,64 +1,75 @@
-"""``birdinfer prior``: labelled soundscapes -> how often each species is heard at which site and hour, as prior.csv."""
+"""``birdinfer prior``: labelled soundscapes -> how often each species is recorded at each site and hour, prior.csv."""
 
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-if TYPE_CHECKING:
-    from birdinfer.tables.labelled_windows import LabelledWindows
+from birdinfer.audio.find import find_recordings
+from birdinfer.audio.stream import probe
+from birdinfer.cli.console import stderr, summary, table_file
+from birdinfer.cli.options import Force, Output
+from birdinfer.errors import AudioError, LabelError
+from birdinfer.inference.external.label_lists import read_label_list
+from birdinfer.inference.external.label_matching import species_of
+from birdinfer.species import Species
+from birdinfer.system.outputs import PRIORS, check_outputs
+from birdinfer.tables.labelled_windows import (
+    LabelledWindows,
+    Window,
+    count_windows,
+    read_labelled_windows,
+    silent_windows,
+)
+from birdinfer.tables.recording_names import RecordingName, parse_name
+from birdinfer.tables.recordings import Recordings, spelled
+from birdinfer.tables.step_tables import write_priors
 
 _NAMED = 3
 
 
-class PriorReport(NamedTuple):
-    """What was counted."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorReport:
+    """What was counted; ``species`` are the columns of the table, ``species_found`` those with a window."""
 
-    windows: int
-    """All, with the silent ones."""
-    silent_windows: int
-    """Windows of labelled files that no row tells of: nobody was heard in them. 0 without a folder of soundscapes."""
+    windows: int  # all, with the silent ones
+    silent_windows: int  # windows of labelled files without a row; 0 without a folder of soundscapes
     files: int
     sites: int
-    hours: int
-    """Of the 24."""
+    hours: int  # of the 24
     species: int
-    """Columns of the table."""
-    species_heard: int
-    """Those with a window."""
-    repeated_rows: int
-    """Rows of a window that has one already: the window counts once, with the labels of all."""
-    nameless: tuple[str, ...]
-    """Files whose names tell neither a site nor an hour."""
-    lengthless: tuple[str, ...]
-    """Labelled files without a readable sound file in the folder: their silent windows are not known."""
+    species_found: int
+    repeated_rows: int  # rows that repeat a window: it counts once, with the labels of all
+    nameless: tuple[str, ...]  # files whose names have neither a site nor an hour
+    lengthless: tuple[str, ...]  # labelled files without a readable sound file: their silent windows are not known
+    notes: tuple[str, ...] = ()  # what was left out of the tables, a line each
 
 
 def prior(
-    labels: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="LABELS",
-            help="Tables of filename,start,end,primary_label as in BirdCLEF 2026, or of row_id and columns of 0 and 1.",
-        ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The table to write.")] = Path("prior.csv"),
-    soundscapes: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the sound files: windows of labelled files that no row tells of count as silent."),
-    ] = None,
-    taxonomy: Annotated[
-        Path | None, typer.Option(help="taxonomy.csv: columns for all of its species, in its order.")
-    ] = None,
-    row_seconds: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="Length of a window where a row_id tells its end alone.")
-    ] = 5.0,
-) -> None:
-    """Count in labelled soundscapes which species are heard where and when: the table of the step prior_shift.
+    labels: Annotated[list[Path], typer.Argument(
+        metavar="LABELS",
+        help="Tables of filename,start,end,primary_label as in BirdCLEF 2026, of row_id and columns of 0 and 1, "
+        "Raven's selection tables, Audacity's label tracks, or folders of them.")],
+    output: Output = Path("prior.csv"),
+    soundscapes: Annotated[Path | None, typer.Option(
+        help="Folder of the sound files: windows of labelled files without a row count as silent.")] = None,
+    taxonomy: Annotated[Path | None, typer.Option(
+        help="taxonomy.csv: columns for all of its species, in its order.")] = None,
+    row_seconds: Annotated[float, typer.Option(
+        min=0.1, max=3600, help="Length of a window if a row_id names only its end, or calls are counted.")] = 5.0,
+    force: Force = False,
+) -> None:  # fmt: skip
+    """Count in labelled soundscapes which species are recorded where and when: the table of the step prior_shift.
 
     Site and hour are read from the files' names, e.g. BC2026_Train_0001_S05_20250227_010002 or PLOT7_20250227_010002.
     """
-    _print_report(count_priors(labels, output, soundscapes, taxonomy, row_seconds), output)
+    with table_file(output) as table:
+        report = count_priors(labels, table, soundscapes, taxonomy, row_seconds, force)
+    _print_report(report, output)
 
 
 def count_priors(
@@ -67,56 +78,40 @@ def count_priors(
     soundscapes: Path | None = None,
     taxonomy: Path | None = None,
     row_seconds: float = 5.0,
+    force: bool = False,
 ) -> PriorReport:
     """Make a table of priors.
 
-    Args:
-        labels: tables of labelled windows.
-        output: the table to write.
-        soundscapes: the sound files, or None to count the windows of the tables alone.
-        taxonomy: the species, or None for those that the tables name.
-        row_seconds: length of a window where a row id tells its end alone, > 0.
-
-    Raises:
-        InputNotFoundError: a table or the folder is not there.
-        MetadataError: a table of labels is not as needed.
-        LabelError: a label is not in the taxonomy, or the taxonomy is none.
-        OutputError: the table cannot be written.
+    Without ``soundscapes`` only the windows of the tables count, without a taxonomy only the species that they name.
+    ``row_seconds`` is the length of a window if a row id names only its end, ``force`` replaces an output that
+    birdinfer has not written. Raises a BirdinferError if an input is missing or wrong, or the table cannot be written.
     """
-    from birdinfer.files import check_writable
-    from birdinfer.tables.labelled_windows import count_windows, read_labelled_windows, silent_windows
-    from birdinfer.tables.prior_tables import write_priors
-
-    check_writable(output)
-    found = read_labelled_windows(labels, row_seconds)
-    columns = _columns(found, taxonomy)
-    durations = _durations({window.stem for window in found.heard}, soundscapes) if soundscapes else None
-    silent = silent_windows(found.heard, durations or {})
-    table = count_windows({**found.heard, **dict.fromkeys(silent, frozenset())}, columns)
+    check_outputs([(output, PRIORS)], [*labels, *([taxonomy] if taxonomy else [])], force=force)
+    species = species_of(read_label_list(taxonomy), taxonomy) if taxonomy else ()
+    found = read_labelled_windows(labels, row_seconds, species, str(taxonomy))
+    columns = _columns(found, species, taxonomy)
+    windows, durations = found.windows, None
+    if soundscapes:
+        windows, durations = _with_durations(windows, soundscapes)
+    silent = silent_windows(windows, durations or {})
+    table = count_windows({**windows, **dict.fromkeys(silent, frozenset())}, columns)
     write_priors(output, table)
-    stems = sorted({window.stem for window in found.heard})
+    names = sorted({window.recording for window in windows})
     return PriorReport(
-        windows=len(found.heard) + len(silent),
-        silent_windows=len(silent),
-        files=len(stems),
+        windows=len(windows) + len(silent), silent_windows=len(silent), files=len(names),
         sites=len({one.site for one in table.occasions} - {None}),
-        hours=len({one.hour for one in table.occasions} - {None}),
-        species=len(columns),
-        species_heard=int((table.heard.sum(axis=0) > 0).sum()),
-        repeated_rows=found.repeated_rows,
-        nameless=tuple(stem for stem in stems if _tells_nothing(stem)),
-        lengthless=() if durations is None else tuple(stem for stem in stems if stem not in durations),
-    )
+        hours=len({one.hour for one in table.occasions} - {None}), species=len(columns),
+        species_found=int((table.present.sum(axis=0) > 0).sum()), repeated_rows=found.repeated_rows,
+        nameless=tuple(name for name in names if parse_name(name) == RecordingName()),
+        lengthless=() if durations is None else tuple(name for name in names if name not in durations),
+        notes=found.notes,
+    )  # fmt: skip
 
 
-def _columns(found: "LabelledWindows", taxonomy: Path | None) -> tuple[str, ...]:
-    """The labels of the table."""
-    from birdinfer.errors import LabelError
-    from birdinfer.tables.label_lists import read_label_list
-
+def _columns(found: LabelledWindows, species: Sequence[Species], taxonomy: Path | None) -> tuple[str, ...]:
     if taxonomy is None:
         return found.labels
-    columns = tuple(listed.label for listed in read_label_list(taxonomy))
+    columns = tuple(each.label for each in species)
     unknown = sorted(set(found.labels) - set(columns))
     if unknown:
         named = ", ".join(unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
@@ -124,44 +119,44 @@ def _columns(found: "LabelledWindows", taxonomy: Path | None) -> tuple[str, ...]
     return columns
 
 
-def _durations(stems: set[str], soundscapes: Path) -> dict[str, float]:
-    """Seconds of each of these files that is there and can be read, by stem."""
-    from birdinfer.audio import probe
-    from birdinfer.errors import AudioError
-    from birdinfer.soundscapes import find_soundscapes
-
-    durations = {}
-    for path in find_soundscapes([soundscapes]):
-        if path.stem in stems:
-            try:
-                durations[path.stem] = probe(path).duration_seconds
-            except AudioError:  # named among the files without a length
-                continue
-    return durations
-
-
-def _tells_nothing(stem: str) -> bool:
-    from birdinfer.recording_names import parse_name
-
-    return parse_name(stem) == (None, None)
+def _with_durations(
+    windows: dict[Window, frozenset[str]], soundscapes: Path
+) -> tuple[dict[Window, frozenset[str]], dict[str, float]]:
+    """Find the recordings in the folder: windows with their folders, and the seconds of those that can be read."""
+    there = find_recordings([soundscapes])
+    there.require()
+    name_of = {spelled(path.absolute().as_posix()): (name, path) for path, name in there.names.items()}
+    recordings = Recordings(name_of)
+    durations: dict[str, float] = {}
+    renamed: dict[str, str] = {}
+    for asked in {window.recording for window in windows}:
+        found = recordings.find(asked)
+        if len(found) == 1:
+            name, path = name_of[found[0]]
+            renamed[asked] = asked if "/" in asked else name
+            with contextlib.suppress(AudioError):  # named among the files without a length
+                durations[renamed[asked]] = probe(path).duration_seconds
+    placed: dict[Window, frozenset[str]] = {}
+    for window, labels in windows.items():
+        here = window._replace(recording=renamed.get(window.recording, window.recording))
+        placed[here] = placed.get(here, frozenset()) | labels
+    return placed, durations
 
 
 def _print_report(report: PriorReport, output: Path) -> None:
-    from rich.markup import escape
-
-    from birdinfer.cli.console import stderr, stdout
-
-    console, warnings = stdout(), stderr()
+    console, warnings = summary(output), stderr()
     silent = f", {report.silent_windows} of them silent" if report.silent_windows else ""
     console.print(f"windows  {report.windows} of {report.files} files{silent}")
     console.print(f"sites    {report.sites}")
     console.print(f"hours    {report.hours} of 24")
-    console.print(f"species  {report.species_heard} heard of {report.species}")
+    console.print(f"species  {report.species_found} found of {report.species}")
     console.print(f"written  {escape(str(output))}")
+    for line in report.notes:
+        warnings.print(f"[yellow]{escape(line)}[/]")
     if report.repeated_rows:
         warnings.print(f"[yellow]{report.repeated_rows} rows repeat a window: it counts once[/]")
     for files, what in (
-        (report.nameless, "tell neither site nor hour by their names"),
+        (report.nameless, "have neither site nor hour in their names"),
         (report.lengthless, "have no readable sound: their silent windows are not counted"),
     ):
         if files:

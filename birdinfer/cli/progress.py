@@ -1,75 +1,83 @@
-"""How far a prediction is: a bar with files, x real time and time left; plain lines where there is no terminal."""
+"""The status bar of the long commands; the callback that fills it lives beside each command."""
 
 import threading
 from time import perf_counter
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Self
+
+from rich.markup import escape
+
+from birdinfer.cli import console as console_module
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 _PLAIN_LINE_SECONDS = 10.0
 
 
-class Progress:
-    """Counts files and seconds of sound; lanes may call it from their threads. Use as a context manager."""
+class StatusBar:
+    """Show how far a task is: a bar in a terminal, a line every ten seconds elsewhere, nothing if quiet.
 
-    def __init__(self, n_files: int, quiet: bool) -> None:
-        """Prepare to show ``n_files``; nothing is shown if ``quiet``."""
-        from birdinfer.cli.console import stderr
+    Threads may share it. Use as a context manager.
+    """
 
-        self._n_files = n_files
-        self._quiet = quiet
-        self._console = stderr()
+    def __init__(self, quiet: bool = False, console: "Console | None" = None) -> None:
+        """Prepare to show on standard error, or on another console."""
+        self.console = console or console_module.stderr()
+        self.quiet = quiet
         self._lock = threading.Lock()
-        self._began = self._last_line = perf_counter()
-        self._share = self._seconds = 0.0
-        self._done = self._failed = 0
-        self._bar: Any = None
+        self._bar: Progress | None = None
+        self._task = ""
+        self._task_id: TaskID
+        self._first = self._began = self._last_line = 0.0
 
-    def __enter__(self) -> "Progress":
-        if self._console.is_terminal and not self._quiet:
-            from birdinfer.cli.console import bar
-
-            self._bar = bar(self._console)
-            self._task = self._bar.add_task("", total=self._n_files, state=self._state())
-            self._bar.start()
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def show(self, task: str, state: str, done: float, total: float) -> None:
+        """Move a task's bar to ``done`` of ``total``, with a line ``state`` beside it; another task gets a new bar."""
+        if self.quiet:
+            return
+        with self._lock:
+            if task != self._task:
+                self._open(task, state, done, total)
+            if self._bar is not None:
+                self._bar.update(self._task_id, completed=min(done, total), state=escape(state))
+            elif (now := perf_counter()) - self._last_line > _PLAIN_LINE_SECONDS:
+                self._last_line = now
+                left_seconds = (now - self._began) * max(0.0, total - done) / max(1e-9, done - self._first)
+                self.console.print(f"{escape(state)}, {left_seconds:.0f} s left")
+
+    def stop(self) -> None:
+        with self._lock:
+            self._close()
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print a line above the bar, unless quiet."""
+        if not self.quiet:
+            self.warn(text, style)
+
+    def warn(self, text: str, style: str = "") -> None:
+        """Print a line above the bar, also if quiet."""
+        self.console.print(console_module.shown(text), style=style or None)
+
+    def _open(self, task: str, state: str, done: float, total: float) -> None:
+        self._close()
+        self._task, self._first = task, done
+        self._began = self._last_line = perf_counter()
+        if self.console.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # 10 ms
+
+            time = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+            self._bar = Progress(BarColumn(), TextColumn("{task.fields[state]}"), *time, console=self.console)
+            self._task_id = self._bar.add_task("", total=total, completed=int(done), state=escape(state))
+            self._bar.start()
+
+    def _close(self) -> None:
+        self._task = ""
         if self._bar is not None:
             self._bar.stop()
-
-    def advance(self, files: float, seconds: float) -> None:
-        """A lane has scored this share of a file, this many seconds of sound."""
-        with self._lock:
-            self._share += files
-            self._seconds += seconds
-            self._show()
-
-    def file_done(self, failed: bool) -> None:
-        """A file is finished."""
-        with self._lock:
-            self._done += 1
-            self._failed += failed
-            self._show()
-
-    def say(self, line: str) -> None:
-        """A line of its own, above the bar."""
-        from birdinfer.cli.console import shown
-
-        if not self._quiet:
-            self._console.print(shown(line))
-
-    def _state(self) -> str:
-        speed = self._seconds / max(1e-9, perf_counter() - self._began)
-        failures = f", {self._failed} failed" if self._failed else ""
-        return f"{self._done}/{self._n_files} files, {speed:.0f} x real time{failures}"
-
-    def _show(self) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=min(self._share, self._n_files), state=self._state())
-        elif not self._quiet and perf_counter() - self._last_line > _PLAIN_LINE_SECONDS:
-            self._last_line = perf_counter()
-            share = max(1e-9, min(1.0, self._share / self._n_files))
-            left_seconds = (self._last_line - self._began) * (1 - share) / share
-            self._console.print(f"{self._state()}, {left_seconds:.0f} s left")
+            self._bar = None

@@ -1,268 +1,272 @@
 """``birdinfer train``: recipes and clips -> fold checkpoints, out-of-fold probabilities and what they are worth."""
 
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from birdinfer.cli.cluster_options import (
-    ClusterName,
-    ClusterOptions,
-    Cpus,
-    Further,
-    Gres,
-    Memory,
-    Nodes,
-    Partition,
-    PrintOnly,
-    ProcessesPerNode,
-    Setup,
-    Template,
-    TimeLimit,
-)
+from birdinfer.cli import options
+from birdinfer.cli.console import stdout
+from birdinfer.cli.options import DEFAULT_RECIPE, check_name, need_modules, parse_folds
+from birdinfer.cli.progress import StatusBar
+from birdinfer.cli.slurm import cluster_settings, show_jobs
+from birdinfer.errors import BirdinferError, ConfigError
+from birdinfer.runs.layout import LAST, fold_dir
+from birdinfer.training.callbacks import FoldResult, FoldStart, TrainingCallback
+from birdinfer.training.launch.local import parse_devices
 
 if TYPE_CHECKING:
-    from birdinfer.cli.training_progress import TrainingProgress
-    from birdinfer.training.finetune import Finetune
-    from birdinfer.training.plan import Run
-    from birdinfer.training.recipe import Recipe
-    from birdinfer.training.report import FoldResult
+    from birdinfer.training.checkpoint import EpochRow
 
 EXIT_WITH_FAILURES = 3
-DEFAULT_RECIPE, DEFAULT_DATA = Path("train/efficientnet_b0.toml"), Path("data")
 
 
 def train(
-    context: typer.Context,
     fold: Annotated[str, typer.Option(help="Which fold to hold out: 0, 1, ...; several as 0,2; or all.")] = "0",
-    recipe: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help=f"A recipe; repeat it to train several, one after another. {DEFAULT_RECIPE} if it is there, else "
-            "built-in defaults."
-        ),
-    ] = None,
-    finetune: Annotated[
-        Path | None,
-        typer.Option(
-            "--finetune-for-int8",
-            help="Instead of a recipe: a finished run, runs/NAME, whose folds are trained on into NAME-int8 for a "
-            "network that is faster in INT8, ReLU for SiLU.",
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with train.csv, taxonomy.csv and train_audio/, as BirdCLEF lays it out; data if left out, "
-            "and of a fine-tune, where its run had it.",
-            show_default=False,
-        ),
-    ] = None,
-    run: Annotated[
-        str | None,
-        # torchrun takes --run for a beginning of options of its own.
-        typer.Option("--run", "--name", help="Name of the run; the recipe's if left out. (Under torchrun: --name.)"),
-    ] = None,
+    recipe: Annotated[list[Path] | None, typer.Option(
+        help=f"A recipe; repeat it to train several, one after another. {DEFAULT_RECIPE} if it is there, else "
+        "built-in defaults.")] = None,
+    finetune: Annotated[Path | None, typer.Option(
+        "--finetune-for-int8",
+        help="Instead of a recipe: a finished run, runs/NAME, whose folds are trained on into NAME-int8 for a network "
+        "that is faster in INT8, ReLU for SiLU.")] = None,
+    data: Annotated[Path | None, typer.Option(
+        help="Folder with train.csv, taxonomy.csv and train_audio/, in BirdCLEF's layout; data if left out, and of a "
+        "fine-tune, where its run had it.", show_default=False)] = None,
+    # torchrun takes --run for a beginning of options of its own.
+    run: Annotated[str | None, typer.Option(
+        "--run", "--name", help="Name of the run; the recipe's if left out. (Under torchrun: --name.)")] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key of the recipe, as optim.lr=3e-4; repeatable.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Start from this .safetensors file instead of timm's hub.")
-    ] = None,
-    cache_dir: Annotated[
-        Path | None, typer.Option(help="Where decoded clips are kept (data.cache); your cache folder if left out.")
-    ] = None,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="At most 1,000 clips, 2 epochs, fold 0: does all of it run?")
-    ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    overrides: Annotated[list[str] | None, typer.Option(
+        "--set", help="Change a key of the recipe, as optim.lr=3e-4; repeatable.")] = None,
+    weights: Annotated[Path | None, typer.Option(
+        help="Start from this .safetensors file instead of timm's hub.")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(
+        help="Where decoded clips are kept (data.cache); your cache folder if left out.")] = None,
+    debug: Annotated[bool, typer.Option(
+        "--debug", help="At most 1,000 clips, 2 epochs, fold 0: does all of it run?")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[
-        str | None,
-        typer.Option(help="Train folds side by side, one on each: 0,1 are GPUs, cpu,cpu two halves of the cores."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only complaints and the result.")] = False,
-    cluster: ClusterName = None,
-    partition: Partition = None,
-    gres: Gres = None,
-    time_limit: TimeLimit = None,
-    memory: Memory = None,
-    cpus: Cpus = None,
-    sbatch: Further = None,
-    setup: Setup = None,
-    nodes: Nodes = None,
-    processes: ProcessesPerNode = None,
-    template: Template = None,
-    print_only: PrintOnly = False,
-) -> None:
+    devices: Annotated[str | None, typer.Option(
+        help="Train folds side by side, one on each: 0,1 are GPUs, cpu,cpu two halves of the cores.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the result.")] = False,
+    cluster: options.ClusterName = None,
+    partition: options.Partition = None,
+    gres: options.Gres = None,
+    time_limit: options.TimeLimit = None,
+    memory: options.Memory = None,
+    cpus: options.Cpus = None,
+    sbatch: options.Further = None,
+    setup: options.Setup = None,
+    nodes: options.Nodes = None,
+    processes: options.ProcessesPerNode = None,
+    template: options.Template = None,
+    print_only: options.PrintOnly = False,
+) -> None:  # fmt: skip
     """Train a fold, or all of them, of one recipe or of several; or train a run on, for INT8.
 
     The run's folder gets folds.csv and, per fold, best.safetensors, oof.csv, history.csv, classes.csv and
-    metrics.json. An interrupted run goes on with --resume and ends as if it had not been. Several GPUs: --devices for
+    metrics.json. An interrupted run continues with --resume and ends as if it had not been. Several GPUs: --devices for
     folds side by side, torchrun for one fold (train/README.md). Exit code 3: something failed, the rest did not.
     """
-    _need_the_extra()
-    from birdinfer.cli.training_progress import TrainingProgress
-    from birdinfer.cli.training_result import compare, draw, say
-    from birdinfer.training.plan import Run
-    from birdinfer.training.processes import from_environment
+    need_modules("train", "torch", "timm", "safetensors")
+    from birdinfer.training.distributed import from_environment
+    from birdinfer.training.run import TrainingSettings, train_folds
 
-    folds = parse_folds("0" if debug else fold)
-    if finetune is None:
-        asked = [*(overrides or []), *_start_from(weights)]
-        recipes, data = [_chosen(path, asked) for path in recipe or _default()], data or DEFAULT_DATA
-    else:
-        _check_alone(recipe, weights)
-        plan = _planned(finetune, folds, overrides or [])
-        recipes, data, folds = [plan.recipe], data or plan.data_dir, plan.folds
-    recipes = [_made_small(one) if debug else one for one in recipes]
-    names = _names([one.name for one in recipes], run)
-
-    runs = [
-        Run(one, data, runs_dir / name, folds, device, resume, cache_dir)
-        for one, name in zip(recipes, names, strict=True)
-    ]
-    options = ClusterOptions(
-        cluster, partition, gres, time_limit, memory, cpus, tuple(sbatch or ()), tuple(setup or ()), print_only,
-        nodes, processes, template,
+    default = DEFAULT_RECIPE if DEFAULT_RECIPE.is_file() and finetune is None else None
+    recipes: list[Path | None] = [*recipe] if recipe else [default]
+    if run is not None and len(recipes) > 1:
+        raise ConfigError("--run", f"is {run!r}, {len(recipes)} recipes need a name each", "leave it out")
+    if devices is not None and device != "auto":
+        raise ConfigError("--device", "was given with --devices", "leave it out")
+    settings = [
+        TrainingSettings(
+            recipe=each, data=data, run_dir=None if run is None else runs_dir / check_name(run), runs_dir=runs_dir,
+            folds=parse_folds("0" if debug else fold), devices=(device,) if devices is None else parse_devices(devices),
+            resume=resume, overrides=tuple(overrides or ()), weights=weights, finetune=finetune, debug=debug,
+            cache_dir=cache_dir,
+        )
+        for each in recipes
+    ]  # fmt: skip
+    jobs = cluster_settings(
+        cluster, print_only, partition=partition, gres=gres, time_limit=time_limit, memory=memory, cpus=cpus,
+        nodes=nodes, processes=processes, sbatch=tuple(sbatch or ()), setup=tuple(setup or ()), template=template,
     )  # fmt: skip
-    if options != ClusterOptions():
-        from birdinfer.cli.cluster import submit_folds
+    with TrainingProgress(quiet) as progress:
+        if jobs is not None:
+            from birdinfer.training.launch.submit import folds_script, submit_folds
 
-        submit_folds(context, runs, options)
-        return
-    if devices is not None:
-        from birdinfer.cli.side_by_side import train_side_by_side
-
-        outcomes = train_side_by_side(context, runs, devices, quiet)
-    else:
-        with TrainingProgress(quiet) as progress:
-            outcomes = _train_all(runs, progress)
+            if print_only:
+                typer.echo(folds_script(settings, jobs), nl=False)
+            else:
+                show_jobs(submit_folds(settings, jobs, progress))
+            return
+        outcomes = train_folds(settings, progress)
     if from_environment().is_first:
-        draw([each.run_dir for each in runs])
-        say(outcomes)
+        draw(list(outcomes))
+        show_results(outcomes)
         if finetune is not None:
-            compare(finetune, outcomes[runs[0].run_dir])
+            compare(finetune, next(iter(outcomes.values())))
     if any(result.problem for results in outcomes.values() for result in results):
         raise typer.Exit(EXIT_WITH_FAILURES)
 
 
-def check_name(run: str, option: str = "--run") -> str:
-    """A run's name, or a study's, which becomes a folder in the runs' folder and nowhere else.
+class TrainingProgress(TrainingCallback):
+    """Shows a training on standard error. Use as a context manager."""
 
-    Raises:
-        ConfigError: it cannot be one.
-    """
-    from birdinfer.errors import ConfigError
+    def __init__(self, quiet: bool) -> None:
+        self._status = StatusBar(quiet)
+        self._prefix = self._auc = ""
+        self._start: FoldStart | None = None
+        self._began = 0.0
 
-    if run in {"", ".", ".."} or Path(run).name != run:
-        raise ConfigError(option, f"{run!r} is no name for a folder", "choose its parent with --runs-dir")
-    return run
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
 
-def parse_folds(text: str) -> tuple[int, ...] | None:
-    """``"2"`` -> (2,); ``"0,3"`` -> (0, 3); ``"all"`` -> None.
+    def of_fold(self, name: str) -> "TrainingProgress":
+        """Show one of several folds that are trained at the same time: lines with its name, and no bar."""
+        fold = TrainingProgress(self._status.quiet)
+        fold._prefix = f"{name}: "
+        return fold
 
-    Raises:
-        ConfigError: it is none of them.
-    """
-    from birdinfer.errors import ConfigError
+    def on_message(self, line: str) -> None:
+        self._status.line(f"{self._prefix}{line}")
 
-    if text == "all":
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise ConfigError("--fold", f"is {text!r}, allowed are 0, 1, ..., several as 0,2, and all")
-    return tuple(dict.fromkeys(int(part) for part in parts))
+    def on_warning(self, line: str) -> None:
+        self._status.warn(f"{self._prefix}{line}")
 
+    def on_progress(self, task: str, done: float, total: float) -> None:
+        if not self._prefix:
+            self._status.show(task, f"{task} {done:.0f}/{total:.0f}", done, total)
+            if done >= total:
+                self._status.stop()
 
-def _default() -> list[Path | None]:
-    return [DEFAULT_RECIPE if DEFAULT_RECIPE.is_file() else None]
+    def on_fold_start(self, start: FoldStart) -> None:
+        self._start, self._began, self._auc = start, perf_counter(), ""
+        resumed = f", resumed at step {start.first_step}" if start.first_step else ""
+        self.on_message(
+            f"fold {start.fold}: {start.n_training} clips to train, {start.n_validation} to validate, "
+            f"{start.epochs} epochs of {start.steps_per_epoch} steps in {start.precision}{resumed}"
+        )
 
+    def on_step(self, steps_done: int, loss: float) -> None:
+        start = self._start
+        if start is None or self._prefix:
+            return
+        per_second = (steps_done - start.first_step) * start.batch_size / max(1e-9, perf_counter() - self._began)
+        state = f"fold {start.fold}, loss {loss:.4f}{self._auc}, {per_second:.0f} samples/s"
+        self._status.show(f"fold {start.fold}", state, steps_done, start.epochs * start.steps_per_epoch)
 
-def _chosen(path: Path | None, overrides: list[str]) -> "Recipe":
-    from birdinfer.training.recipe.file import load_recipe
+    def on_epoch_end(self, row: "EpochRow", is_best: bool) -> None:
+        self._auc = f", macro AUC {score_text(row.val_macro_auc)}"
+        memory = "" if row.peak_gpu_mb is None else f", {row.peak_gpu_mb / 1000:.1f} GB"
+        epochs = self._start.epochs if self._start else row.epoch
+        self.on_message(
+            f"epoch {row.epoch:>3}/{epochs}: loss {row.train_loss:.4f}, validation "
+            f"{score_text(row.val_loss)}, macro AUC {score_text(row.val_macro_auc)}, cmAP "
+            f"{score_text(row.val_padded_cmap)}, top-1 {score_text(row.val_top1)}, {row.seconds:.1f} s "
+            f"({row.wait_share:.0%} waiting for data{memory}){' *' if is_best else ''}"
+        )
 
-    return load_recipe(path, overrides)
-
-
-def _made_small(recipe: "Recipe") -> "Recipe":
-    from birdinfer.training.plan import debug
-
-    return debug(recipe)
-
-
-def _planned(run_dir: Path, folds: tuple[int, ...] | None, overrides: list[str]) -> "Finetune":
-    from birdinfer.training.finetune import plan_int8
-
-    return plan_int8(run_dir, folds, overrides)
-
-
-def _check_alone(recipes: list[Path] | None, weights: Path | None) -> None:
-    """A fine-tune has its recipe and its weights from its run.
-
-    Raises:
-        ConfigError: it was given others.
-    """
-    from birdinfer.errors import ConfigError
-
-    for option, value in (("--recipe", recipes), ("--weights", weights)):
-        if value:
-            what = f"takes recipe and weights from its run, {option} was given, too"
-            raise ConfigError("--finetune-for-int8", what, "leave it out, and change keys with --set")
-
-
-def _start_from(weights: Path | None) -> list[str]:
-    """``--weights`` as keys of the recipe: a local file instead of the hub."""
-    import json
-
-    return [f"model.weights={json.dumps(str(weights))}", "model.pretrained=false"] if weights else []
+    def on_fold_end(self, result: FoldResult, run: str = "") -> None:
+        """Close the fold's bar; a failure is a line of its own, also if quiet."""
+        self._status.stop()
+        if result.problem:
+            of_run = f"{run}, " if run else ""
+            self._status.warn(f"{of_run}fold {result.fold} failed: {result.problem}", "red")
 
 
-def _names(recipes: list[str], run: str | None) -> list[str]:
-    """The runs' names: the recipes', or the one that was given.
-
-    Raises:
-        ConfigError: two runs would have one name.
-    """
-    from birdinfer.errors import ConfigError
-
-    if run is not None and len(recipes) > 1:
-        raise ConfigError("--run", f"is {run!r}, {len(recipes)} recipes need a name each", "leave it out")
-    names = [check_name(run or recipe) for recipe in recipes]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError("--recipe", f"two recipes are called {twice!r}", "give one another name in its file")
-    return names
+def score_text(value: float | None) -> str:
+    """Four digits, or a dash for what cannot be computed."""
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _train_all(runs: "list[Run]", progress: "TrainingProgress") -> "dict[Path, list[FoldResult]]":
-    """Each run's results. With several runs, one that cannot be trained does not stop the others."""
-    from birdinfer.errors import BirdinferError
-    from birdinfer.training.report import FoldResult
-    from birdinfer.training.run import train as train_run
+def draw(run_dirs: Sequence[Path]) -> None:
+    """The pictures of each run, where matplotlib is there; a picture is never worth a failure."""
+    with suppress(ModuleNotFoundError):
+        from birdinfer.plots.training import draw_run
 
-    outcomes: dict[Path, list[FoldResult]] = {}
-    for run in runs:
-        if len(runs) > 1:
-            progress.message(f"== {run.run_dir}")
-            progress.run = run.run_dir.name
-        try:
-            outcomes[run.run_dir] = train_run(run, progress)
-        except BirdinferError as error:
-            if len(runs) == 1:
-                raise
-            outcomes[run.run_dir] = [FoldResult(fold, str(error)) for fold in run.folds or (0,)]
-            progress.finish(outcomes[run.run_dir][0])
-    return outcomes
+        for run_dir in run_dirs:
+            with suppress(BirdinferError):
+                draw_run(run_dir)
 
 
-def _need_the_extra() -> None:
-    from importlib.util import find_spec
+def show_results(outcomes: Mapping[Path, Sequence[FoldResult]]) -> None:
+    """A line a fold, a line a run of several folds, a table of several runs, and what to do next."""
+    from birdinfer.training.summary import summarise
 
-    from birdinfer.errors import MissingExtraError
+    console = stdout()
+    summaries = {run_dir: summarise(results, run_dir) for run_dir, results in outcomes.items()}
+    for run_dir, results in outcomes.items():
+        for result in results:
+            if not result.problem:
+                console.print(escape(f"{run_dir / f'fold{result.fold}'}: {_worth(result)}"))
+        if len(results) > 1:
+            console.print(escape(f"{run_dir}: {_together(summaries[run_dir])}"))
+    if len(outcomes) > 1:
+        console.print(_table(outcomes, summaries))
+    for run_dir, results in outcomes.items():
+        if not all(result.problem for result in results):
+            console.print(f"next: birdinfer export --onnx --run {escape(str(run_dir))}")
 
-    for module in ("torch", "timm", "safetensors", "pandas"):
-        if find_spec(module) is None:
-            raise MissingExtraError(module, "train")
+
+def compare(run_dir: Path, results: Sequence[FoldResult]) -> None:
+    """Print a table of each fold's macro AUC before a fine-tune and after it, on the same held-out clips."""
+    from birdinfer.training.checkpoint import load_header
+    from birdinfer.training.summary import fold_result
+
+    table = Table("fold", f"macro AUC of {run_dir.name}", "after", "difference")
+    for after in results:
+        before = fold_result(after.fold, load_header(fold_dir(run_dir, after.fold) / LAST).progress).macro_auc
+        gain = after.macro_auc - before
+        table.add_row(
+            str(after.fold),
+            score_text(before),
+            score_text(after.macro_auc),
+            "-" if math.isnan(gain) else f"{gain:+.4f}",
+        )
+    stdout().print(table)
+
+
+def _worth(result: FoldResult) -> str:
+    kept = f"a soup of epochs {', '.join(map(str, result.soup))}" if result.soup else f"best epoch {result.best_epoch}"
+    test = "" if math.isnan(result.test_macro_auc) else f", on test clips macro AUC {result.test_macro_auc:.4f}"
+    auc, cmap, top1 = map(score_text, (result.macro_auc, result.padded_cmap, result.top1))
+    return f"macro AUC {auc}, cmAP {cmap}, top-1 {top1}, {kept}{test}, {result.seconds:.0f} s"
+
+
+def _together(summary: Mapping[str, Any]) -> str:
+    n_folds = len(summary["folds"]) - summary["n_failed"]
+    return (
+        f"macro AUC {_spread(summary, 'macro_auc')} over {n_folds} folds, {summary['n_failed']} failed; "
+        f"all out-of-fold clips together {score_text(summary['out_of_fold_macro_auc'])}"
+    )
+
+
+def _table(outcomes: Mapping[Path, Sequence[FoldResult]], summaries: Mapping[Path, Mapping[str, Any]]) -> Any:
+    table = Table("run", "folds", "failed", "macro AUC", "cmAP", "top-1", "out-of-fold macro AUC", "seconds")
+    for run_dir, results in outcomes.items():
+        summary = summaries[run_dir]
+        table.add_row(
+            run_dir.name,
+            str(len(results)),
+            str(summary["n_failed"]),
+            *(_spread(summary, name) for name in ("macro_auc", "padded_cmap", "top1")),
+            score_text(summary["out_of_fold_macro_auc"]),
+            f"{sum(result.seconds for result in results):.0f}",
+        )
+    return table
+
+
+def _spread(summary: Mapping[str, Any], name: str) -> str:
+    mean, deviation = summary[f"mean_{name}"], summary[f"std_{name}"]
+    return score_text(mean) + ("" if deviation is None else f" ± {deviation:.4f}")

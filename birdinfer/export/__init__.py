@@ -1,6 +1,5 @@
-"""The export wing (extra ``export``): checkpoints of a run -> a bundle that predicts.
+"""Checkpoints of a run -> a bundle that predicts (extra ``export``).
 
-``onnx`` turns a model into a graph, ``parity`` holds the graph against the model on real windows, ``held_out``
-says on which, ``bundler`` puts graphs and manifest together. May import torch; the inference
-core never imports this wing.
+:func:`birdinfer.export.run.export_run` does all of it. ``onnx/`` turns a network into a graph and compares the two on
+real windows, ``int8/`` makes INT8 graphs, ``acceptance/`` decides which variants may take the place of fp32.
 """

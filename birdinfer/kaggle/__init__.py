@@ -1,1 +1,1 @@
-"""The Kaggle wing (extra ``kaggle``): a bundle made into a data set and a notebook, tried out, and handed in."""
+"""A bundle as a Kaggle submission (extra ``kaggle``): packed, tried out as Kaggle runs it, pushed and submitted."""

@@ -1,71 +1,60 @@
-"""The notebook that runs on Kaggle: a competition and a few settings -> cells -> birdinfer.ipynb, or the same script.
+"""The notebook that runs on Kaggle: a competition and a few settings -> birdinfer.ipynb, and the same as a script.
 
-The cells lie as text in ``notebook_cells.txt``, in the percent format (``# %%`` begins a cell); only the settings are
-written here, as the first cell of code. So notebook and script are one program, and what a test runs is what Kaggle
-runs. The first cells need nothing but the standard library: birdinfer is installed by them.
+The cells are text in ``notebook_cells.txt``, in the percent format (``# %%`` begins a cell); this module writes the
+settings, as the first code cell. Notebook and script are therefore one program, and a test runs what Kaggle runs. The
+first cells need only the standard library, because they install birdinfer.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from birdinfer.errors import ConfigError, InputNotFoundError
-from birdinfer.files import write_atomic
 from birdinfer.kaggle.competitions import Competition
+from birdinfer.system.files import write_atomic
 
 ENGINE_WHEELS = {"cpu": "onnxruntime-", "openvino": "openvino-"}
-"""Extra of birdinfer -> how the wheel begins that it is for: what was packed is installed."""
-PUBLIC_FILES = 16
-"""Training soundscapes of the public run: four rounds of Kaggle's four cores, so that the forecast sees three."""
+"""Extra of birdinfer -> prefix of the wheel that it needs: packed wheels decide which extras are installed."""
+PUBLIC_FILES = 16  # of the public run: four rounds on Kaggle's four cores, of which the forecast uses three
 _TEMPLATE = Path(__file__).with_name("notebook_cells.txt")
 _MARK = "# %%"
-_MARKDOWN_MARK = "# %% [markdown]"
 
 
-class NotebookSettings(NamedTuple):
-    """What a notebook is to do."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotebookSettings:
+    """What a notebook does."""
 
     competition: Competition
-    budget_minutes: float
-    """Of the whole notebook: the competition's limit less a margin."""
-    engine: str
-    """As ``birdinfer predict --engine`` takes it."""
-    options: tuple[str, ...] = ()
-    """Further options of ``birdinfer predict``: ``("--overlap", "2.5")``."""
+    budget_minutes: float  # for the whole notebook: the competition's limit minus a margin
+    engine: str  # as ``birdinfer predict --engine`` takes it
+    options: tuple[str, ...] = ()  # further options of ``birdinfer predict``: ``("--overlap", "2.5")``
 
 
 class Cell(NamedTuple):
     """One cell."""
 
     kind: Literal["markdown", "code"]
-    source: str
-    """Without a line end behind the last line."""
+    source: str  # without a line end behind the last line
 
 
 def cells(settings: NotebookSettings) -> list[Cell]:
-    """The notebook's cells in their order: the heading, the settings, the template's.
-
-    Raises:
-        ConfigError: the budget is not above 0, or longer than the competition allows.
-    """
+    """Return the cells in order: heading, settings, those of the template; ConfigError for an impossible budget."""
     limit = settings.competition.minutes_limit
     if not 0 < settings.budget_minutes <= limit:
-        raise ConfigError(
-            "budget_minutes",
-            f"is {settings.budget_minutes:g}, {settings.competition.slug} allows {limit} minutes",
-            "leave some minutes to spare",
-        )
-    heading = Cell("markdown", _heading(settings.competition))
-    return [heading, Cell("code", _settings_source(settings)), *_parsed(_TEMPLATE.read_text(encoding="utf-8"))]
+        what = f"is {settings.budget_minutes:g}, {settings.competition.slug} allows {limit} minutes"
+        raise ConfigError("budget_minutes", what, "leave some minutes to spare")
+    heading = (
+        f"# birdinfer: {settings.competition.slug}\n\n"
+        "Two inputs: the competition, and the data set with the bundle (`manifest.json`, `*.onnx`) and the wheels.\n"
+        f"Internet off, accelerator none. The competition allows {limit} minutes."
+    )
+    own = [Cell("markdown", heading), Cell("code", _settings_source(settings))]
+    return own + _parsed(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def write_notebook(path: Path, settings: NotebookSettings) -> None:
-    """Write the notebook (nbformat 4.5), without outputs, atomically.
-
-    Raises:
-        ConfigError: as :func:`cells`.
-        OutputError: it cannot be written.
-    """
+    """Write the notebook (nbformat 4.5), without outputs, atomically."""
     notebook = {
         "cells": [_as_json(index, cell) for index, cell in enumerate(cells(settings))],
         "metadata": {
@@ -79,28 +68,21 @@ def write_notebook(path: Path, settings: NotebookSettings) -> None:
 
 
 def write_script(path: Path, settings: NotebookSettings) -> None:
-    """Write the same cells as a Python script in the percent format, atomically.
-
-    Raises:
-        ConfigError: as :func:`cells`.
-        OutputError: it cannot be written.
-    """
+    """Write the same cells as a Python script in the percent format, atomically."""
     write_atomic(path, "\n\n".join(_as_script(cell) for cell in cells(settings)) + "\n")
 
 
 def code_of(notebook: Path) -> str:
-    """The code of a notebook's cells as one script, whoever wrote it.
+    """Join the code cells of any notebook into one script.
 
-    Raises:
-        InputNotFoundError: there is no such file.
-        ConfigError: it is no notebook, or has lines that only Jupyter understands (``!pip``, ``%matplotlib``).
+    Raises ConfigError if it is none, or has lines that only Jupyter understands (``!pip``, ``%matplotlib``).
     """
     if not notebook.is_file():
         raise InputNotFoundError(notebook, "is missing", "birdinfer kaggle pack makes it")
     try:
         found = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         code = "\n\n".join("".join(cell["source"]) for cell in found if cell["cell_type"] == "code")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(notebook, "is no notebook", "pack again") from error
     magic = next((line for line in code.splitlines() if line.lstrip().startswith(("!", "%"))), None)
     if magic is not None:
@@ -108,16 +90,7 @@ def code_of(notebook: Path) -> str:
     return code + "\n"
 
 
-def _heading(competition: Competition) -> str:
-    return (
-        f"# birdinfer: {competition.slug}\n\n"
-        "Two inputs: the competition, and the data set with the bundle (`manifest.json`, `*.onnx`) and the wheels.\n"
-        f"Internet off, accelerator none. The competition allows {competition.minutes_limit} minutes."
-    )
-
-
 def _settings_source(settings: NotebookSettings) -> str:
-    """Assignments; the clock is started before anything else."""
     competition = settings.competition
     values: dict[str, object] = {
         "COMPETITION": competition.slug,
@@ -138,7 +111,6 @@ def _settings_source(settings: NotebookSettings) -> str:
 
 
 def _parsed(text: str) -> list[Cell]:
-    """The cells of a text in the percent format."""
     parsed = []
     for piece in f"\n{text}".split(f"\n{_MARK}")[1:]:
         mark, _, body = piece.partition("\n")
@@ -153,7 +125,7 @@ def _parsed(text: str) -> list[Cell]:
 def _as_script(cell: Cell) -> str:
     if cell.kind == "code":
         return f"{_MARK}\n{cell.source}"
-    return "\n".join([_MARKDOWN_MARK, *(f"# {line}".rstrip() for line in cell.source.splitlines())])
+    return "\n".join([f"{_MARK} [markdown]", *(f"# {line}".rstrip() for line in cell.source.splitlines())])
 
 
 def _as_json(index: int, cell: Cell) -> dict[str, object]:

@@ -1,94 +1,75 @@
-"""A packed submission -> Kaggle: its data set, then its notebook, and on demand what the notebook wrote.
+"""Push a packed submission to Kaggle: its data set, its notebook, and on request what the notebook wrote.
 
-Comes in: the folder that ``pack`` made. Each step waits for the one before: a notebook that is pushed while its data
-set is being unpacked there runs with the older version, or with none. All is checked here first, for an upload takes
-long and Kaggle's answer to a mistake is short.
+Each step waits for the one before: a notebook that is pushed while Kaggle unpacks its data set runs with the older
+version, or with none. Everything is checked here first, because an upload takes long and Kaggle's error messages are
+short.
 """
 
 import shlex
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from birdinfer.bundle import Bundle
+from birdinfer.callbacks import Callback
 from birdinfer.errors import ConfigError, InputNotFoundError, OutputError
+from birdinfer.inference.bundle import Bundle
 from birdinfer.kaggle import client as commands
 from birdinfer.kaggle.client import Client, DatasetState
-from birdinfer.kaggle.competitions import COMPETITIONS
-from birdinfer.kaggle.flat_bundle import not_uploaded
-from birdinfer.kaggle.image import kaggle_image
-from birdinfer.kaggle.metadata import Pages, read_pages
-from birdinfer.kaggle.wheels import foreign_wheels
+from birdinfer.kaggle.competitions import COMPETITIONS, kaggle_image
+from birdinfer.kaggle.pack import Pages, not_uploaded, read_pages
+from birdinfer.kaggle.wheels import unusable_wheels
 
-Tell = Callable[[str], None]
-
-_QUEUE_MINUTES = 60
-"""That a run may wait for a machine, beside what the competition allows it."""
-_LONGEST_RUN_MINUTES = 720
-"""Kaggle's own limit, for a competition that is not known here."""
+_SILENT = Callback()
+_QUEUE_MINUTES = 60  # longest time that a run waits for a machine, in addition to the competition's limit
+_LONGEST_RUN_MINUTES = 720  # Kaggle's own limit, for an unknown competition
 _LOST = ("failed", "deleted")
 _ENDED_BADLY = ("error", "cancel_requested", "cancel_acknowledged")
 _REPACK = "pack again"
 
 
-class PushSettings(NamedTuple):
-    """What is to be done, and how patiently."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushSettings:
+    """What :func:`push` does."""
 
-    message: str = "birdinfer"
-    """Of the data set's version and of the submission."""
-    wait: bool = False
-    """Wait for the notebook's run, too."""
-    submit: bool = False
-    """Hand in what the run wrote, once it is complete."""
-    poll_seconds: float = 15.0
-    """Between two questions."""
-    ready_minutes: float = 60.0
-    """That the data set may take to become ready."""
+    packed: Path  # the packed submission, ``submission/NAME``
+    message: str = "birdinfer"  # of the data set's version and of the submission
+    wait: bool = False  # wait for the notebook's run as well
+    submit: bool = False  # wait for the run and submit what it wrote
+    poll_seconds: float = 15.0  # time between two requests to Kaggle
+    ready_minutes: float = 60.0  # longest time that the data set may take to become ready
 
 
-class Pushed(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pushed:
     """What is on Kaggle now."""
 
     pages: Pages
     kernel_version: int
-    kernel_status: str
-    """``complete``, or "" where nobody waited."""
-    submitted: str
-    """What Kaggle said to the submission; "" where none was made."""
+    kernel_status: str  # ``complete``, or "" if its run was not waited for
+    submitted: str  # Kaggle's answer to the submission; "" if none was made
 
 
 def check_packed(folder: Path) -> Pages:
-    """Refuse what would not run on Kaggle, before it is uploaded.
+    """Refuse what would not run on Kaggle before it is uploaded; return its addresses.
 
-    Returns:
-        Where it goes.
-
-    Raises:
-        InputNotFoundError: a part of it is missing.
-        BundleError: the bundle is damaged.
-        ConfigError: it has no account, is not flat, or holds a wheel that Kaggle does not take.
+    Raises InputNotFoundError, BundleError or ConfigError, which name the part that is missing or wrong.
     """
     dataset, kernel = folder / "dataset", folder / "kernel"
     pages = read_pages(dataset, kernel)
     Bundle.load(dataset)
     for name, why in not_uploaded(dataset):
         raise ConfigError(dataset / name, why, _REPACK)
-    for path, why in foreign_wheels(dataset, kaggle_image()):
+    for path, why in unusable_wheels(dataset, kaggle_image()):
         raise ConfigError(path, why, f"{_REPACK} with --download")
     if not any(dataset.glob("birdinfer-*.whl")):
         raise InputNotFoundError(dataset, "holds no wheel of birdinfer", _REPACK)
     return pages
 
 
-def push_commands(folder: Path, message: str) -> list[tuple[str, str]]:
-    """What :func:`push` does, as commands for a shell, each with what it is for.
-
-    Raises:
-        BirdinferError: as :func:`check_packed`.
-    """
-    pages = check_packed(folder)
-    dataset = folder / "dataset"
+def push_commands(settings: PushSettings) -> list[tuple[str, str]]:
+    """Return what :func:`push` does as shell commands, each with its purpose; raises as :func:`check_packed`."""
+    folder, message = settings.packed, settings.message
+    pages, dataset = check_packed(folder), folder / "dataset"
     listed = [
         (commands.create_dataset_command(dataset), "the first time"),
         (commands.version_dataset_command(dataset, message), "every other time"),
@@ -100,13 +81,12 @@ def push_commands(folder: Path, message: str) -> list[tuple[str, str]]:
     return [(shlex.join(command), purpose) for command, purpose in listed]
 
 
-def push(folder: Path, settings: PushSettings, tell: Tell) -> Pushed:
-    """Bring a packed submission to Kaggle.
+def push(settings: PushSettings, callback: Callback = _SILENT) -> Pushed:
+    """Push a packed submission to Kaggle; ``callback`` gets a message about every step.
 
-    Args:
-        folder: ``submission/NAME``.
-        settings: how far to go.
-        tell: gets a line about every step.
+    ::
+
+        push(PushSettings(packed=Path("submission/x"), submit=True))
 
     Raises:
         BirdinferError: as :func:`check_packed`.
@@ -114,32 +94,33 @@ def push(folder: Path, settings: PushSettings, tell: Tell) -> Pushed:
         ConfigError: there is no token.
         OutputError: Kaggle refuses a step, or does not come to an end with it in time.
     """
-    pages = check_packed(folder)
+    pages = check_packed(settings.packed)
     client = Client()
-    _push_dataset(client, folder / "dataset", pages.dataset, settings, tell)
-    version = client.push_kernel(folder / "kernel")
-    tell(f"notebook {pages.kernel}: version {version} runs")
-    if not (settings.wait or settings.submit):
-        return Pushed(pages, version, "", "")
-    status = _wait_for_run(client, pages, version, settings, tell)
-    said = client.submit(pages.competition, pages.kernel, version, settings.message) if settings.submit else ""
-    return Pushed(pages, version, status, said)
+    _push_dataset(client, pages.dataset, settings, callback)
+    version = client.push_kernel(settings.packed / "kernel")
+    callback.on_message(f"notebook {pages.kernel}: version {version} runs")
+    status = answer = ""
+    if settings.wait or settings.submit:
+        status = _wait_for_run(client, pages, version, settings, callback)
+    if settings.submit:
+        answer = client.submit(pages.competition, pages.kernel, version, settings.message)
+    return Pushed(pages=pages, kernel_version=version, kernel_status=status, submitted=answer)
 
 
-def _push_dataset(client: Client, folder: Path, dataset: str, settings: PushSettings, tell: Tell) -> None:
-    before = client.dataset_state(dataset)
+def _push_dataset(client: Client, dataset: str, settings: PushSettings, callback: Callback) -> None:
+    folder, before = settings.packed / "dataset", client.dataset_state(dataset)
     if before is None:
-        tell(f"data set {dataset}: uploaded for the first time")
+        callback.on_message(f"data set {dataset}: uploaded for the first time")
         client.create_dataset(folder)
     else:
-        tell(f"data set {dataset}: version {before.version} is there, uploading the next")
+        callback.on_message(f"data set {dataset}: version {before.version} is there, uploading the next")
         client.version_dataset(folder, settings.message)
     state = _wait_until_ready(client, dataset, before.version if before else 0, settings)
-    tell(f"data set {dataset}: version {state.version} is ready")
+    callback.on_message(f"data set {dataset}: version {state.version} is ready")
 
 
 def _wait_until_ready(client: Client, dataset: str, version_before: int, settings: PushSettings) -> DatasetState:
-    """Wait for a version after ``version_before``: at first Kaggle may still say that the older one is ready."""
+    """Wait for a version after ``version_before``: at first Kaggle may still report that the older one is ready."""
     ends = time.monotonic() + 60 * settings.ready_minutes
     while True:
         state = client.dataset_state(dataset)
@@ -155,21 +136,20 @@ def _wait_until_ready(client: Client, dataset: str, version_before: int, setting
         time.sleep(settings.poll_seconds)
 
 
-def _wait_for_run(client: Client, pages: Pages, version: int, settings: PushSettings, tell: Tell) -> str:
-    """Wait until a version's run is complete."""
+def _wait_for_run(client: Client, pages: Pages, version: int, settings: PushSettings, callback: Callback) -> str:
     known = COMPETITIONS.get(pages.competition)
     minutes = _QUEUE_MINUTES + (known.minutes_limit if known else _LONGEST_RUN_MINUTES)
-    ends, told = time.monotonic() + 60 * minutes, ""
+    ends, status = time.monotonic() + 60 * minutes, ""
     while True:
         state = client.kernel_state(f"{pages.kernel}/{version}")
-        if state.status != told:
-            told = state.status
-            tell(f"notebook {pages.kernel}: version {version} is {told}")
+        if state.status != status:
+            status = state.status
+            callback.on_message(f"notebook {pages.kernel}: version {version} is {status}")
         if state.status == "complete":
             return state.status
         if state.status in _ENDED_BADLY:
             what = f"version {version} ended with {state.status}" + (f" ({state.failure})" if state.failure else "")
             raise OutputError(f"notebook {pages.kernel}", what, f"see: kaggle kernels logs {pages.kernel}/{version}")
         if time.monotonic() >= ends:
-            raise OutputError(f"notebook {pages.kernel}", f"is {told} after {minutes} minutes", "look at its page")
+            raise OutputError(f"notebook {pages.kernel}", f"is {status} after {minutes} minutes", "look at its page")
         time.sleep(settings.poll_seconds)

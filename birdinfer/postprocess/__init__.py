@@ -1,5 +1,6 @@
-"""What is done to one soundscape's probabilities [windows, species] after the ensemble: pure functions, a room a kind.
+"""Post-processing: one soundscape's probabilities [rows, species] after the ensemble -> the same shape, in [0, 1].
 
-Each function sees one file only, so nothing can leak from one file into another. Each has a step
-(:class:`birdinfer.postprocess.step.Step`): its parameters as data, which stand in a manifest or on a command line.
+Each step is data (:class:`birdinfer.postprocess.base.Step`, in a manifest, a recipe or on a command line) and a pure
+function of one file, so nothing can leak from one file into another. Steps are grouped by kind: smoothing over time,
+file level, priors of site and hour, calibration, taxonomy.
 """

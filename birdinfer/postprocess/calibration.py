@@ -1,27 +1,25 @@
-"""Scores on another scale, cell by cell: one file's probabilities [rows, species] -> the same shape, their order kept.
+"""Rescale scores cell by cell: one file's probabilities [rows, species] -> the same shape, in the same order.
 
 A temperature makes a network's confidence milder or sharper. A histogram match gives each species' scores the
-distribution of other scores: another model's, or the same one's on other ground. Both are monotone for every species:
-no two rows change places, and ROC-AUC moves by ties alone, where scores meet the last float before 0 or 1 or a flat
-piece of a curve. What moves is how scores meet those of other models and species, and thresholds.
+distribution of other scores: another model's, or the same model's in another region. Both are monotone for every
+species: no two rows change places, and ROC-AUC changes by ties alone, at the last float before 0 or 1 or on a flat
+part of a curve. What changes is how scores compare with those of other models and species, and with thresholds.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from birdinfer.errors import ConfigError
-from birdinfer.labels import Species
-from birdinfer.postprocess.nudges import row_blocks, towards
-from birdinfer.postprocess.step import Bound, Step
-from birdinfer.postprocess.step_tables import TableStep
-from birdinfer.tables.quantile_tables import Quantiles, read_quantiles
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from birdinfer.postprocess.base import BoundStep, Step, TableStep
+from birdinfer.postprocess.numeric import lerp, row_blocks
+from birdinfer.species import Species
+from birdinfer.tables.step_tables import Quantiles, read_quantiles
+from birdinfer.typing import Float32, Float64, Index
 
 _ROWS_AT_ONCE = 256
 """Each is compared with every quantile of every species: a day of sound at once would be gigabytes."""
@@ -33,12 +31,11 @@ def temper(probabilities: Float32, temperatures: npt.ArrayLike) -> Float32:
     From Guo et al. 2017, "On Calibration of Modern Neural Networks". Computed as p' = 1 / (1 + ((1 - p) / p)^(1 / t)),
     which is the same and holds at 0 and 1, too.
 
-    Args:
-        probabilities: [rows, species], in [0, 1].
-        temperatures: > 0, one or [species]; above 1 all moves towards 0.5, below 1 away from it.
+    ``temperatures``: > 0, one or [species]; above 1 scores move towards 0.5, below 1 away from it.
+    Returns [rows, species], in [0, 1]; where a temperature is 1 the same bits.
 
-    Returns:
-        [rows, species], in [0, 1]; where a temperature is 1 the same bits.
+    >>> temper(np.array([[0.9]], np.float32), 2.0).round(3).tolist()
+    [[0.75]]
     """
     exponents = 1 / np.broadcast_to(np.asarray(temperatures, np.float64), probabilities.shape[1:])
     changed = np.flatnonzero(exponents != 1)
@@ -51,15 +48,7 @@ def temper(probabilities: Float32, temperatures: npt.ArrayLike) -> Float32:
 
 
 def quantiles_of(values: npt.ArrayLike, n: int) -> Float64:
-    """The values at n equal steps from the lowest to the highest, in between by linear interpolation.
-
-    Args:
-        values: one species' scores, any shape, at least one, finite.
-        n: 2 or more.
-
-    Returns:
-        [n], ascending: the minimum first, the maximum last.
-    """
+    """Values [n] at n >= 2 equal steps from the lowest of one species' scores to the highest, interpolated linearly."""
     quantiles = np.quantile(np.asarray(values, np.float64), np.linspace(0, 1, n))
     ascending: Float64 = np.maximum.accumulate(quantiles)  # interpolation may err in the last bit
     return ascending
@@ -71,19 +60,11 @@ def match_histogram(
     """Map scores so that their quantiles become the reference's: histogram matching (Gonzalez and Woods, 3.3).
 
     Piecewise linear through the points (source, reference), with (0, 0) and (1, 1) beyond the first and the last.
-    Points with the same source become one with the mean of their references. So it is monotone, stays in [0, 1], and
-    leaves all as it is where source and reference are the same.
+    Points with the same source become one with the mean of their references. The map is monotone, stays in [0, 1], and
+    changes nothing where source and reference are the same.
 
-    Args:
-        values: one species' scores, any shape, in [0, 1].
-        source_quantiles: [quantiles] of the scores that are changed, ascending, in [0, 1].
-        reference_quantiles: [quantiles] of the scores they are to be like, at the same shares, ascending, in [0, 1].
-
-    Returns:
-        The shape of ``values``, in [0, 1].
-
-    Raises:
-        ConfigError: the quantiles are none, not as many, not ascending or not in [0, 1].
+    ``source_quantiles``: [quantiles] of the scores that are changed, ascending, in [0, 1].
+    ``reference_quantiles``: [quantiles] of the scores to match, at the same shares, ascending, in [0, 1].
     """
     source, reference = _curve(source_quantiles, reference_quantiles)
     scores = np.asarray(values, np.float64)
@@ -91,10 +72,10 @@ def match_histogram(
     return _along(scores, source, reference, piece.clip(0, len(source) - 2))
 
 
-def _along(scores: Float64, source: Float64, reference: Float64, piece: npt.NDArray[np.intp]) -> Float64:
+def _along(scores: Float64, source: Float64, reference: Float64, piece: Index) -> Float64:
     """Scores on a curve of points (source, reference), each between the points ``piece`` and ``piece + 1``.
 
-    Not numpy's interp, whose pieces may overshoot in the last bit where they meet, and then are not monotone.
+    Not numpy's interp, whose pieces may overshoot by the last bit at their ends, so that the map is not monotone.
     """
     low, high = reference[piece], reference[piece + 1]
     share = (scores - source[piece]) / (source[piece + 1] - source[piece])
@@ -126,14 +107,9 @@ def _curve(source_quantiles: npt.ArrayLike, reference_quantiles: npt.ArrayLike) 
 
 
 class _Curves:
-    """A curve for each species, all followed at once: one call of numpy's for a species would take longer."""
+    """A curve for each species, all evaluated at once: one numpy call for each species would take longer."""
 
     def __init__(self, quantiles: Sequence[Quantiles]) -> None:
-        """Lay the curves end to end.
-
-        Args:
-            quantiles: [species].
-        """
         curves = [_curve(*both) for both in quantiles]
         self._source = np.concatenate([source for source, _ in curves])
         self._reference = np.concatenate([reference for _, reference in curves])
@@ -144,7 +120,6 @@ class _Curves:
             row[: len(source) - 2] = source[1:-1]
 
     def __call__(self, probabilities: Float32) -> Float64:
-        """[rows, species] -> the same shape."""
         scores = probabilities.astype(np.float64)
         piece = self._first + (scores[..., None] >= self._inner).sum(axis=-1)
         return _along(scores, self._source, self._reference, piece)
@@ -163,65 +138,38 @@ class Temperature(Step, frozen=True, forbid_unknown_fields=True, tag="temperatur
             if not 0.01 <= value <= 100:
                 raise ValueError(f"{name} is {value}, allowed are 0.01 to 100")
 
-    @property
-    def reach(self) -> int | None:
-        """Each cell is worked on by itself."""
-        return 0
+    context_rows = 0
 
     @property
     def is_neutral(self) -> bool:
-        """Whether all temperatures are 1."""
         return all(value == 1 for value in (self.t, *self.by_class.values()))
 
-    def bind(self, species: Sequence[Species]) -> Bound:
-        """The function for these columns.
-
-        Raises:
-            ConfigError: a class is none of the species'.
-        """
+    def bind(self, species: Sequence[Species]) -> BoundStep:
         classes = {one.class_name for one in species}
         unknown = sorted(self.by_class.keys() - classes)
         if unknown:
-            known = ", ".join(sorted(classes - {""})) or "none is told"
+            known = ", ".join(sorted(classes - {""})) or "none"
             raise ConfigError("temperature", f"no species is of class {unknown[0]!r}", f"their classes: {known}")
         temperatures = np.array([self.by_class.get(one.class_name, self.t) for one in species])
-        return lambda probabilities, stem: temper(probabilities, temperatures)
+        return lambda probabilities, file_id: temper(probabilities, temperatures)
 
 
 class HistogramMatch(TableStep, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="histogram_match"):
     """Each species' scores on the distribution of other scores: p' = p + share * (matched p - p)."""
 
     share: float = 1.0
-    """How far: 0 not at all, 1 wholly."""
+    """0 changes nothing, 1 matches completely."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share is {self.share}, allowed are 0 to 1")
+    context_rows = 0
+    ranges: ClassVar = {"share": (0, 1)}
+    neutral: ClassVar = {"share": 0}
 
-    @property
-    def reach(self) -> int | None:
-        """Each cell is worked on by itself."""
-        return 0
-
-    @property
-    def is_neutral(self) -> bool:
-        """Whether nothing is taken of what is matched."""
-        return self.share == 0
-
-    def bind(self, species: Sequence[Species]) -> Bound:
-        """The function for these columns; species that the table lacks stay as they are.
-
-        Raises:
-            InputNotFoundError: there is no such table.
-            MetadataError: it is not as :func:`birdinfer.tables.quantile_tables.read_quantiles` needs it.
-            ConfigError: it knows none of the species.
-        """
+    def bind(self, species: Sequence[Species]) -> BoundStep:
+        """Species that the table lacks are not changed; ConfigError if it knows none of them."""
         table = read_quantiles(Path(self.table))
-        columns = [column for column, one in enumerate(species) if one.label in table]
-        if not columns:
-            raise ConfigError("histogram_match", f"{self.table} knows none of the species", "its labels must be theirs")
+        columns = self.known_columns(species, table)
         curves = _Curves([table[species[column].label] for column in columns])
-        return lambda probabilities, stem: _match_columns(probabilities, columns, curves, self.share)
+        return lambda probabilities, file_id: _match_columns(probabilities, columns, curves, self.share)
 
 
 def _match_columns(probabilities: Float32, columns: Sequence[int], curves: _Curves, share: float) -> Float32:
@@ -229,5 +177,5 @@ def _match_columns(probabilities: Float32, columns: Sequence[int], curves: _Curv
     for begin in range(0, len(probabilities), _ROWS_AT_ONCE):
         rows = slice(begin, begin + _ROWS_AT_ONCE)
         own = probabilities[rows, columns]
-        matched[rows, columns] = towards(own, curves(own), share)
+        matched[rows, columns] = lerp(own, curves(own), share)
     return matched

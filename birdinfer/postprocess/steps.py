@@ -1,9 +1,9 @@
-"""All kinds of steps, and how they are written: ``smooth:kernel=0.2/0.6/0.2`` -> a checked step, and back.
+"""Parse and write steps as text: ``smooth:kernel=0.2/0.6/0.2`` -> a checked step, and back.
 
-A step is written as its name, then ``:key=value`` and ``,key=value`` for what is not left at its default. Lists are
-parted by ``/``, lists within lists by ``+``, and a table's entries are keys of their own
+A step is written as its name, then ``:key=value`` and ``,key=value`` for what differs from its default. ``/`` separates
+the elements of lists, ``+`` those of lists within lists, and a table's entries are keys of their own
 (``taxon_kernels:kernels.Aves=0.2/0.6/0.2,otherwise=1``). JSON as in a manifest (``{"step": "smooth", ...}``) is
-understood, too, and a file that ends in ``.json`` or ``.toml`` holds a list ``steps`` of such tables.
+accepted, too, and a file that ends in ``.json`` or ``.toml`` holds a list ``steps`` of such tables.
 """
 
 import difflib
@@ -16,14 +16,13 @@ import msgspec
 import msgspec.inspect
 
 from birdinfer.errors import ConfigError, InputNotFoundError
+from birdinfer.postprocess.base import Step, TableStep
 from birdinfer.postprocess.calibration import HistogramMatch, Temperature
-from birdinfer.postprocess.file_boosts import CutOff, FileBoost, FileContrast, FileMax, FileTopMean, LowRankPower
+from birdinfer.postprocess.file_level import CutOff, FileBoost, FileContrast, FileMax, FileTopMean, LowRankPower
 from birdinfer.postprocess.priors import PriorShift
-from birdinfer.postprocess.smoothing import AdaptiveSmooth, FatTail, GaussianSmooth, LocalMax, Smooth
-from birdinfer.postprocess.step import Step
-from birdinfer.postprocess.step_tables import TableStep
-from birdinfer.postprocess.taxon_kernels import TaxonKernels
+from birdinfer.postprocess.smoothing import AdaptiveSmooth, FatTail, GaussianSmooth, LocalMax, Smooth, TaxonKernels
 from birdinfer.postprocess.taxonomy import ClassSmooth, GenusSmooth, MirrorGroups
+from birdinfer.system.text import read_text
 
 AnyStep = (
     Smooth
@@ -45,23 +44,23 @@ AnyStep = (
     | PriorShift
     | HistogramMatch
 )
-"""What a recipe, a manifest and a command line may name."""
+"""All kinds of steps that a recipe, a manifest or a command line may name."""
 
 _FILE_SUFFIXES = (".json", ".toml")
-_PARTED_BY = ("/", "+")
-"""Lists, and lists within lists."""
+_SEPARATORS = ("/", "+")
+"""Of lists, and of lists within lists."""
 
 Table = dict[str, Any]
 
 
 def catalogue() -> dict[str, type[Step]]:
-    """All kinds of steps by name."""
+    """List all kinds of steps by name."""
     kinds: tuple[type[Step], ...] = get_args(AnyStep)
     return {str(kind.__struct_config__.tag): kind for kind in kinds}
 
 
 def summaries() -> list[str]:
-    """A line for each kind of step: how it is written with its defaults, and what it does."""
+    """Describe each kind of step in a line: how it is written with its defaults, and what it does."""
     lines = []
     for name, kind in catalogue().items():
         fields = msgspec.structs.fields(kind)
@@ -69,21 +68,13 @@ def summaries() -> list[str]:
         for field in fields:
             if not field.required:
                 keys += _short_value(field.encode_name, _default(field), _rounded)
-        lines.append(f"{name}:{','.join(keys)}  {_first_line(kind)}")
+        first_line = (kind.__doc__ or "").strip().partition("\n")[0]
+        lines.append(f"{name}:{','.join(keys)}  {first_line}")
     return lines
 
 
 def parse_steps(texts: Sequence[str], where: str = "--post") -> tuple[AnyStep, ...]:
-    """Steps in order, each written as for :func:`parse_step` or the path of a file that holds some.
-
-    Args:
-        texts: as they were given; a table's relative path is seen from where the command runs.
-        where: the option they were given to, for complaints.
-
-    Raises:
-        InputNotFoundError: there is no such file.
-        ConfigError: there is no such step or key, or a value cannot be used.
-    """
+    """Parse steps, each as for :func:`parse_step` or a file with several; relative paths of tables become absolute."""
     steps: list[AnyStep] = []
     for text in texts:
         steps += _read_file(Path(text)) if text.lower().endswith(_FILE_SUFFIXES) else [parse_step(text, where)]
@@ -91,10 +82,10 @@ def parse_steps(texts: Sequence[str], where: str = "--post") -> tuple[AnyStep, .
 
 
 def parse_step(text: str, where: str = "--post") -> AnyStep:
-    """One step, written as said above.
+    """Parse one step (see the top of this module); ConfigError if there is no such step or key, or a value is wrong.
 
-    Raises:
-        ConfigError: there is no such step or key, or a value cannot be used.
+    >>> parse_step("file_max:power=0.5")
+    FileMax(power=0.5)
     """
     if text.lstrip().startswith("{"):
         return _convert(_decoded(text, where), where)
@@ -108,7 +99,11 @@ def parse_step(text: str, where: str = "--post") -> AnyStep:
 
 
 def write_step(step: AnyStep) -> str:
-    """The step as text that :func:`parse_step` reads back equal: the short form where it can say it, else JSON."""
+    """Write a step as text that :func:`parse_step` reads back equal: in the short form if possible, else as JSON.
+
+    >>> write_step(Smooth((0.25, 0.5, 0.25)))
+    'smooth:kernel=0.25/0.5/0.25'
+    """
     parts = []
     for field in msgspec.structs.fields(step):
         value = getattr(step, field.name)
@@ -131,9 +126,8 @@ def _seen_from_here(step: AnyStep) -> AnyStep:
 
 
 def _read_file(path: Path) -> list[AnyStep]:
-    """The steps that a file holds."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         table = tomllib.loads(text) if path.suffix.lower() == ".toml" else msgspec.json.decode(text)
     except FileNotFoundError as error:
         raise InputNotFoundError(path, "no such file of steps") from error
@@ -154,7 +148,6 @@ def _decoded(text: str, where: str) -> object:
 
 
 def _kind(name: str, where: str) -> type[Step]:
-    """The step of that name."""
     kinds = catalogue()
     if name not in kinds:
         near = difflib.get_close_matches(name, kinds, n=1, cutoff=0.5)
@@ -164,7 +157,7 @@ def _kind(name: str, where: str) -> type[Step]:
 
 
 def _put(table: Table, part: str, kind: type[Step], where: str) -> None:
-    """Put one ``key=value`` into the table, its value as nested as the field is."""
+    """Put one ``key=value`` into the table, its value nested as deep as the field's type."""
     key, sign, text = (each.strip() for each in part.partition("="))
     if not sign or not key:
         raise ConfigError(where, f"{part!r} is not KEY=VALUE", _known_keys(kind))
@@ -183,14 +176,13 @@ def _put(table: Table, part: str, kind: type[Step], where: str) -> None:
 
 
 def _split(text: str, shape: object, depth: int = 0) -> object:
-    """Text -> nested lists of text, as deep as the type is."""
-    if not isinstance(shape, msgspec.inspect.VarTupleType) or depth == len(_PARTED_BY):
+    """Text -> nested lists of text, as deep as the type."""
+    if not isinstance(shape, msgspec.inspect.VarTupleType) or depth == len(_SEPARATORS):
         return text
-    return [_split(part, shape.item_type, depth + 1) for part in text.split(_PARTED_BY[depth])]
+    return [_split(part, shape.item_type, depth + 1) for part in text.split(_SEPARATORS[depth])]
 
 
 def _convert(table: object, where: str, *, strict: bool = True) -> AnyStep:
-    """A table -> the step it says, checked."""
     if not isinstance(table, dict) or not isinstance(table.get("step"), str):
         raise ConfigError(where, "a step is a table with its name as step", 'as {"step": "smooth"}')
     kind = _kind(table["step"], where)
@@ -211,7 +203,7 @@ def _no_key(key: str, kind: type[Step], where: str) -> ConfigError:
 
 
 def _known_keys(kind: type[Step], unknown: str = "") -> str:
-    """What may be named of a step, the nearest first."""
+    """A step's keys as a hint, with the one nearest to an unknown key."""
     known = [field.encode_name for field in msgspec.structs.fields(kind)]
     near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
     meant = f"did you mean {near[0]}? " if near else ""
@@ -226,8 +218,8 @@ def _short_value(key: str, value: object, plain: Callable[[object], str] = str) 
 
 
 def _joined(value: object, plain: Callable[[object], str], depth: int = 0) -> str:
-    if isinstance(value, tuple | list) and depth < len(_PARTED_BY):
-        return _PARTED_BY[depth].join(_joined(part, plain, depth + 1) for part in value)
+    if isinstance(value, tuple | list) and depth < len(_SEPARATORS):
+        return _SEPARATORS[depth].join(_joined(part, plain, depth + 1) for part in value)
     return plain(value)
 
 
@@ -237,9 +229,4 @@ def _rounded(value: object) -> str:
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
-    """What a field that may be left out then holds."""
     return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-
-
-def _first_line(kind: type[Step]) -> str:
-    return (kind.__doc__ or "").strip().partition("\n")[0]

@@ -1,41 +1,37 @@
-"""Species that help each other: one file's probabilities [rows, species] -> the same shape, groups of columns pooled.
+"""Pool related species: one file's probabilities [rows, species] -> the same shape, groups of columns pooled.
 
-A network that hears a thrush but not which one spreads its score over the genus, and a rare species gains from its
-common relatives. BirdCLEF 2026's first place smoothed by genus and by class; how much is not told, so that the shares
-here are starting points, to be judged with ``birdinfer score --ablate``. Sonotypes that annotators use for each other
-mirror each other.
+A network that recognises a thrush but not which one spreads its score over the genus, and a rare species gains from its
+common relatives. BirdCLEF 2026's first place smoothed by genus and by class without publishing how much: the shares
+here are starting points, to be tested with ``birdinfer score --ablate``. Labels that annotators use interchangeably for
+one sonotype share their maximum.
 
-Each row is worked on by itself, and a species outside every group stays as it is.
+Each row is processed by itself, and a species outside every group is not changed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from birdinfer.errors import ConfigError
-from birdinfer.labels import Species
-from birdinfer.postprocess.nudges import row_blocks, towards
-from birdinfer.postprocess.step import Bound, Step
+from birdinfer.postprocess.base import BoundStep, Step
+from birdinfer.postprocess.numeric import lerp, row_blocks
+from birdinfer.species import Species
+from birdinfer.typing import Float32, Index
 
-Float32 = npt.NDArray[np.float32]
 Columns = tuple[int, ...]
 """The columns of one group, two at least."""
 Pool = Literal["mean", "max"]
 
 
 def pool_groups(probabilities: Float32, groups: Sequence[Columns], share: float, pool: Pool) -> Float32:
-    """Each species moves towards its group: p' = p + share * (pool of p over the group - p).
+    """Move each species towards its group: p' = p + share * (pool of p over the group - p).
 
-    Args:
-        probabilities: [rows, species], in [0, 1].
-        groups: columns that belong together, no column in two groups.
-        share: 0 leaves all as it is, at 1 a group's species are alike.
-        pool: the group's ``mean``, each species counted, itself too; or its ``max``, which only ever raises.
+    ``groups``: columns that belong together, no column in two groups.
+    ``pool``: the group's ``mean`` over all its species, itself included; or its ``max``, which only raises scores.
 
-    Returns:
-        [rows, species], in [0, 1].
+    >>> pool_groups(np.array([[0.0, 1.0, 0.5]], np.float32), [(0, 1)], share=0.5, pool="mean").tolist()
+    [[0.25, 0.75, 0.5]]
     """
     if not groups:
         return probabilities.copy()
@@ -44,14 +40,14 @@ def pool_groups(probabilities: Float32, groups: Sequence[Columns], share: float,
     pooled = probabilities.copy()
     for rows in row_blocks(len(probabilities)):
         own = probabilities[rows, columns]
-        pooled[rows, columns] = towards(own, np.repeat(_pools(own, sizes, pool), sizes, axis=1), share)
+        pooled[rows, columns] = lerp(own, np.repeat(_pools(own, sizes, pool), sizes, axis=1), share)
     return pooled
 
 
-def _pools(grouped: Float32, sizes: npt.NDArray[np.intp], pool: Pool) -> Float32:
+def _pools(grouped: Float32, sizes: Index, pool: Pool) -> Float32:
     """[rows, species], the groups side by side -> [rows, groups].
 
-    The mean is taken in double precision: that of equal probabilities is their value to the last bit.
+    The mean is computed in double precision: that of equal probabilities has the same bits.
     """
     starts = np.cumsum(sizes) - sizes
     if pool == "max":
@@ -62,16 +58,19 @@ def _pools(grouped: Float32, sizes: npt.NDArray[np.intp], pool: Pool) -> Float32
 
 
 def genus_of(species: Species) -> str:
-    """The first word of a scientific name of two words or more, in small letters; "" where there is none.
+    """Return the first word of a scientific name of two words or more, in lower case; "" if it names no genus.
 
     A name of one word (Insecta) and one that begins with its class (Insecta sonotype 16) name no genus.
+
+    >>> genus_of(Species("eurbla", "Turdus merula"))
+    'turdus'
     """
     words = species.scientific_name.lower().split()
     return words[0] if len(words) > 1 and words[0] != species.class_name.lower() else ""
 
 
 def groups_by(species: Sequence[Species], key: Callable[[Species], str]) -> list[Columns]:
-    """Columns of two and more species that have one key; "" belongs to nobody."""
+    """Group the columns of two and more species with the same key; "" makes no group."""
     found: dict[str, list[int]] = {}
     for column, one in enumerate(species):
         if key(one):
@@ -79,28 +78,18 @@ def groups_by(species: Sequence[Species], key: Callable[[Species], str]) -> list
     return [tuple(columns) for columns in found.values() if len(columns) > 1]
 
 
-def _check_told(species: Sequence[Species], step: str, field: str) -> None:
+def _check_any_has(species: Sequence[Species], step: str, field: str) -> None:
     if not any(getattr(one, field) for one in species):
         raise ConfigError(step, f"no species has a {field}", "leave the step out, or give the species a taxonomy.csv")
 
 
 class _Pooling(Step, frozen=True, forbid_unknown_fields=True):
-    """What all three steps have in common."""
-
     share: float = 1.0
-    """0 leaves all as it is, at 1 the members of a group are alike."""
+    """0 changes nothing, at 1 the members of a group are equal."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share is {self.share}, allowed are 0 to 1")
-
-    @property
-    def reach(self) -> int | None:
-        return 0
-
-    @property
-    def is_neutral(self) -> bool:
-        return self.share == 0
+    context_rows = 0
+    ranges: ClassVar = {"share": (0, 1)}
+    neutral: ClassVar = {"share": 0}
 
 
 class GenusSmooth(_Pooling, frozen=True, forbid_unknown_fields=True, tag="genus_smooth"):
@@ -108,17 +97,13 @@ class GenusSmooth(_Pooling, frozen=True, forbid_unknown_fields=True, tag="genus_
 
     share: float = 0.1
     pool: Pool = "mean"
-    """Of the genus' species: their mean or their maximum."""
+    """The mean or the maximum of the genus."""
 
-    def bind(self, species: Sequence[Species]) -> Bound:
-        """The function for these columns; species without a scientific name, or alone in their genus, stay as they are.
-
-        Raises:
-            ConfigError: no species has a scientific name.
-        """
-        _check_told(species, "genus_smooth", "scientific_name")
+    def bind(self, species: Sequence[Species]) -> BoundStep:
+        """Species without a scientific name or alone in a genus are not changed; ConfigError if none has a name."""
+        _check_any_has(species, "genus_smooth", "scientific_name")
         groups = groups_by(species, genus_of)
-        return lambda probabilities, stem: pool_groups(probabilities, groups, self.share, self.pool)
+        return lambda probabilities, file_id: pool_groups(probabilities, groups, self.share, self.pool)
 
 
 class ClassSmooth(_Pooling, frozen=True, forbid_unknown_fields=True, tag="class_smooth"):
@@ -126,24 +111,20 @@ class ClassSmooth(_Pooling, frozen=True, forbid_unknown_fields=True, tag="class_
 
     share: float = 0.05
     pool: Pool = "mean"
-    """Of the class' species: their mean or their maximum."""
+    """The mean or the maximum of the class."""
 
-    def bind(self, species: Sequence[Species]) -> Bound:
-        """The function for these columns; species without a class, or alone in theirs, stay as they are.
-
-        Raises:
-            ConfigError: no species has a class.
-        """
-        _check_told(species, "class_smooth", "class_name")
+    def bind(self, species: Sequence[Species]) -> BoundStep:
+        """Species without a class or alone in theirs are not changed; ConfigError if none has a class."""
+        _check_any_has(species, "class_smooth", "class_name")
         groups = groups_by(species, lambda one: one.class_name.lower())
-        return lambda probabilities, stem: pool_groups(probabilities, groups, self.share, self.pool)
+        return lambda probabilities, file_id: pool_groups(probabilities, groups, self.share, self.pool)
 
 
 class MirrorGroups(_Pooling, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="mirror_groups"):
     """Labels that stand for one sound take their group's maximum: p' = p + share * (max over the group - p)."""
 
     groups: tuple[tuple[str, ...], ...]
-    """Labels that annotators use for each other, two or more in a group, none in two groups."""
+    """Labels that annotators use interchangeably, two or more in a group, none in two groups."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,15 +137,9 @@ class MirrorGroups(_Pooling, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def is_neutral(self) -> bool:
-        """Whether no label is mirrored."""
         return self.share == 0 or not self.groups
 
-    def bind(self, species: Sequence[Species]) -> Bound:
-        """The function for these columns.
-
-        Raises:
-            ConfigError: a group holds a label that is not among the species.
-        """
+    def bind(self, species: Sequence[Species]) -> BoundStep:
         column = {one.label: index for index, one in enumerate(species)}
         unknown = [label for group in self.groups for label in group if label not in column]
         if unknown:
@@ -172,4 +147,4 @@ class MirrorGroups(_Pooling, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 "mirror_groups", f"label {unknown[0]!r} is not among the species", "take it out of its group"
             )
         groups = [tuple(column[label] for label in group) for group in self.groups]
-        return lambda probabilities, stem: pool_groups(probabilities, groups, self.share, "max")
+        return lambda probabilities, file_id: pool_groups(probabilities, groups, self.share, "max")

@@ -1,1 +1,1 @@
-"""Tables of all kinds, a room a kind, read strictly: what a scorer would trip over is refused with its place."""
+"""Tables of all kinds, a module each, read strictly: errors name the file, the row and the column."""

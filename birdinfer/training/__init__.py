@@ -1,6 +1,13 @@
-"""The training wing (extra ``train``): clips with labels -> fold checkpoints and out-of-fold probabilities.
+"""Training (extra ``train``): clips with labels -> fold checkpoints and out-of-fold probabilities.
 
-The sound's way here: ``metadata`` (tables -> clips) -> ``folds`` -> ``dataset`` (clip -> waveform window, augmented by
-``augment``) -> ``frontend`` (waveform -> log-mel, in torch) -> ``models`` -> ``loss``; ``loop`` turns the crank,
-``evaluate`` scores, ``checkpoint`` keeps, ``run`` puts the stations in order. What may be set stands in ``recipe``.
+The stages: ``data`` (tables -> clips -> folds -> windows), ``augment``, ``forward`` (waveform -> log-mel ->
+network), ``losses`` and ``optim``, ``loop`` (one fold), ``evaluate``, ``checkpoint``, ``run`` (all folds). The settings
+are :class:`birdinfer.training.recipe.schema.Recipe` and :class:`birdinfer.training.run.TrainingSettings`.
 """
+
+import os
+
+from birdinfer.system.files import cache_path
+
+# torch makes this folder when it is imported, in the system's folder of temporary files, and leaves it there.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_path().parent / "torchinductor"))

@@ -2,13 +2,14 @@
 
 The JSON state lies in the safetensors header, so that one rename replaces tensors and state together: killed at any
 moment, a run leaves the old checkpoint or the new one. A file may come from anyone: what is read is checked
-(``untrusted.py``) before memory is taken for it, and whatever is wrong with it is one line.
+(``models/weights.py``) before memory is taken for it, and whatever is wrong with it is reported in one line.
 """
 
 import contextlib
+import hashlib
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,20 +20,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-import birdinfer
 from birdinfer.errors import CheckpointError, InputNotFoundError
-from birdinfer.files import write_atomic
-from birdinfer.labels import Species
-from birdinfer.training.models import build_model
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.data import Share
-from birdinfer.training.torchvision_shim import import_timm
-from birdinfer.training.untrusted import check_fits, check_species, check_values, in_short
+from birdinfer.species import Species, check_labels
+from birdinfer.system.files import write_atomic
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.models.timm_import import import_timm
+from birdinfer.training.models.weights import check_fits, check_values, summary
+from birdinfer.training.recipe.schema import Recipe, Share
+from birdinfer.version import __version__
 
 FORMAT_VERSION = 2
-_KEY = "birdinfer"
+_KEY, _DIGESTS = "birdinfer", "sha256"
+"""Entries of the safetensors header: the JSON state; SHA-256 of the state, and of the tensors, with a space between."""
 MODEL, EMA = "model.", "ema."
 """Prefixes of the tensors: the weights themselves and their running average."""
+
+_RETRAIN = "train it again, or copy it again from where it is whole"
 
 Tensors = dict[str, torch.Tensor]
 
@@ -170,10 +173,10 @@ class Checkpoint:
 
         Raises:
             CheckpointError: no network can be built of the recipe, the tensors are not exactly its tensors, or they
-                hold something else than finite numbers; or a label has control characters in it.
-            LabelError: there is no label, one is empty, or one stands twice.
+                hold something else than finite numbers.
+            LabelError: a label breaks the law of :func:`birdinfer.species.label_problem`, or stands twice.
         """
-        check_species(self.path, self.species)
+        check_labels((one.label for one in self.species), str(self.path), "rename the species and train it again")
         weights = self.weights(EMA) or self.weights(MODEL)
         # A sketch first, which takes no memory: a recipe can name a network that is larger than the machine.
         with torch.device("meta"):
@@ -188,10 +191,10 @@ class Checkpoint:
         recipe = self.recipe
         try:
             return build_model(
-                recipe.model, len(self.species), recipe.hearing, start=False, activation=recipe.loss.activation
+                recipe.model, len(self.species), recipe.input_config, start=False, activation=recipe.loss.activation
             )
         except Exception as error:  # what a recipe from elsewhere makes timm and torch raise has no common type
-            what = f"holds a recipe that no network can be built of ({in_short(error)})"
+            what = f"holds a recipe that no network can be built of ({summary(error)})"
             raise CheckpointError(self.path, what, "train it again") from error
 
     def weights(self, prefix: str) -> Tensors:
@@ -206,7 +209,8 @@ def save_checkpoint(path: Path, header: Header, tensors: Tensors) -> None:
         OutputError: it cannot be written.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(plain, {_KEY: msgspec.json.encode(header).decode()}))
+    state = msgspec.json.encode(header).decode()
+    write_atomic(path, save(plain, {_KEY: state, _DIGESTS: f"{_digest(state)} {_digest_of_tensors(plain)}"}))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -214,12 +218,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         InputNotFoundError: there is no such file.
-        CheckpointError: it is damaged, or not birdinfer's.
+        CheckpointError: it is damaged, or not birdinfer's; of an older one without digests, damage may go unnoticed.
     """
-    # State and tensors by one handle: a training that goes on may replace the file at any moment.
+    # State and tensors by one handle: a running training may replace the file at any moment.
     with _opened(path) as file:
         header = _read_header(path, file)
-        return Checkpoint(path, header, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        digests = file.metadata().get(_DIGESTS)
+        if digests is not None and digests.partition(" ")[2] != _digest_of_tensors(tensors):
+            raise CheckpointError(path, "is damaged: its tensors have changed since it was written", _RETRAIN)
+        return Checkpoint(path, header, tensors)
 
 
 def load_header(path: Path) -> Header:
@@ -236,7 +244,7 @@ def load_header(path: Path) -> Header:
 def versions() -> dict[str, str]:
     """What trains here."""
     return {
-        "birdinfer": birdinfer.__version__,
+        "birdinfer": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "timm": str(import_timm().__version__),
@@ -244,33 +252,72 @@ def versions() -> dict[str, str]:
     }
 
 
+def _digest(state: str) -> str:
+    return hashlib.sha256(state.encode()).hexdigest()
+
+
+def _digest_of_tensors(tensors: Tensors) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file's handle; what fails while it is read is told of the file."""
+    """A safetensors file's handle; errors while it is read name the file."""
     if not path.is_file():
         raise InputNotFoundError(path, "no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(path, f"is damaged or no checkpoint ({in_short(error)})", "train it again") from error
+        raise CheckpointError(path, f"is damaged or no checkpoint ({summary(error)})", "train it again") from error
 
 
 def _read_header(path: Path, file: Any) -> Header:
-    state = (file.metadata() or {}).get(_KEY)
+    found = file.metadata() or {}
+    state = found.get(_KEY)
     if state is None:
         raise CheckpointError(path, "holds tensors but no birdinfer state", "name a best.safetensors of a run")
+    if found.keys() - {_KEY} and found.get(_DIGESTS, "").partition(" ")[0] != _digest(state):
+        raise CheckpointError(path, "is damaged: its state has changed since it was written", _RETRAIN)
     try:
         _check_version(path, msgspec.json.decode(state).get("format_version"))
         return msgspec.json.decode(state, type=Header)
     except (msgspec.DecodeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            path, f"holds a state that cannot be read ({in_short(error)})", "train it again"
+            path, f"holds a state that cannot be read ({summary(error)})", "train it again"
         ) from error
 
 
 def _check_version(path: Path, version: object) -> None:
     if version != FORMAT_VERSION:
         is_newer = isinstance(version, int) and version > FORMAT_VERSION
-        remedy = "update birdinfer" if is_newer else "train it again"
-        raise CheckpointError(path, f"has format {in_short(version)}, this birdinfer reads {FORMAT_VERSION}", remedy)
+        hint = "update birdinfer" if is_newer else "train it again"
+        raise CheckpointError(path, f"has format {summary(version)}, this birdinfer reads {FORMAT_VERSION}", hint)
+
+
+# ---- Weight averaging ("model soup", Wortsman et al. 2022)
+
+
+def average_weights(checkpoints: Sequence[Checkpoint]) -> Tensors:
+    """The mean of each tensor, by its name in the model, computed in float64.
+
+    BatchNorm's running statistics are averaged like weights: of epochs of one run they lie close together. (Measuring
+    them again over the clips gives NaN for networks that have no BatchNorm to count, as NFNets.) Counters are those of
+    the last checkpoint.
+
+    Args:
+        checkpoints: at least one, all of one network.
+    """
+    every = [checkpoint.weights(MODEL) for checkpoint in checkpoints]
+    return {name: _mean([weights[name] for weights in every]) for name in every[-1]}
+
+
+def _mean(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    last = tensors[-1]
+    if not last.is_floating_point():
+        return last
+    return torch.stack([tensor.double() for tensor in tensors]).mean(dim=0).to(last.dtype)

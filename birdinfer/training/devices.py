@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.recipe.learning import LoopConfig
+from birdinfer.training.recipe.schema import LoopConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,9 +51,6 @@ def choose_device(name: str, say: Callable[[str], None], local_rank: int = 0) ->
 def check_devices(devices: Sequence[str]) -> None:
     """Whether the GPUs that were named are there.
 
-    Args:
-        devices: as ``side_by_side.parse_devices`` gives them.
-
     Raises:
         ConfigError: one is not.
     """
@@ -77,7 +74,8 @@ def precision_for(device: torch.device, amp: str) -> Precision:
             raise ConfigError("loop.amp", "is fp16, a CPU has none", "use bf16, auto or off")
         return "bf16" if amp == "bf16" else "fp32"
     if amp == "auto":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        # Emulated, as on V100, T4 and P100, bf16 is slower than float32.
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if amp == "bf16" else "fp16"
 
 
@@ -100,10 +98,6 @@ def peak_gpu_mb(device: torch.device) -> float | None:
 @contextlib.contextmanager
 def memory_advice(config: LoopConfig, n_processes: int = 1) -> Iterator[None]:
     """Turns an exhausted memory into one line that says which knob to turn.
-
-    Args:
-        config: how a batch is cut.
-        n_processes: how many share it.
 
     Raises:
         ConfigError: instead of torch's own error.

@@ -1,10 +1,11 @@
 """A finished run -> the recipe of a short second one that makes its network cheap in INT8.
 
-Each fold goes on from the weights of its own that were kept, on the very folds of the run: what a fold held out stays
-held out. ReLU takes the place of costly activations, norms hold still as in prediction, and half of the loss is what
-the network said before.
+Each fold starts from its own best weights, on the folds of the run: what a fold held out stays held out. ReLU replaces
+costly activations, norms are frozen as in prediction, and half of the loss is the distance to the network before
+(distillation).
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,16 +13,14 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
+from birdinfer.runs.layout import BEST, LAST, fold_dir
 from birdinfer.training.checkpoint import Header, load_header
-from birdinfer.training.fold_job import BEST, LAST, fold_dir
-from birdinfer.training.folds.file import FOLDS_FILE
-from birdinfer.training.models import build_model
+from birdinfer.training.data.folds import FOLDS_FILE
+from birdinfer.training.fold import FOLD
 from birdinfer.training.models.activation import count_costly
-from birdinfer.training.recipe import FEATURE_MAPS, Recipe
-from birdinfer.training.recipe.data import DataConfig
-from birdinfer.training.recipe.file import change
-from birdinfer.training.recipe.learning import LoopConfig, OptimConfig
-from birdinfer.training.start import FOLD
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.recipe.schema import FEATURE_MAPS, DataConfig, LoopConfig, OptimConfig, Recipe
+from birdinfer.training.recipe.toml import change
 
 OPTION = "--finetune-for-int8"
 
@@ -44,7 +43,7 @@ class Finetune(NamedTuple):
 
 
 def plan_int8(run_dir: Path, folds: Sequence[int] | None, overrides: Sequence[str] = ()) -> Finetune:
-    """Look at a run, and say how to go on.
+    """Plan the fine-tune of a finished run.
 
     Args:
         run_dir: the run's folder.
@@ -65,17 +64,12 @@ def plan_int8(run_dir: Path, folds: Sequence[int] | None, overrides: Sequence[st
 
 
 def for_int8(recipe: Recipe, run_dir: Path) -> Recipe:
-    """The recipe of the fine-tune.
-
-    Args:
-        recipe: the run's.
-        run_dir: where the run is.
-    """
+    """The recipe of the fine-tune."""
     epochs = max(_FEWEST_EPOCHS, round(recipe.loop.epochs / _FEWER_EPOCHS))
     weights = str(run_dir / f"fold{FOLD}" / BEST)
     return replace(
         recipe,
-        name=f"{run_dir.resolve().name}-int8",
+        name=f"{Path(os.path.realpath(run_dir)).name}-int8",
         data=_same_folds(recipe.data, run_dir),
         model=replace(recipe.model, activation="relu", weights=weights, pretrained=False),
         loss=replace(recipe.loss, teacher_share=_TEACHER_SHARE),
@@ -85,7 +79,7 @@ def for_int8(recipe: Recipe, run_dir: Path) -> Recipe:
 
 
 def _same_folds(config: DataConfig, run_dir: Path) -> DataConfig:
-    """The run's folds as they lie in its file; nothing that would lay, search or complete them anew."""
+    """The run's folds as they are in its file; nothing that would assign, search or complete them again."""
     return replace(
         config,
         folds_file=str(run_dir / FOLDS_FILE),
@@ -131,22 +125,20 @@ def _all_folds(run_dir: Path) -> list[int]:
 
 
 def _finished(run_dir: Path, fold: int) -> Header:
-    """What a fold says of itself once it is finished."""
     there = _all_folds(run_dir)
     if fold not in there:
         known = ", ".join(map(str, there))
         raise InputNotFoundError(run_dir, f"has no fold {fold}", f"trained are {known}: choose with --fold, or all")
     header = load_header(fold_dir(run_dir, fold) / LAST)
     if not header.progress.is_complete:
-        raise CheckpointError(fold_dir(run_dir, fold), "is not finished", "go on with its own recipe and --resume")
+        raise CheckpointError(fold_dir(run_dir, fold), "is not finished", "continue with its own recipe and --resume")
     return header
 
 
 def _check_network(recipe: Recipe, run_dir: Path) -> None:
-    """Refuse what has no activations on feature maps that INT8 would wait for."""
     if recipe.model.family not in FEATURE_MAPS:
         what = f"{run_dir} is of family {recipe.model.family}, only cnn and sed have feature maps to make cheap"
         raise ConfigError(OPTION, what, "export it as it is")
-    if not count_costly(build_model(recipe.model, 1, recipe.hearing, start=False)):
+    if not count_costly(build_model(recipe.model, 1, recipe.input_config, start=False)):
         what = f"{recipe.model.backbone} of {run_dir} has no activation that INT8 would wait for"
         raise ConfigError(OPTION, what, "export it as it is")

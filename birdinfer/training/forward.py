@@ -8,14 +8,14 @@ import torch
 
 from birdinfer.config import FrontEndConfig
 from birdinfer.training.augment import augment_spectrograms, mix_waveforms
-from birdinfer.training.dataset import Batch
+from birdinfer.training.data.dataset import Batch
+from birdinfer.training.data.targets import Targets
 from birdinfer.training.devices import autocast, precision_for
-from birdinfer.training.frontend import front_end_on
-from birdinfer.training.logits import Logits
+from birdinfer.training.distillation import Teacher
 from birdinfer.training.losses import build_loss, build_weight
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.targets import Targets
-from birdinfer.training.teacher import Teacher
+from birdinfer.training.models.base import Logits
+from birdinfer.training.models.log_mel import front_end_on
+from birdinfer.training.recipe.schema import Recipe
 
 
 class Augmented(NamedTuple):
@@ -27,7 +27,7 @@ class Augmented(NamedTuple):
 
 
 class Forward:
-    """The way of a batch; the network is handed in, for it is another one in training and in validation."""
+    """Computes a batch's loss and logits; the network is an argument, as training and validation use different ones."""
 
     def __init__(
         self, recipe: Recipe, clips_per_label: list[int], device: torch.device, teacher: Teacher | None = None
@@ -38,13 +38,13 @@ class Forward:
             recipe: decides all of it.
             clips_per_label: training clips of each label, [labels]; weighs the classes.
             device: where it happens.
-            teacher: who is listened to for ``loss.teacher_share`` of the loss.
+            teacher: gives ``loss.teacher_share`` of the loss.
 
         Raises:
             ConfigError: loss or precision are unknown, or the device has none such.
         """
-        hearing = recipe.hearing
-        self._frontend = front_end_on(device, hearing) if isinstance(hearing, FrontEndConfig) else None
+        input_config = recipe.input_config
+        self._frontend = front_end_on(device, input_config) if isinstance(input_config, FrontEndConfig) else None
         self._augment, self._device = recipe.augment, device
         self._loss_of = build_loss(recipe.loss, clips_per_label)
         self._weight_of = build_weight(recipe.loss, clips_per_label)
@@ -52,7 +52,7 @@ class Forward:
         self.precision = precision_for(device, recipe.loop.amp)
 
     def augment(self, batch: Batch, rng: np.random.Generator) -> Augmented:
-        """A batch, or a part of one, as the network is to hear it; ``rng`` decides how it is augmented."""
+        """A batch, or a part of one, as the network's input; ``rng`` decides how it is augmented."""
         waveforms, targets = self._to_device(batch)
         waveforms, targets = mix_waveforms(waveforms, targets, self._augment, rng)
         if self._frontend is None:
@@ -68,7 +68,7 @@ class Forward:
         """The loss of a batch, a scalar, or what a part adds to it.
 
         Args:
-            model: says what is there.
+            model: the network.
             part: the batch or a part of it.
             shares: float32 [2], 1 for a whole batch: the part's :meth:`weights` of those of the batch.
         """
@@ -81,7 +81,7 @@ class Forward:
             return (1 - self._teacher_share) * loss + self._teacher_share * distance
 
     def logits(self, model: torch.nn.Module, waveforms: torch.Tensor) -> Logits:
-        """What a network says of windows [windows, samples], nothing augmented."""
+        """Compute logits of windows [windows, samples], without augmentation."""
         waveforms = waveforms.to(self._device, non_blocking=True)
         with autocast(self._device, self.precision):
             logits: Logits = model(waveforms if self._frontend is None else self._frontend(waveforms))
@@ -92,7 +92,7 @@ class Forward:
         return batch.waveforms.to(self._device, non_blocking=True), targets
 
 
-def parts(batch: Batch, n_parts: int) -> Iterator[Batch]:
+def split_batch(batch: Batch, n_parts: int) -> Iterator[Batch]:
     """The batch in equal parts, one after another."""
     size = len(batch.waveforms) // n_parts
     for begin in range(0, size * n_parts, size):

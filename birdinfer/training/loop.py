@@ -1,137 +1,264 @@
-"""One fold, trained from top to bottom: clips in, checkpoints, history and out-of-fold probabilities out.
+"""The training loop of one fold: clips in, checkpoints, history and out-of-fold probabilities out.
 
-A run that is killed at any moment goes on from its last checkpoint and, on a CPU, ends with the same bits as one that
+A run that is killed at any moment resumes from its last checkpoint and, on a CPU, ends with the same bits as one that
 was not: the batches follow from (seed, epoch), a window from (seed, epoch, clip), and dropout, mixup and masks from
-(seed, step). Several processes (torchrun) go through this loop together; the first one writes.
+(seed, step). Several processes (torchrun) run this loop together; the first one writes.
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
 import numpy as np
 import torch
 
 from birdinfer.errors import ConfigError
-from birdinfer.interrupt import StopRequest
-from birdinfer.training.checkpoint import Progress
+from birdinfer.runs.layout import BEST
+from birdinfer.system.files import write_atomic
+from birdinfer.system.timing import Waiting
+from birdinfer.training.callbacks import FoldStart, TrainingCallback
+from birdinfer.training.checkpoint import EpochRow, Progress, average_weights, load_checkpoint
+from birdinfer.training.data.dataset import ClipWindows
+from birdinfer.training.data.metadata import Clip
 from birdinfer.training.devices import memory_advice, peak_gpu_mb
-from birdinfer.training.evaluate import Heard, evaluating, predict_clips, score
-from birdinfer.training.finish import Finish
-from birdinfer.training.fold_data import FoldData, clips_per_label
-from birdinfer.training.fold_job import FoldJob
-from birdinfer.training.fold_results import FoldResults, epoch_row, is_better
-from birdinfer.training.forward import Augmented, Forward, parts
-from birdinfer.training.models.norms import freeze_norms
-from birdinfer.training.processes import Processes
-from birdinfer.training.report import Complaints, FoldStart, Reporter
-from birdinfer.training.resume import begin
-from birdinfer.training.schedule import learning_rate, stale_epochs
-from birdinfer.training.teacher import teacher_of
-from birdinfer.training.waiting import Waiting
+from birdinfer.training.distillation import build_teacher
+from birdinfer.training.distributed import Distributed
+from birdinfer.training.evaluate import ClipScores, Validation, evaluating, oof_table, predict_clips, score
+from birdinfer.training.fold import (
+    SOUP_DIR,
+    TEST_SCORES,
+    Fold,
+    FoldData,
+    FoldFiles,
+    Session,
+    clips_loader,
+    init_state,
+    is_better,
+)
+from birdinfer.training.forward import Augmented, Forward, split_batch
+from birdinfer.training.models.batch_norm import freeze_norms
+from birdinfer.training.optim import learning_rate, stale_epochs
 
 _STEP = 11
 """First element of a step's seed: streams for different purposes never meet (see dataset)."""
 _REPORT_STEPS = 10
-"""Reading a loss makes a GPU wait, so not every step is shown."""
+"""Reading a loss makes a GPU wait, so not every step is reported."""
 
 
-def train_fold(
-    job: FoldJob, device: torch.device, reporter: Reporter, stop: StopRequest, processes: Processes
-) -> Progress:
-    """Train a fold to its end; goes on where ``last.safetensors`` stands, if there is one.
+def train_fold(fold: Fold, session: Session) -> Progress:
+    """Train a fold to its end, from ``last.safetensors`` on if there is one.
 
     Raises:
         ConfigError: the recipe asks for what is not there, memory is not enough, or the loss is no longer finite.
-        CheckpointError: the checkpoint to go on from is damaged or of another recipe.
+        CheckpointError: the checkpoint to resume is damaged or of another recipe.
         KeyboardInterrupt, SystemExit: a stop was requested; the state is saved.
     """
-    with memory_advice(job.recipe.loop, processes.n):
-        return _train(job, device, reporter, stop, processes)
+    with memory_advice(fold.recipe.loop, session.processes.n):
+        return FoldTrainer(fold, session).train()
 
 
-def _train(job: FoldJob, device: torch.device, reporter: Reporter, stop: StopRequest, processes: Processes) -> Progress:
-    recipe, config = job.recipe, job.recipe.loop
-    forward = Forward(recipe, clips_per_label(job), device, teacher_of(recipe, job.fold, device))
-    data = FoldData(job, processes, pin=device.type == "cuda")
-    state, progress = begin(job, device, forward.precision, processes, reporter)
-    files, complain = FoldResults(job, state, processes), Complaints(reporter)
-    per_epoch, n_steps = len(data), config.epochs * len(data)
-    first_step = progress.epoch * per_epoch + progress.step
-    sizes = len(job.training), len(job.validation), config.epochs, per_epoch
-    reporter.start(FoldStart(job.fold, *sizes, first_step, config.batch_size, forward.precision))
+class FoldTrainer:
+    """Trains one fold."""
 
-    while progress.epoch < config.epochs and not progress.is_finished:
-        began, waiting = perf_counter() - progress.seconds, Waiting(progress.waited_seconds)
-        loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=device)
+    def __init__(self, fold: Fold, session: Session) -> None:
+        recipe, device = fold.recipe, session.device
+        teacher = build_teacher(recipe, fold.number, device)
+        self._fold, self._session = fold, session
+        self._forward = Forward(recipe, fold.clips_per_label(), device, teacher)
+        self._data = FoldData(fold, session.processes, pin=device.type == "cuda")
+        self._state, self._progress = init_state(fold, self._forward.precision, session)
+        self._files = FoldFiles(fold, self._state, session.processes)
+        self._warn_once = FailedClips(session.callback)
+
+    def train(self) -> Progress:
+        """Train all epochs that are left, then average weights and score the test clips."""
+        config, session = self._fold.recipe.loop, self._session
+        self._report_start()
+        while self._progress.epoch < config.epochs and not self._progress.is_finished:
+            started = perf_counter() - self._progress.seconds  # of a resumed epoch, as if it had not been interrupted
+            self._train_epoch(started)
+            validation = self._validate()
+            self._end_epoch(validation, started)
+            session.processes.exit_together(session.stop)
+        if session.processes.is_first:
+            self._finish()
+        session.processes.wait()
+        return self._progress
+
+    def _train_epoch(self, started: float) -> None:
+        """Train the steps that are left of the epoch."""
+        recipe, config, progress = self._fold.recipe, self._fold.recipe.loop, self._progress
+        state, session, processes = self._state, self._session, self._session.processes
+        waiting, per_epoch = Waiting(progress.waited_seconds), len(self._data)
+        loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=session.device)
         state.model.train()
         if progress.epoch + 1 >= recipe.first_frozen_epoch:
             freeze_norms(state.model)
-        data.batches.begin(progress.epoch, progress.step)
-        for batch in waiting.through(data.training) if progress.step < per_epoch else ():
+        self._data.batches.begin(progress.epoch, progress.step)
+        for batch in waiting.through(self._data.training) if progress.step < per_epoch else ():
+            # All chance within a step follows from its number: a resumed run repeats it.
             step = progress.epoch * per_epoch + progress.step
             rng = np.random.default_rng((_STEP, recipe.seed, step, processes.rank))
             torch.manual_seed(int(rng.integers(2**62)))
-            complain(batch.failed)
+            self._warn_once(batch.failed)
 
-            own = [forward.augment(part, rng) for part in parts(batch, config.accumulate)]
-            for index, (part, share) in enumerate(zip(own, _shares(own, forward, processes), strict=True)):
+            # A batch is computed in parts, whose losses add up to the batch's.
+            parts = [self._forward.augment(part, rng) for part in split_batch(batch, config.accumulate)]
+            for index, (part, share) in enumerate(zip(parts, _shares(parts, self._forward, processes), strict=True)):
                 with state.part(is_last=index == config.accumulate - 1):
-                    loss = forward.loss(state.learner, part, share)
+                    loss = self._forward.loss(state.learner, part, share)
                     state.backward(loss)
                 loss_sum += loss.detach()
-            state.step(learning_rate(step, n_steps, per_epoch, recipe.optim, progress.scores), step)
+            state.step(self._learning_rate(step), step)
 
             progress.step += 1
             if progress.step % _REPORT_STEPS == 0 or progress.step == per_epoch:
-                reporter.step(step + 1, loss_sum.item() / progress.step)
-            due = config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0
-            stopped_by = processes.stopped_by(stop)
-            if due or stopped_by or progress.step == per_epoch:
+                session.callback.on_step(step + 1, loss_sum.item() / progress.step)
+            is_due = config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0
+            stop_signal = processes.stop_signal(session.stop)
+            if is_due or stop_signal or progress.step == per_epoch:
                 progress.loss_sum = processes.mean(loss_sum).item()
-                progress.seconds, progress.waited_seconds = perf_counter() - began, waiting.seconds
+                progress.seconds, progress.waited_seconds = perf_counter() - started, waiting.seconds
                 _check_finite(progress)
-                files.save_last(progress)
-            if stopped_by:
-                stop.leave(stopped_by)
+                self._files.save_last(progress)
+            if stop_signal:
+                session.stop.leave(stop_signal)
 
-        processes.share_buffers(state.validated)
-        # One of several may not leave by itself: the others would wait for what it has heard.
+    def _validate(self) -> Validation:
+        """Predict this process's share of the validation clips, and score everyone's shares together."""
+        processes, stop, model = self._session.processes, self._session.stop, self._state.validated
+        processes.share_buffers(model)
+        # One of several processes may not exit by itself: the others would wait for its scores.
         between = stop.check if processes.n == 1 else lambda: None
-        with evaluating(state.validated) as model:
-            heard = predict_clips(
-                lambda waveforms, model=model: forward.logits(model, waveforms),  # type: ignore[misc]
-                data.validation, recipe.loss.activation, between,
-            )  # fmt: skip
-        everyones = Heard.together(processes.everyones(heard))
-        complain(everyones.failed)
-        complain([line for lines in processes.everyones(complain.told) for line in lines])
-        outcome = score(job.validation, everyones, job.species)
+        scores = ClipScores.together(processes.all_gather(self._predict(model, self._data.validation, between)))
+        self._warn_once(scores.failed)
+        self._warn_once([line for lines in processes.all_gather(self._warn_once.lines) for line in lines])
+        return score(self._fold.validation, scores, self._fold.species)
 
-        lr = learning_rate((progress.epoch + 1) * per_epoch - 1, n_steps, per_epoch, recipe.optim, progress.scores)
-        row = epoch_row(progress, outcome, lr, perf_counter() - began, peak_gpu_mb(device))
-        progress = progress.next_epoch()
+    def _end_epoch(self, validation: Validation, started: float) -> None:
+        """Add the epoch to the history, decide whether its weights are the best, and save."""
+        recipe, config, session, progress = self._fold.recipe, self._fold.recipe.loop, self._session, self._progress
+        row = EpochRow(
+            epoch=progress.epoch + 1,
+            train_loss=progress.loss_sum / max(1, progress.step),
+            val_loss=validation.loss,
+            val_macro_auc=validation.macro_auc,
+            val_padded_cmap=validation.padded_cmap,
+            val_top1=validation.top1,
+            lr=self._learning_rate((progress.epoch + 1) * len(self._data) - 1),
+            seconds=round(perf_counter() - started, 3),
+            wait_share=round(progress.waited_seconds / max(1e-9, progress.seconds), 4),
+            peak_gpu_mb=peak_gpu_mb(session.device),
+        )
+        self._progress = progress = progress.next_epoch()
         progress.history.append(row)
-        # What was trained before norms held still is another network: its score is no measure for those to come.
-        best = is_better(row.val_macro_auc, progress) or row.epoch == recipe.first_frozen_epoch
-        if best:
+        # With frozen norms it is another network than before: its first score is not compared with earlier ones.
+        is_best = is_better(row.val_macro_auc, progress) or row.epoch == recipe.first_frozen_epoch
+        if is_best:
             progress.best_epoch, progress.best_auc = row.epoch, row.val_macro_auc
         is_stale = bool(config.patience) and stale_epochs(progress.scores) >= config.patience
         progress.is_finished = is_stale or progress.epoch == config.epochs
-        files.save_epoch(progress, outcome, best)
-        reporter.epoch(row, best)
-        processes.leave_together(stop)
-    if processes.is_first:
-        progress = Finish(job, forward, files, device, reporter, stop)(progress)
-    processes.wait()
-    return progress
+        self._files.save_epoch(progress, validation, is_best)
+        session.callback.on_epoch_end(row, is_best)
+
+    # ---- After the last epoch; done by one process, and again if it was killed meanwhile
+
+    def _finish(self) -> None:
+        if self._progress.is_complete:
+            return
+        if self._fold.recipe.optim.soup_epochs > 1:
+            self._average_best_epochs()
+        if self._fold.test:
+            self._score_test_clips()
+        self._progress.is_complete = True
+        self._files.save_last(self._progress)
+        shutil.rmtree(self._fold.folder / SOUP_DIR, ignore_errors=True)
+
+    def _average_best_epochs(self) -> None:
+        """Keep the averaged weights of the best epochs if they validate better than the best epoch."""
+        progress, checkpoints = self._progress, self._files.best_epochs(self._progress)
+        if len(checkpoints) < 2:
+            return
+        model = checkpoints[-1].build_model()
+        model.load_state_dict(average_weights(checkpoints))
+        model = model.to(self._session.device)
+        validation = self._score(model, self._fold.validation)
+        epochs = [checkpoint.epoch for checkpoint in checkpoints]
+        text = f"average of epochs {', '.join(map(str, epochs))}: macro AUC {validation.macro_auc or 0:.4f}"
+        best = f"the best of them, {progress.best_epoch}: {progress.best_auc or 0:.4f}"
+        if is_better(validation.macro_auc, progress):
+            progress.soup, progress.best_auc = epochs, validation.macro_auc
+            self._files.save_best(progress, model, validation)
+            self._session.callback.on_message(f"{text}, kept instead of {best}")
+        else:
+            self._session.callback.on_message(f"{text}, not kept; {best}")
+
+    def _score_test_clips(self) -> None:
+        """Score the weights that were kept on clips that decided nothing."""
+        model = load_checkpoint(self._fold.folder / BEST).build_model().to(self._session.device)
+        test = self._score(model, self._fold.test)
+        FailedClips(self._session.callback)(test.failed)
+        self._progress.test_macro_auc, self._progress.test_padded_cmap = test.macro_auc, test.padded_cmap
+        write_atomic(self._fold.folder / TEST_SCORES, oof_table(test, self._fold.labels))
+
+    def _score(self, model: torch.nn.Module, clips: Sequence[Clip]) -> Validation:
+        loader = clips_loader(self._fold, clips, range(len(clips)))
+        return score(clips, self._predict(model, loader, self._session.stop.check), self._fold.species)
+
+    # ---- Shared by the above
+
+    def _predict(
+        self, model: torch.nn.Module, loader: Iterable[Sequence[ClipWindows]], between: Callable[[], None]
+    ) -> ClipScores:
+        with evaluating(model):
+            return predict_clips(
+                lambda waveforms: self._forward.logits(model, waveforms),
+                loader,
+                self._fold.recipe.loss.activation,
+                between,
+            )
+
+    def _learning_rate(self, step: int) -> float:
+        n_steps = self._fold.recipe.loop.epochs * len(self._data)
+        return learning_rate(step, n_steps, len(self._data), self._fold.recipe.optim, self._progress.scores)
+
+    def _report_start(self) -> None:
+        fold, progress = self._fold, self._progress
+        self._session.callback.on_fold_start(
+            FoldStart(
+                fold=fold.number,
+                n_training=len(fold.training),
+                n_validation=len(fold.validation),
+                epochs=fold.recipe.loop.epochs,
+                steps_per_epoch=len(self._data),
+                first_step=progress.epoch * len(self._data) + progress.step,
+                batch_size=fold.recipe.loop.batch_size,
+                precision=self._forward.precision,
+            )
+        )
 
 
-def _shares(own: Sequence[Augmented], forward: Forward, processes: Processes) -> torch.Tensor:
-    """What each part adds to the batch's mean, float32 [parts, 2]; it matters neither how many there are nor whose.
+class FailedClips:
+    """Reports each clip that cannot be decoded once."""
+
+    def __init__(self, callback: TrainingCallback) -> None:
+        self._callback = callback
+        self.lines: list[str] = []
+
+    def __call__(self, lines: Iterable[str]) -> None:
+        """Report the lines that have not been reported yet."""
+        for line in lines:
+            if line not in self.lines:
+                self.lines.append(line)
+                self._callback.on_message(f"left out, cannot be decoded: {line}")
+
+
+def _shares(parts: Sequence[Augmented], forward: Forward, processes: Distributed) -> torch.Tensor:
+    """What each part counts in the batch's mean, float32 [parts, 2], however the batch is cut and distributed.
 
     Processes average their gradients, so a share is of their mean: of two equal parts of two processes, 1 each.
     """
-    weights = torch.stack([forward.weights(part) for part in own])
+    weights = torch.stack([forward.weights(part) for part in parts])
     whole = processes.mean(weights.sum(dim=0))
     return weights / torch.where(whole > 0, whole, 1.0)
 

@@ -1,9 +1,10 @@
 """Losses: what a network said of a batch and what was wanted -> one number. A new one is a function and a table entry.
 
-In: :class:`~birdinfer.training.logits.Logits` in any precision and :class:`~birdinfer.training.targets.Targets`.
-Out: a float32 scalar, a mean weighted by windows, cells and classes, so that it hangs neither on the batch's size nor
-on how much of it is masked; 0, with gradients of 0, where nothing has weight. Targets may be anything from 0 to 1: a
-loss for presence counts by the target, the one for absence by what is left to 1.
+In: :class:`~birdinfer.training.models.base.Logits` in any precision and
+:class:`~birdinfer.training.data.targets.Targets`. Out: a float32 scalar, a mean weighted by windows, cells and classes,
+so that it hangs neither on the batch's size nor on how much of it is masked; 0, with gradients of 0, where nothing has
+weight. Targets may be anything from 0 to 1: a loss for presence counts by the target, the one for absence by what is
+left to 1.
 """
 
 import difflib
@@ -14,9 +15,9 @@ import torch
 from torch.nn import functional
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.logits import Logits
-from birdinfer.training.recipe.learning import LossConfig
-from birdinfer.training.targets import Targets
+from birdinfer.training.data.targets import Targets
+from birdinfer.training.models.base import Logits
+from birdinfer.training.recipe.schema import LossConfig
 
 WeightOf = Callable[[Targets], torch.Tensor]
 """Targets of a part of a batch -> what the part counts in the mean over the whole of it, a float32 scalar."""
@@ -63,10 +64,6 @@ def build_weight(config: LossConfig, clips_per_label: Sequence[int]) -> WeightOf
 
     The loss of a batch is the mean of its parts' losses with these weights, however it is cut. Soft AUC, which knows no
     pairs from one part to another, is then the mean over the pairs that are there, each part counting by its cells.
-
-    Args:
-        config: the recipe's section ``loss``.
-        clips_per_label: training clips of each label, [labels]; weighs the classes.
     """
     classes_beside = _beside(class_weights(clips_per_label, config.class_weight_power))
 
@@ -169,7 +166,6 @@ def soft_auc(logits: torch.Tensor, targets: Targets, classes: torch.Tensor, conf
 
 
 def _weights(targets: Targets, classes: torch.Tensor) -> torch.Tensor:
-    """What each cell counts, [windows, labels]."""
     return targets.cell_weights * targets.window_weights[:, None] * classes
 
 
@@ -179,7 +175,6 @@ def _window_weights(targets: Targets) -> torch.Tensor:
 
 
 def _mean(costs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The weighted mean; 0 where nothing has weight."""
     total = weights.sum()
     return (costs * weights).sum() / torch.where(total > 0, total, 1.0)
 

@@ -1,42 +1,410 @@
-"""A run: data folder and recipe -> ``runs/NAME/`` with folds.csv and a folder of results for each fold.
+"""Training runs: settings -> ``runs/NAME/`` with folds.csv and a folder for each fold.
 
-A fold's folder holds best.safetensors, last.safetensors, history.csv, oof.csv, classes.csv, taxa.csv, metrics.json
-and recipe.toml.
+:func:`train_folds` does all that ``birdinfer train`` does. A fold's folder holds best.safetensors, last.safetensors,
+history.csv, oof.csv, classes.csv, taxa.csv, metrics.json and recipe.toml.
 """
 
+import json
+import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 
-from birdinfer.errors import BirdinferError, ConfigError
-from birdinfer.files import write_atomic
-from birdinfer.interrupt import StopRequest
-from birdinfer.training.checkpoint import Progress, load_header, versions
-from birdinfer.training.clips.sources import ClipSource
-from birdinfer.training.devices import choose_device, precision_for
-from birdinfer.training.fold_job import LAST, FoldJob, fold_dir
-from birdinfer.training.folds.laying import TEST
+from birdinfer.errors import BirdinferError, CheckpointError, ConfigError
+from birdinfer.runs.layout import LAST, LOGS_DIR, RECIPE_FILE, fold_dir
+from birdinfer.system.files import write_atomic
+from birdinfer.system.locks import locked
+from birdinfer.system.outputs import check_folder
+from birdinfer.system.signals import StopRequest
+from birdinfer.training.augment import find_background
+from birdinfer.training.augment.background import Background
+from birdinfer.training.callbacks import SILENT, FoldResult, FoldStart, TrainingCallback
+from birdinfer.training.checkpoint import EpochRow, Progress, load_header, versions
+from birdinfer.training.data.folds import FOLDS_FILE, TEST
+from birdinfer.training.data.prepare import PreparedData, open_source, prepare_data
+from birdinfer.training.devices import check_devices, choose_device, precision_for
+from birdinfer.training.distributed import Distributed, exit_if_one_is_lost, from_environment, process_group
+from birdinfer.training.finetune import OPTION as FINETUNE_OPTION
+from birdinfer.training.finetune import plan_int8
+from birdinfer.training.fold import Fold, Session, check_same_recipe, check_start_weights
+from birdinfer.training.launch.local import CPU, Job, parse_devices, receive, run_side_by_side
 from birdinfer.training.loop import train_fold
-from birdinfer.training.plan import RECIPE_FILE, Run, begin_run, check_recipe, wanted_folds
-from birdinfer.training.preparation import Laid, open_source
-from birdinfer.training.processes import Processes, ending_together, from_environment, joined
-from birdinfer.training.recipe.file import write_recipe
-from birdinfer.training.report import FoldResult, Reporter, Silent
+from birdinfer.training.losses import build_loss
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.recipe.schema import Recipe
+from birdinfer.training.recipe.toml import change, load_recipe, write_recipe
 from birdinfer.training.summary import METRICS, as_json, fold_result, plain, write_summary
 from birdinfer.training.tracking.reporter import tracked
-from birdinfer.training.turns import one_at_a_time
 
+DEBUG_CLIPS, DEBUG_EPOCHS = 1_000, 2
 _PATIENCE_SECONDS = 30.0
-"""For a process that still saves a fold which this one would go on with."""
+"""How long to wait for another process that is still saving the fold that this one would resume."""
+
+# ---- What to train
 
 
-def train(run: Run, reporter: Reporter) -> list[FoldResult]:
-    """Train one fold, several, or all.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSettings:
+    """What to train, and where; the options of ``birdinfer train`` for one recipe.
+
+    >>> settings = TrainingSettings(recipe=Path("train/esc10.toml"), data=Path("data"), folds=(0, 1), resume=True)
+    >>> outcomes = train_folds(settings)  # doctest: +SKIP
+    """
+
+    recipe: Recipe | Path | None = None
+    """A recipe or its TOML file; None for the built-in defaults."""
+    data: Path | None = None
+    """Folder in BirdCLEF's layout (``data/metadata.py``); None for ``data``, or where the run to fine-tune had it."""
+    run_dir: Path | None = None
+    """Where the run is written; None for a folder called like the recipe in ``runs_dir``."""
+    runs_dir: Path = Path("runs")
+    folds: tuple[int, ...] | None = None
+    """Which folds, from 0; None for all."""
+    devices: tuple[str, ...] = ("auto",)
+    """``auto``, ``cpu`` or ``cuda``; of several (GPU numbers, or ``cpu`` repeatedly) each trains folds of its own."""
+    resume: bool = False
+    """Continue what is there, instead of refusing to touch it."""
+    overrides: tuple[str, ...] = ()
+    """Changes of the recipe, as ``optim.lr=3e-4``."""
+    weights: Path | None = None
+    """Start from this .safetensors file."""
+    finetune: Path | None = None
+    """Instead of a recipe: a finished run, whose folds are fine-tuned for INT8."""
+    debug: bool = False
+    """Train fold 0 on at most 1,000 clips for 2 epochs, to see whether everything works."""
+    cache_dir: Path | None = None
+    """Where decoded clips are kept (``data.cache``); None for the user's cache folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run, planned: its recipe is final. Fields as in :class:`TrainingSettings`."""
+
+    recipe: Recipe
+    data_dir: Path
+    run_dir: Path
+    folds: tuple[int, ...] | None = None
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+    resume: bool = False
+    cache_dir: Path | None = None
+
+
+def plan_runs(settings: Sequence[TrainingSettings]) -> list[Run]:
+    """Read recipes, apply changes to them, and decide where each run is written.
+
+    Raises:
+        BirdinferError: a recipe or the run to fine-tune cannot be used.
+        ConfigError: two runs would have one name, or settings contradict one another.
+    """
+    runs = [_plan(each) for each in settings]
+    # Jobs, logs and results go by the name of a run's folder, wherever that lies.
+    names = [run.run_dir.name for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError("--recipe", f"two runs would be called {twice!r}", "give one recipe another name in its file")
+    return runs
+
+
+def _plan(settings: TrainingSettings) -> Run:
+    folds, data = (0,) if settings.debug else settings.folds, settings.data
+    if settings.finetune is not None:
+        for option, value in (("--recipe", settings.recipe), ("--weights", settings.weights)):
+            if value is not None:
+                what = f"takes recipe and weights from its run, {option} was given, too"
+                raise ConfigError(FINETUNE_OPTION, what, "leave it out, and change keys with --set")
+        plan = plan_int8(settings.finetune, folds, settings.overrides)
+        recipe, data, folds = plan.recipe, data or plan.data_dir, plan.folds
+    else:
+        changes = list(settings.overrides)
+        if settings.weights is not None:
+            changes += [f"model.weights={json.dumps(str(settings.weights))}", "model.pretrained=false"]
+        given = settings.recipe
+        recipe = change(given, changes) if isinstance(given, Recipe) else load_recipe(given, changes)
+    recipe = debug(recipe) if settings.debug else recipe
+    run = Run(
+        recipe=recipe,
+        data_dir=data or Path("data"),
+        run_dir=settings.run_dir or settings.runs_dir / recipe.name,
+        folds=folds,
+        device=settings.devices[0],
+        resume=settings.resume,
+        cache_dir=settings.cache_dir,
+    )
+    check_run_dir(run.run_dir, recipe, [run.data_dir], [settings.recipe], "name another run with --run")
+    if run.cache_dir is not None:
+        check_folder(run.cache_dir, hint="name another folder: --cache-dir")
+    return run
+
+
+def check_run_dir(run_dir: Path, recipe: Recipe, inputs: Sequence[Path], texts: Sequence[object], hint: str) -> None:
+    """Check that a run's folder, whose files are written again, holds nothing that the run reads; OutputError if so.
+
+    ``texts`` are the files among which a recipe may lie there, just as it is written.
+    """
+    named = [Path(name) for name in (recipe.model.weights, recipe.data.folds_file) if name]
+    kept = write_recipe(recipe).encode()
+    changed = [each for each in texts if isinstance(each, Path) and each.is_file() and each.read_bytes() != kept]
+    check_folder(run_dir.parent, hint="name another folder: --runs-dir")
+    check_folder(run_dir, [*inputs, *named, *changed], hint=hint)
+
+
+def debug(recipe: Recipe) -> Recipe:
+    """The same recipe on at most 1,000 clips for 2 epochs: all code runs, nothing is learned."""
+    n_clips = min(recipe.data.max_clips or DEBUG_CLIPS, DEBUG_CLIPS)
+    # Where norms are frozen only at the end, one epoch of either kind.
+    n_free = min(1, recipe.first_frozen_epoch - 1)
+    n_frozen = DEBUG_EPOCHS - n_free if recipe.optim.frozen_norm_epochs else 0
+    return msgspec.structs.replace(
+        recipe,
+        name=f"{recipe.name}-debug",
+        data=msgspec.structs.replace(recipe.data, max_clips=n_clips),
+        optim=msgspec.structs.replace(recipe.optim, frozen_norm_epochs=n_frozen),
+        loop=msgspec.structs.replace(recipe.loop, epochs=DEBUG_EPOCHS),
+    )
+
+
+def n_folds(recipe: Recipe) -> int:
+    """How many folds a recipe has: one where it asks for a single split, or for none."""
+    return 1 if recipe.data.val_share or recipe.data.all_data else recipe.data.n_folds
+
+
+def wanted_folds(run: Run) -> tuple[int, ...]:
+    """Which folds a run trains.
+
+    Raises:
+        ConfigError: the recipe has no such fold.
+    """
+    wanted = tuple(range(n_folds(run.recipe))) if run.folds is None else run.folds
+    check_folds(run.recipe, wanted)
+    return wanted
+
+
+def check_folds(recipe: Recipe, wanted: Sequence[int]) -> None:
+    """Check that the recipe has these folds.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    there = n_folds(recipe)
+    outside = [fold for fold in wanted if not 0 <= fold < there]
+    if outside:
+        known = f"folds 0 to {there - 1}" if there > 1 else "one split, fold 0"
+        raise ConfigError("--fold", f"is {outside[0]}, the recipe has {known}")
+
+
+# ---- Before the first fold: what can be wrong is found before clips are searched and decoded for minutes
+
+
+def prepare_run(run: Run, callback: TrainingCallback = SILENT) -> tuple[int, ...]:
+    """Do once what comes before the first fold, so that separate processes can train the folds.
+
+    Args:
+        run: its device is ``cpu`` or ``cuda``.
+        callback: receives the progress.
+
+    Returns:
+        The folds to train.
+
+    Raises:
+        BirdinferError: the data, the recipe or the run's folder cannot be used.
+    """
+    wanted = wanted_folds(run)
+    check_recipe(run, wanted)
+    if run.device == "cpu":  # a GPU has every precision, and asking it would take memory of it for hours
+        precision_for(torch.device("cpu"), run.recipe.loop.amp)
+    with StopRequest() as stop:
+        _prepare_folder(run, wanted, callback, stop, Distributed())
+        stop.check()
+    return wanted
+
+
+def check_recipe(run: Run, wanted: Sequence[int]) -> Background:
+    """Check what the types of a recipe's keys cannot say, and find its background.
+
+    Raises:
+        ConfigError: network or loss are unknown, a key is of no use, or there is no such background.
+        InputNotFoundError, CheckpointError: there are no such weights, or not of these folds.
+    """
+    recipe = run.recipe
+    build_model(recipe.model, 1, recipe.input_config, start=False)
+    check_start_weights(recipe, wanted)
+    build_loss(recipe.loss, [1])
+    return find_background(recipe.augment.background_dir, run.data_dir)
+
+
+def _prepare_folder(
+    run: Run, wanted: Sequence[int], callback: TrainingCallback, stop: StopRequest, processes: Distributed
+) -> PreparedData:
+    """The run's clips and folds, which the first process assigns and writes down; the others read them after it."""
+    if not processes.is_first:
+        processes.wait()
+        return prepare_data(run.recipe, run.data_dir, run.run_dir, callback)
+    with locked(run.run_dir, callback.on_message, stop.check):
+        _check_untouched(run, wanted)
+        data = prepare_data(run.recipe, run.data_dir, run.run_dir, callback)
+        write_atomic(run.run_dir / RECIPE_FILE, write_recipe(run.recipe))
+    processes.wait()
+    return data
+
+
+def _check_untouched(run: Run, wanted: Sequence[int]) -> None:
+    """Refuse a folder that holds another recipe's run, or trained folds that shall not be resumed."""
+    started = sorted(run.run_dir.glob(f"fold*/{LAST}"))
+    for path in started:
+        check_same_recipe(load_header(path).recipe, run.recipe, path)
+    over = [path for path in started if path.parent in {fold_dir(run.run_dir, fold) for fold in wanted}]
+    if over and not run.resume:
+        raise CheckpointError(over[0], "is already there", "continue with --resume, or name another run with --run")
+    if not started and not _is_recipe_of(run):
+        # Folds of another recipe's run, which was never trained.
+        (run.run_dir / FOLDS_FILE).unlink(missing_ok=True)
+
+
+def _is_recipe_of(run: Run) -> bool:
+    """Whether the run's folder has the same recipe; another process may be preparing it just now."""
+    path = run.run_dir / RECIPE_FILE
+    try:
+        check_same_recipe(load_recipe(path), run.recipe, path)
+    except BirdinferError:
+        return False
+    return True
+
+
+# ---- Training
+
+
+def train_folds(
+    settings: TrainingSettings | Sequence[TrainingSettings],
+    callback: TrainingCallback = SILENT,
+) -> dict[Path, list[FoldResult]]:
+    """Train the folds of one run, or of several runs one after another.
+
+    Args:
+        settings: what to train; of several, the first one's devices count.
+        callback: receives the progress.
+
+    Returns:
+        A result for each fold, by the run's folder. A fold that fails does not stop other folds or runs.
+
+    Raises:
+        BirdinferError: nothing can be trained as asked; or the only run, or its only fold, failed.
+        KeyboardInterrupt, SystemExit: a stop was requested; what was trained is saved.
+    """
+    every = [settings] if isinstance(settings, TrainingSettings) else list(settings)
+    runs, devices = plan_runs(every), every[0].devices
+    if len(devices) == 1 and not devices[0].isdecimal():
+        return train_runs(runs, callback)
+    return train_side_by_side(runs, devices, callback)
+
+
+def train_side_by_side(
+    runs: Sequence[Run], devices: Sequence[str], callback: TrainingCallback = SILENT
+) -> dict[Path, list[FoldResult]]:
+    """Train the folds of planned runs, each in a process of its own, one at a time on each device.
+
+    Args:
+        runs: what to train.
+        devices: GPU numbers, or ``cpu`` repeatedly.
+        callback: receives the progress; :meth:`TrainingCallback.of_fold` that of each fold.
+
+    Returns, raises: as :func:`train_folds`.
+    """
+    names = parse_devices(",".join(devices))
+    check_devices(names)
+    if from_environment().n > 1:
+        what = "was given to torchrun, which starts processes for one fold"
+        raise ConfigError("--devices", what, "leave it out, or start birdinfer train without torchrun")
+    outcomes: dict[Path, list[FoldResult]] = {}
+    folds: dict[str, tuple[Run, int]] = {}
+    for run in (replace(each, device=CPU if CPU in names else "cuda") for each in runs):
+        prefix = f"{run.run_dir.name}/" if len(runs) > 1 else ""
+        outcomes[run.run_dir] = []
+        try:
+            folds |= {f"{prefix}fold{fold}": (run, fold) for fold in prepare_run(run, callback)}
+        except BirdinferError as error:
+            if len(runs) == 1:
+                raise
+            outcomes[run.run_dir] = [FoldResult(fold=fold, problem=str(error)) for fold in run.folds or (0,)]
+            callback.on_fold_end(outcomes[run.run_dir][0], run.run_dir.name)
+    callbacks = {name: callback.of_fold(name) for name in folds}
+    problems = run_side_by_side(
+        [
+            Job(name, _fold_command(*each), each[0].run_dir / LOGS_DIR / f"fold{each[1]}.log")
+            for name, each in folds.items()
+        ],
+        names,
+        callback,
+        lambda name, event, arguments: receive(callbacks[name], event, arguments, _EVENTS),
+    )
+    for name, (run, fold) in folds.items():
+        result = _result_of(run.run_dir, fold, problems[name])
+        outcomes[run.run_dir].append(result)
+        callback.on_fold_end(result, run.run_dir.name if len(runs) > 1 else "")
+    # Each process has summed up the folds that were finished; only here is known which failed.
+    for run_dir in {run.run_dir for run, _ in folds.values()}:
+        if any(result.problem for result in outcomes[run_dir]):
+            write_summary(run_dir, outcomes[run_dir])
+    return outcomes
+
+
+_EVENTS: dict[str, tuple[Any, ...]] = {
+    "on_message": (str,),
+    "on_warning": (str,),
+    "on_progress": (str, float, float),
+    "on_fold_start": (FoldStart,),
+    "on_step": (int, float),
+    "on_epoch_end": (EpochRow, bool),
+}
+"""What the process of a fold reports, with the types of its arguments; its result lies on disk."""
+
+
+def _fold_command(run: Run, fold: int) -> tuple[str, ...]:
+    cache = ("--cache-dir", str(run.cache_dir)) if run.cache_dir is not None else ()
+    module = (sys.executable, "-m", "birdinfer.training.launch.worker", str(run.run_dir))
+    return (*module, "--fold", str(fold), "--data", str(run.data_dir), "--device", run.device, *cache)
+
+
+def _result_of(run_dir: Path, fold: int, problem: str) -> FoldResult:
+    try:
+        return (
+            FoldResult(fold=fold, problem=problem)
+            if problem
+            else fold_result(fold, load_header(fold_dir(run_dir, fold) / LAST).progress)
+        )
+    except BirdinferError as error:
+        return FoldResult(fold=fold, problem=str(error))
+
+
+def train_runs(runs: Sequence[Run], callback: TrainingCallback = SILENT) -> dict[Path, list[FoldResult]]:
+    """Train planned runs in this process, one after another; see :func:`train_folds`."""
+    outcomes: dict[Path, list[FoldResult]] = {}
+    for run in runs:
+        name = run.run_dir.name if len(runs) > 1 else ""
+        if name:
+            callback.on_message(f"== {run.run_dir}")
+        try:
+            outcomes[run.run_dir] = train_run(run, callback, name)
+        except BirdinferError as error:
+            if not name:
+                raise
+            outcomes[run.run_dir] = [FoldResult(fold=fold, problem=str(error)) for fold in run.folds or (0,)]
+            callback.on_fold_end(outcomes[run.run_dir][0], name)
+    return outcomes
+
+
+def train_run(run: Run, callback: TrainingCallback = SILENT, name: str = "") -> list[FoldResult]:
+    """Train the folds of one run in this process.
 
     Args:
         run: what and where.
-        reporter: is told how it goes.
+        callback: receives the progress.
+        name: the run's, where results of several runs are reported.
 
     Returns:
         A result per fold. With more than one fold, one that fails does not stop the others.
@@ -45,101 +413,86 @@ def train(run: Run, reporter: Reporter) -> list[FoldResult]:
         BirdinferError: the data, the recipe or the run's folder cannot be used; or the only fold failed.
     """
     processes = from_environment()
-    # What several processes have to say, one says.
-    reporter = reporter if processes.is_first else Silent()
+    # Of several processes that train one network, the first one reports.
+    callback = callback if processes.is_first else SILENT
     wanted = wanted_folds(run)
-    device = choose_device(run.device, reporter.message, processes.local_rank)
+    device = choose_device(run.device, callback.on_message, processes.local_rank)
     background = check_recipe(run, wanted)
     precision_for(device, run.recipe.loop.amp)
     for line in background.failed:
-        reporter.message(f"background left out, cannot be decoded: {line}")
-    tracking = tracked(run.recipe, run.data_dir, run.run_dir, reporter) if processes.is_first else nullcontext(reporter)
+        callback.on_message(f"background left out, cannot be decoded: {line}")
+    tracking = tracked(run.recipe, run.data_dir, run.run_dir, callback) if processes.is_first else nullcontext(callback)
     with (
-        joined(processes, device, str(run.run_dir)),
+        process_group(processes, device, str(run.run_dir)),
         StopRequest() as stop,
-        ending_together(processes, stop),
-        tracking as reporter,
+        exit_if_one_is_lost(processes, stop),
+        tracking as callback,
     ):
-        laid = begin_run(run, wanted, reporter, stop, processes)
-        source = open_source(run.recipe, laid.clips, run.cache_dir, reporter, stop.check)
-        trainer = _Trainer(run, laid, source, background.files, device, reporter, stop, processes)
-        results = [trainer.train_or_fail(fold, is_only=len(wanted) == 1) for fold in wanted]
+        data = _prepare_folder(run, wanted, callback, stop, processes)
+        session = Session(device=device, processes=processes, stop=stop, callback=callback)
+        source = open_source(run.recipe, data.clips, run.cache_dir, callback, stop.check)
+        results = []
+        for number in wanted:
+            fold = Fold(
+                recipe=run.recipe,
+                species=data.species,
+                number=number,
+                training=data.training(number),
+                validation=data.held_out(number),
+                test=data.held_out(TEST),
+                source=source,
+                background=background.files,
+                data_dir=run.data_dir,
+                folder=fold_dir(run.run_dir, number),
+            )
+            try:
+                result = _train_or_read(fold, session)
+            except (BirdinferError, RuntimeError) as error:
+                # Other processes would wait for ever for one that continues with another fold.
+                if len(wanted) == 1 or processes.n > 1:
+                    raise
+                result = FoldResult(fold=number, problem=" ".join(str(error).split()))
+            callback.on_fold_end(result, name)
+            results.append(result)
     if processes.is_first:
         write_summary(run.run_dir, results)
     return results
 
 
-class _Trainer:
-    """Trains the folds of one run."""
+def _train_or_read(fold: Fold, session: Session) -> FoldResult:
+    """Train a fold, unless it is complete already, and write what it is worth."""
+    if not fold.training or not (fold.validation or fold.recipe.data.all_data):
+        side = "train" if fold.validation else "validate"
+        raise ConfigError("--fold", f"{fold.number} has no clips to {side} with", "train another fold")
+    # Two runs that write to one folder would lose both.
+    alone: AbstractContextManager[None] = nullcontext()
+    writes, callback = session.processes.is_first, session.callback
+    if writes:
+        alone = locked(fold.folder, callback.on_message, session.stop.check, _PATIENCE_SECONDS)
+    with alone:
+        progress = _complete(fold.folder / LAST)
+        if progress is None:
+            if writes:
+                write_atomic(fold.folder / RECIPE_FILE, write_recipe(fold.recipe))
+            progress = train_fold(fold, session)
+        else:
+            callback.on_message(f"{fold.folder} is finished already")
+        result = fold_result(fold.number, progress)
+        if writes:
+            facts = {
+                "n_training_clips": len(fold.training),
+                "n_validation_clips": len(fold.validation),
+                "n_training_species": len({clip.primary_label for clip in fold.training}),
+                "n_validation_species": len({clip.primary_label for clip in fold.validation}),
+                "n_test_clips": len(fold.test),
+                "device": torch.cuda.get_device_name(session.device) if session.device.type == "cuda" else "cpu",
+                "processes": session.processes.n,
+                "versions": versions(),
+            }
+            write_atomic(fold.folder / METRICS, as_json(plain(result) | facts))
+    return result
 
-    def __init__(
-        self, run: Run, laid: Laid, source: ClipSource, background: tuple[Path, ...], device: torch.device,
-        reporter: Reporter, stop: StopRequest, processes: Processes,
-    ) -> None:  # fmt: skip
-        self._run, self._laid, self._source, self._background = run, laid, source, background
-        self._device, self._reporter, self._stop, self._processes = device, reporter, stop, processes
 
-    def train_or_fail(self, fold: int, is_only: bool) -> FoldResult:
-        """A fold's result; with several folds, a failure is a result, too."""
-        try:
-            result = self._train(fold)
-        except (BirdinferError, RuntimeError) as error:
-            # Other processes would wait for ever for one that goes on with another fold.
-            if is_only or self._processes.n > 1:
-                raise
-            result = FoldResult(fold, problem=" ".join(str(error).split()))
-        self._reporter.finish(result)
-        return result
-
-    def _train(self, fold: int) -> FoldResult:
-        job = self._job(fold)
-        if not job.training or not (job.validation or job.recipe.data.all_data):
-            side = "train" if job.validation else "validate"
-            raise ConfigError("--fold", f"{fold} has no clips to {side} with", "lower data.n_folds")
-        with self._alone_in(job.folder):
-            progress = self._finished(job.folder / LAST)
-            if progress is None:
-                if self._processes.is_first:
-                    write_atomic(job.folder / RECIPE_FILE, write_recipe(job.recipe))
-                progress = train_fold(job, self._device, self._reporter, self._stop, self._processes)
-            result = fold_result(fold, progress)
-            if self._processes.is_first:
-                write_atomic(job.folder / METRICS, as_json(plain(result) | self._facts(job)))
-        return result
-
-    def _alone_in(self, folder: Path) -> AbstractContextManager[None]:
-        """While entered, no other run trains this fold: two that write to one folder would lose both."""
-        if not self._processes.is_first:
-            return nullcontext()
-        return one_at_a_time(folder, self._reporter.message, self._stop.check, _PATIENCE_SECONDS)
-
-    def _finished(self, path: Path) -> Progress | None:
-        progress = load_header(path).progress if path.exists() else None
-        if progress is None or not progress.is_complete:
-            return None
-        self._reporter.message(f"{path.parent} is finished already")
-        return progress
-
-    def _facts(self, job: FoldJob) -> dict[str, object]:
-        return {
-            "n_training_clips": len(job.training),
-            "n_validation_clips": len(job.validation),
-            "n_test_clips": len(job.test),
-            "device": torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu",
-            "processes": self._processes.n,
-            "versions": versions(),
-        }
-
-    def _job(self, fold: int) -> FoldJob:
-        return FoldJob(
-            recipe=self._run.recipe,
-            species=self._laid.species,
-            fold=fold,
-            training=self._laid.training(fold),
-            validation=self._laid.held_out(fold),
-            test=self._laid.held_out(TEST),
-            source=self._source,
-            background=self._background,
-            data_dir=self._run.data_dir,
-            folder=fold_dir(self._run.run_dir, fold),
-        )
+def _complete(path: Path) -> Progress | None:
+    progress = load_header(path).progress if path.exists() else None
+    return progress if progress is not None and progress.is_complete else None

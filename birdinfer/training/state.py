@@ -12,9 +12,9 @@ import torch
 
 from birdinfer.errors import CheckpointError
 from birdinfer.training.checkpoint import EMA, MODEL, Checkpoint, Tensors
-from birdinfer.training.optimiser import build_optimiser
-from birdinfer.training.processes import Processes
-from birdinfer.training.recipe.learning import OptimConfig
+from birdinfer.training.distributed import Distributed
+from birdinfer.training.optim import build_optimiser
+from birdinfer.training.recipe.schema import OptimConfig
 
 _OPTIM, _GROUP = "optim.", "group."
 _NOT_KEPT = frozenset({"params", "lr"})
@@ -31,7 +31,7 @@ class TrainingState:
         model: torch.nn.Module,
         config: OptimConfig,
         scaler: torch.amp.GradScaler,
-        processes: Processes,
+        processes: Distributed,
         learner: torch.nn.Module | None = None,
     ) -> None:
         """Begin with the model's weights as they are.
@@ -151,7 +151,6 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
 
 
 def _kept(checkpoint: Checkpoint, prefix: str) -> Iterator[tuple[int, str, Any]]:
-    """Index, key and value of what a checkpoint holds under a prefix, tensors and numbers."""
     numbers = checkpoint.header.progress.numbers.items()
     kept = {name.removeprefix(prefix): x for name, x in numbers if name.startswith(prefix)}
     for name, value in {**checkpoint.weights(prefix), **kept}.items():

@@ -3,17 +3,21 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from birdinfer.errors import CheckpointError, InputNotFoundError
-from birdinfer.files import write_atomic
-from birdinfer.metrics import macro_roc_auc, padded_cmap
+from birdinfer.evaluation.metrics import macro_roc_auc, padded_cmap
+from birdinfer.runs.layout import LAST, fold_dir
+from birdinfer.runs.out_of_fold import read_out_of_fold
+from birdinfer.system.files import write_atomic
+from birdinfer.system.locks import locked
+from birdinfer.training.callbacks import FoldResult
 from birdinfer.training.checkpoint import Progress, load_header
-from birdinfer.training.fold_job import LAST, OUT_OF_FOLD, fold_dir
-from birdinfer.training.report import FoldResult
-from birdinfer.training.turns import one_at_a_time
+from birdinfer.training.data.folds import FOLDS_FILE, LEFT_OUT, folds_by_name
+from birdinfer.training.fold import OUT_OF_FOLD
 
 METRICS, SUMMARY = "metrics.json", "summary.json"
 
@@ -22,7 +26,7 @@ def fold_result(fold: int, progress: Progress) -> FoldResult:
     """What the weights that were kept are worth."""
     best = progress.history[progress.best_epoch - 1]
     return FoldResult(
-        fold,
+        fold=fold,
         macro_auc=_or_nan(progress.best_auc),
         padded_cmap=_or_nan(best.val_padded_cmap),
         top1=_or_nan(best.val_top1),
@@ -40,20 +44,13 @@ def write_summary(run_dir: Path, results: Sequence[FoldResult]) -> None:
     Folds may be trained one by one, or by processes that end at the same moment: each has finished its fold before it
     looks for the others', and they look and write in turns, so that the last one knows all.
 
-    Args:
-        run_dir: the run's folder.
-        results: of the folds that were just trained, or failed.
-
     Raises:
         OutputError: it cannot be written.
     """
-    with one_at_a_time(run_dir):
-        known: list[FoldResult] = []
-        # Once more after writing: where a disk has no locks, another process may have looked before we had finished.
-        while len(together := _with_finished(results, run_dir)) > len(known):
-            known = together
-            if len(known) > 1:
-                write_atomic(run_dir / SUMMARY, as_json(summarise(known, run_dir)))
+    with locked(run_dir):
+        known = _with_finished(results, run_dir)
+        if len(known) > 1:
+            write_atomic(run_dir / SUMMARY, as_json(summarise(known, run_dir)))
 
 
 def summarise(results: Sequence[FoldResult], run_dir: Path) -> dict[str, object]:
@@ -67,6 +64,7 @@ def summarise(results: Sequence[FoldResult], run_dir: Path) -> dict[str, object]
         **_spread("padded_cmap", [result.padded_cmap for result in results]),
         **_spread("top1", [result.top1 for result in results]),
         **_together([fold_dir(run_dir, result.fold) / OUT_OF_FOLD for result in results if not result.problem]),
+        **_coverage(run_dir / FOLDS_FILE),
         "n_failed": sum(bool(result.problem) for result in results),
         "folds": [plain(result) for result in results],
     }
@@ -76,7 +74,7 @@ def plain(result: FoldResult) -> dict[str, object]:
     """For JSON, which has no nan."""
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in result._asdict().items()
+        for name, value in asdict(result).items()
     }
 
 
@@ -99,7 +97,7 @@ def _finished(path: Path) -> FoldResult | None:
         return None
     except CheckpointError as error:
         number = path.parent.name.removeprefix("fold")
-        return FoldResult(int(number), str(error)) if number.isdecimal() else None
+        return FoldResult(fold=int(number), problem=str(error)) if number.isdecimal() else None
     return fold_result(header.fold, header.progress) if header.progress.is_complete else None
 
 
@@ -111,17 +109,28 @@ def _spread(name: str, values: Sequence[float]) -> dict[str, object]:
     }
 
 
+def _coverage(path: Path) -> dict[str, object]:
+    """How much of the data is validated, of all folds together; nothing of a run that has no folds.csv any more."""
+    if not path.is_file():
+        return {}
+    clips = [(label, fold) for label, fold in folds_by_name(path).values() if fold != LEFT_OUT]
+    validated = [label for label, fold in clips if fold >= 0]
+    return {
+        "n_clips": len(clips),
+        "n_species": len({label for label, _ in clips}),
+        "n_validated_clips": len(validated),
+        "n_validated_species": len(set(validated)),
+    }
+
+
 def _together(tables: Sequence[Path]) -> dict[str, object]:
     """The scores of all out-of-fold tables as one; a clip's primary label is its truth."""
-    import pandas as pd
-
-    there = [pd.read_csv(path, dtype={"filename": str, "primary_label": str}) for path in tables if path.is_file()]
-    rows = pd.concat(there) if there else None
-    if rows is None or rows.empty:
+    there = [read_out_of_fold(path) for path in tables if path.is_file()]
+    primary = [label for table in there for label in table.primary_labels]
+    if not primary:
         return {"out_of_fold_macro_auc": None, "out_of_fold_padded_cmap": None}
-    labels = list(rows.columns[2:])
-    truth = (rows["primary_label"].to_numpy()[:, None] == np.array(labels)).astype(np.int8)
-    scores = rows[labels].to_numpy(np.float64)
+    truth = (np.array(primary)[:, None] == np.array(there[0].labels)).astype(np.int8)
+    scores = np.concatenate([table.probabilities for table in there])
     auc = macro_roc_auc(truth, scores)
     return {
         "out_of_fold_macro_auc": None if math.isnan(auc) else auc,

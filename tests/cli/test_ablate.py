@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from birdinfer.cli.ablation_table import recommendation, reservations
+from birdinfer.cli.ablate import recommendation, reservations
 
 LABELS = ("comcuc", "0012", "frog")
 TAXONOMY = """primary_label,scientific_name,class_name
@@ -17,7 +17,7 @@ comcuc,Cuculus canorus,Aves
 
 @pytest.fixture
 def tables(tmp_path):
-    """Writes a submission of calls that go on for three rows, heard through noise, and its truth."""
+    """Write a submission of calls of three rows in noise, and its truth."""
 
     def write(n_files=12, n_rows=8, n_with_truth=None):
         rng = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def without_cost(line):
 
 
 class TestSubmission:
-    def test_smoothing_is_recommended_where_calls_go_on(self, birdinfer, tables):
+    def test_smoothing_is_recommended_where_calls_last(self, birdinfer, tables):
         code, out, err = birdinfer("score", *tables(), "--ablate")
         assert code == 0
         lines = out.splitlines()
@@ -80,8 +80,8 @@ class TestSubmission:
         assert smooth[1] == "alone"
         assert float(smooth[3]) > 0
         assert smooth[-1] == "take"
-        (told,) = (line for line in lines if line.startswith("take: "))
-        assert "smooth" in told
+        (taken,) = (line for line in lines if line.startswith("take: "))
+        assert "smooth" in taken
         assert "not tried: taxon_kernels: " in err
 
     def test_trials_alone_stand_in_the_order_of_their_gain(self, birdinfer, tables):
@@ -119,13 +119,13 @@ class TestSubmission:
         line = as_json(birdinfer, *tables(n_with_truth=30), "--post", "smooth")
         assert (line["n_rows"], line["n_files"]) == (29, 4)
 
-    def test_a_single_file_is_told_and_nothing_recommended(self, birdinfer, tables):
+    def test_a_single_file_gives_a_note_and_no_recommendation(self, birdinfer, tables):
         _, out, err = birdinfer("score", *tables(n_files=1), "--ablate", "--post", "smooth")
-        assert "cannot be told" in out
+        assert "cannot be determined" in out
         assert "nothing is recommended" in out
         assert "cannot be resampled" in err
 
-    def test_few_files_are_told(self, birdinfer, tables):
+    def test_few_files_give_a_note(self, birdinfer, tables):
         err = birdinfer("score", *tables(n_files=7), "--ablate")[2]
         assert "7 files are few: the intervals are rough" in err
         assert "7 files carry 3 trials at most" in err
@@ -140,8 +140,8 @@ class TestOutOfFold:
     def test_clips_of_a_group_are_resampled_together_and_time_is_no_trial(self, birdinfer, run_dir):
         line = as_json(birdinfer, "--oof", run_dir)
         assert (line["n_rows"], line["n_files"]) == (24, 12)
-        verdicts = {trial["name"]: trial["verdict"] for trial in line["trials"]}
-        assert verdicts["smooth"] == verdicts["file_max"] == "leave: changes no order"
+        conclusions = {trial["name"]: trial["verdict"] for trial in line["trials"]}
+        assert conclusions["smooth"] == conclusions["file_max"] == "leave: changes no order"
 
     def test_it_is_said_why(self, birdinfer, run_dir):
         _, out, err = birdinfer("score", "--ablate", "--oof", run_dir)
@@ -164,8 +164,8 @@ class TestOutOfFold:
         (["--ablate", "--oof", "runs/x"], "runs/x: no such folder"),
         (["{s}", "{t}", "--ablate", "--per-class"], "--per-class: does not go with --ablate"),
         (["{s}", "{t}", "--ablate", "--post", "smoth"], "there is no step 'smoth'"),
-        (["{s}", "{t}", "--ablate", "--resamples", "100"], "--resamples: 100 resamples cannot tell"),
-        (["{s}", "{t}", "--ablate", "--plot", "a.pdf"], "--plot: a.pdf does not end in .png"),
+        (["{s}", "{t}", "--ablate", "--resamples", "100"], "--resamples: 100 resamples cannot distinguish"),
+        (["{s}", "{t}", "--ablate", "--plot", "a.pdf"], "a.pdf: ends in .pdf, a picture in .png"),
         (["{s}", "{t}", "--ablate", "--bundle", "a", "--taxonomy", "b"], "--taxonomy: says what --bundle says"),
         (["{s}", "{t}", "--ablate", "--bundle", "nowhere"], "nowhere: is not a bundle"),
     ],
@@ -202,23 +202,23 @@ class TestWords:
         assert "promising: excludes zero alone, not among 5 tried" in out
 
     @pytest.mark.parametrize(
-        ("n_files", "n_telling", "n_counted", "words"),
+        ("n_files", "n_informative", "n_counted", "words"),
         [
             (3, 3, 1, "3 files are too few for any trial"),
             (8, 8, 7, "8 files carry 6 trials at most, not 7"),
-            (60, 8, 7, "the 8 of 60 files that tell species apart carry 6 trials at most, not 7"),
-            (60, 1, 1, "all that is heard is of one file, which cannot be resampled"),
+            (60, 8, 7, "8 files with a scored species (of 60) carry 6 trials at most, not 7"),
+            (60, 1, 1, "all positives are in one file, which cannot be resampled"),
             (12, 12, 20, ""),
         ],
     )
-    def test_reservations(self, n_files, n_telling, n_counted, words):
-        from birdinfer.ablation.ablate import Ablation
+    def test_reservations(self, n_files, n_informative, n_counted, words):
+        from birdinfer.evaluation.ablation import Ablation
 
-        lines = reservations(Ablation(0.8, 100, 5, n_files, n_telling, n_counted, ()))
+        lines = reservations(Ablation(0.8, 100, 5, n_files, n_informative, n_counted, ()))
         assert words in "\n".join(lines)
         assert bool(lines) == bool(words)
 
     def test_without_any_trial_nothing_is_recommended(self):
-        from birdinfer.ablation.ablate import Ablation
+        from birdinfer.evaluation.ablation import Ablation
 
         assert recommendation(Ablation(0.8, 100, 5, 12, 12, 0, ())) == ["nothing is recommended"]

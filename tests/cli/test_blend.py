@@ -3,10 +3,10 @@ import re
 import numpy as np
 import pytest
 
-from birdinfer.bundle import save_manifest
-from birdinfer.cli.blend import Blending, How, blend_tables, parse_weights
+from birdinfer.cli.blend import BlendSettings, How, blend_tables, parse_weights
 from birdinfer.errors import ConfigError
-from birdinfer.tables.score_table import read_scores
+from birdinfer.inference.bundle import save_manifest
+from birdinfer.tables.scores import read_scores
 
 ONE = "row_id,0012,x\na_5,0.1,0.2\na_10,0.9,0.4\nb_5,0.5,0.6\n"
 TWO = "x,row_id,0012\n0.6,b_5,0.7\n0.8,a_10,0.1\n0,a_5,0.3\n"
@@ -68,25 +68,28 @@ class TestTheCommand:
         where = tmp_path / "taxonomy.csv" if source == "--taxonomy" else make_bundle(labels=("0012", "x", "z"))
         if source == "--bundle":
             _give_classes(where, ("Insecta", "Aves", "Aves"))
-        code, _, complaint = birdinfer("blend", *paths, "-o", output, "--post", step, source, where)
-        assert code == 0, complaint
+        code, _, stderr = birdinfer("blend", *paths, "-o", output, "--post", step, source, where)
+        assert code == 0, stderr
         np.testing.assert_allclose(values_in(output), [[0.4, 0.2], [0.6, 0.8]], rtol=1e-6)
 
-    def test_steps_that_ask_for_what_nobody_told_are_refused(self, birdinfer, tables, output):
+    def test_steps_that_need_unknown_species_are_refused(self, birdinfer, tables, output):
         step = "taxon_kernels:kernels.Aves=0.25/0.5/0.25"
-        code, _, complaint = birdinfer("blend", *tables(), "-o", output, "--post", step)
+        code, _, stderr = birdinfer("blend", *tables(), "-o", output, "--post", step)
         assert code == 2
-        assert "Aves" in complaint
+        assert "Aves" in stderr
         assert not output.exists()
 
     @pytest.mark.parametrize(
-        ("options", "complaint"),
+        ("options", "problem"),
         [
             (["--how", "gate"], "--how gate: needs to know who decides"),
             (["--how", "gate", "--gate", "2"], "--how gate: needs to know who decides"),
             (["--how", "gate", "--gate", "3", "--threshold", "0.5"], "--gate: is table 3, but there are 2"),
             (["--how", "gate", "--gate", "1", "--threshold", "1.5"], "threshold is 1.5, allowed are 0 to 1"),
-            (["--how", "gate", "--gate", "1", "--threshold", "0.5", "--weights", "1,0"], "nobody behind the gate"),
+            (
+                ["--how", "gate", "--gate", "1", "--threshold", "0.5", "--weights", "1,0"],
+                "no member is behind the gate",
+            ),
             (["--gate", "1"], "--gate and --threshold: are of no effect on mean - give --how gate"),
             (["--threshold", "0.5"], "--gate and --threshold: are of no effect on mean"),
             (["--weights", "1,2,3"], "--weights: are 3 for 2 tables"),
@@ -100,15 +103,15 @@ class TestTheCommand:
             (["--post", "smooth", "--taxonomy", "nothing.csv"], "nothing.csv: no such file"),
         ],
     )
-    def test_what_does_not_fit_together_is_refused_in_one_line(self, birdinfer, tables, output, options, complaint):
-        code, _, complained = birdinfer("blend", *tables(), "-o", output, *options)
+    def test_what_does_not_fit_together_is_refused_in_one_line(self, birdinfer, tables, output, options, problem):
+        code, _, stderr = birdinfer("blend", *tables(), "-o", output, *options)
         assert code == 2
-        assert complaint in complained
-        assert complained.count("\n") == 1
+        assert problem in stderr
+        assert stderr.count("\n") == 1
         assert not output.exists()
 
     @pytest.mark.parametrize(
-        ("texts", "options", "complaint"),
+        ("texts", "options", "problem"),
         [
             ((ONE, TWO.replace("b_5", "b_10")), [], "two.csv: lacks 1 of 3 rows of"),
             ((ONE, TWO.replace("0012", "12")), [], "two.csv: lacks 1 of 2 columns of"),
@@ -120,38 +123,36 @@ class TestTheCommand:
             ((ONE,), ["--match", "--post", "smooth"], "TABLE: one alone has nothing to be blended with"),
         ],
     )
-    def test_a_bad_table_is_refused_and_an_older_result_stays(
-        self, birdinfer, tables, output, texts, options, complaint
-    ):
-        output.write_text("of before")
-        code, _, complained = birdinfer("blend", *tables(*texts), "-o", output, *options)
+    def test_a_bad_table_is_refused_and_an_older_result_stays(self, birdinfer, tables, output, texts, options, problem):
+        output.write_text("row_id,of before")
+        code, _, stderr = birdinfer("blend", *tables(*texts), "-o", output, *options)
         assert code == 2
-        assert complaint in complained
-        assert output.read_text() == "of before"
+        assert problem in stderr
+        assert output.read_text() == "row_id,of before"
 
 
 class TestBlendTables:
     def test_ranks_take_scores_of_any_kind(self, tables, output):
         logits = "row_id,0012,x\na_5,-7,2\na_10,9,3\nb_5,0,4\n"
-        blend_tables(tables(ONE, logits), output, Blending(How.rank, (0.5, 0.5)))
+        blend_tables(tables(ONE, logits), output, BlendSettings(how=How.rank, weights=(0.5, 0.5)))
         np.testing.assert_allclose(values_in(output), [[0, 0], [2 / 3, 1 / 3], [1 / 3, 2 / 3]], rtol=1e-6)
 
     def test_a_gate_is_the_table_of_that_number(self, tables, output):
-        report = blend_tables(tables(), output, Blending(How.gate, gate=2, threshold=0.6))
+        report = blend_tables(tables(), output, BlendSettings(how=How.gate, gate=2, threshold=0.6))
         # Table 1 where table 2 says 0.6 or more, else table 1 x table 2 / 0.6.
         expected = [[0.1 * 0.3 / 0.6, 0], [0.9 * 0.1 / 0.6, 0.4], [0.5, 0.6]]
         np.testing.assert_allclose(values_in(output), expected, rtol=1e-6)
         assert (report.tables, report.rows, report.classes, report.how, report.steps) == (2, 3, 2, "gate", ())
 
     def test_matching_brings_the_second_table_onto_the_first(self, tables, output):
-        blend_tables(tables(), output, Blending(weights=(0, 1), match=True))
+        blend_tables(tables(), output, BlendSettings(weights=(0, 1), match=True))
         # Per class the second table's order and the first one's values.
         np.testing.assert_allclose(values_in(output), [[0.5, 0.2], [0.1, 0.6], [0.9, 0.4]], rtol=1e-6)
 
     @pytest.mark.parametrize("how", list(How))
     def test_the_order_of_rows_columns_and_files_does_not_matter(self, tables, output, how):
         gate = {"gate": 1, "threshold": 0.5} if how is How.gate else {}
-        wanted = Blending(how, post=("smooth:kernel=0.2/0.6/0.2",), **gate)
+        wanted = BlendSettings(how=how, post=("smooth:kernel=0.2/0.6/0.2",), **gate)
         paths = tables()
         blend_tables(paths, output, wanted)
         before = read_scores(output)
@@ -163,7 +164,7 @@ class TestBlendTables:
 
     def test_a_result_that_cannot_be_written_is_known_before_tables_are_read(self, tmp_path):
         with pytest.raises(OSError, match="is a folder"):
-            blend_tables([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path, Blending())
+            blend_tables([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path, BlendSettings())
 
 
 def test_weights_are_numbers_between_commas():
@@ -176,7 +177,7 @@ def test_weights_are_numbers_between_commas():
 def _give_classes(folder, classes):
     import msgspec
 
-    from birdinfer.bundle import Bundle
+    from birdinfer.inference.bundle import Bundle
 
     manifest = Bundle.load(folder).manifest
     species = tuple(

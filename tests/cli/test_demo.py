@@ -18,13 +18,13 @@ def test_the_demo_predicts_scores_and_shows(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("seed", [11, 12])
-def test_the_demo_bundle_hears_its_species(tmp_path, seed):
-    """Measured on soundscapes it has never heard; the quick start promises 0.95."""
+def test_the_demo_bundle_recognises_its_species(tmp_path, seed):
+    """Measured on new soundscapes; the quick start promises 0.95."""
     from birdinfer import Bundle, Predictor, predict_soundscapes
-    from birdinfer.bundle import demo_bundle_path
-    from birdinfer.metrics import macro_roc_auc
-    from birdinfer.synthetic_files import write_soundscapes
-    from birdinfer.tables.score_table import read_scores
+    from birdinfer.evaluation.metrics import macro_roc_auc
+    from birdinfer.inference.bundle import demo_bundle_path
+    from birdinfer.synthetic.soundscapes import write_soundscapes
+    from birdinfer.tables.scores import read_scores
 
     truth = read_scores(write_soundscapes(tmp_path, 6, 60.0, seed=seed))
     predictor = Predictor(Bundle.load(demo_bundle_path()))

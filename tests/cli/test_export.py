@@ -11,11 +11,11 @@ from rich.console import Console
 from tiny_clips import write_clips
 from untrained_runs import hasten, loud, write_run
 
-from birdinfer.cli.export import export
-from birdinfer.cli.export_progress import ExportProgress
-from birdinfer.export.int8 import number_format as int8_format
-from birdinfer.export.judging.gate import Limits
-from birdinfer.export.options import ExportOptions
+from birdinfer.cli.export import ExportProgress, export
+from birdinfer.cli.progress import StatusBar
+from birdinfer.export.acceptance.decision import Limits
+from birdinfer.export.int8.qdq import find_format
+from birdinfer.export.settings import ExportSettings
 
 FEW = ("--calibration-windows", "8", "--max-auc-fall", "0.1", "--min-spearman", "0.9")
 
@@ -55,13 +55,13 @@ def test_without_a_run_says_how_to_make_one(tmp_path, birdinfer, monkeypatch):
 
 
 def test_without_torch_says_what_to_install(birdinfer, monkeypatch):
-    monkeypatch.setitem(sys.modules, "birdinfer.export.bundler", None)
+    monkeypatch.setitem(sys.modules, "birdinfer.export.run", None)
     code, _, err = birdinfer("export")
     assert code == 2
     assert 'pip install "birdinfer[export]"' in err
 
 
-def test_int8_that_passes_is_told_with_its_figures(run, birdinfer, tmp_path):
+def test_int8_that_passes_is_reported_with_its_figures(run, birdinfer, tmp_path):
     code, _, err = birdinfer("export", "--quantize", "static", *FEW)
     assert code == 0
     assert "fold0: int8 static taken: 2.00 times as fast as fp32" in err
@@ -148,23 +148,25 @@ def test_every_name_counts_once_and_the_order_stays(run, birdinfer, tmp_path):
 def test_native_is_a_target(run, birdinfer, tmp_path):
     code, _, err = birdinfer("export", "--quantize", "static", "--target", "native", *FEW)
     assert code == 0
-    assert int8_format.find_format("native").name in err
+    assert find_format("native").name in err
 
 
 class TestProgress:
     def printed(self, is_terminal):
         screen = io.StringIO()
-        with ExportProgress(Console(file=screen, force_terminal=is_terminal, width=100, highlight=False)) as progress:
-            progress.step("calibrating", 1, 8)
-            progress.step("calibrating", 8, 8)
-            progress.line("fold0: [b]done[/b]")
-            progress.step("a search [dim]", 1, 4)
+        console = Console(file=screen, force_terminal=is_terminal, width=100, highlight=False)
+        with StatusBar(console=console) as status:
+            progress = ExportProgress(status)
+            progress.on_progress("calibrating", 1, 8)
+            progress.on_progress("calibrating", 8, 8)
+            progress.on_message("fold0: [b]done[/b]")
+            progress.on_progress("a search [dim]", 1, 4)
         return screen.getvalue()
 
-    def test_in_a_log_says_what_begins_and_what_came_of_it(self):
+    def test_a_log_has_a_line_for_each_task_and_outcome(self):
         assert self.printed(False) == "calibrating ...\nfold0: [b]done[/b]\na search [dim] ...\n"
 
-    def test_in_a_terminal_shows_a_bar_of_what_is_going_on(self):
+    def test_a_terminal_shows_a_bar_of_the_running_task(self):
         shown = self.printed(True)
         last = shown.rsplit("\r", 1)[-1]
         assert "a search [dim]" in last
@@ -172,30 +174,14 @@ class TestProgress:
         assert "fold0: [b]done[/b]" in shown
         assert "calibrating ..." not in shown
 
-    def test_the_bar_goes_when_something_fails(self):
-        screen = io.StringIO()
-        console = Console(file=screen, force_terminal=True, width=100)
-        progress = ExportProgress(console)
-
-        def fail_midway():
-            with progress:
-                progress.step("calibrating", 1, 8)
-                raise OSError("full")
-
-        with pytest.raises(OSError, match="full"):
-            fail_midway()
-        shown = screen.getvalue()
-        assert "\x1b[?25l" in shown.partition("\x1b[?25h")[0]  # the cursor is hidden, then shown again
-        assert shown.count("\x1b[?25h") == 1
-
 
 def test_defaults_of_the_command_are_those_of_the_exporter():
     """They are written out where --help reads them, which imports nothing."""
-    told = {name: one.default for name, one in inspect.signature(export).parameters.items()}
-    limits, options = Limits(), ExportOptions()
-    assert told["max_auc_fall"] == limits.max_auc_fall
-    assert told["max_auc_fall_upper"] == limits.max_auc_fall_upper
-    assert told["min_spearman"] == limits.min_spearman
-    assert told["min_speedup"] == limits.min_times_fp32
-    assert told["target"] == options.target
-    assert told["calibration_windows"] == options.n_calibration_windows
+    defaults = {name: one.default for name, one in inspect.signature(export).parameters.items()}
+    limits, settings = Limits(), ExportSettings()
+    assert defaults["max_auc_fall"] == limits.max_auc_drop
+    assert defaults["max_auc_fall_upper"] == limits.max_auc_drop_upper
+    assert defaults["min_spearman"] == limits.min_spearman
+    assert defaults["min_speedup"] == limits.min_times_fp32
+    assert defaults["target"] == settings.target
+    assert defaults["calibration_windows"] == settings.n_calibration_windows

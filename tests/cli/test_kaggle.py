@@ -3,6 +3,8 @@ import sys
 
 import pytest
 from made_wheels import write_wheel
+from make_bundles import LABELS
+from packed_submission import write_sample
 
 import birdinfer as package
 
@@ -22,10 +24,14 @@ def wheels(tmp_path, monkeypatch):
 
 @pytest.fixture
 def pack(birdinfer, bundle, wheels, tmp_path):
-    def run(*options):
+    """Pack for a competition that asks for the bundle's species, or for one of which only their number is known."""
+
+    def run(*options, sample=True):
         out = tmp_path / "submission" / "x"
-        engine = ("--engine", "onnxruntime")
-        return birdinfer("kaggle", "pack", "--bundle", bundle, "--out", out, "--wheels", wheels, *engine, *options)
+        usual = ["--engine", "onnxruntime", "--wheels", wheels]
+        if sample:
+            usual += ["--sample", write_sample(tmp_path / "sample.csv", LABELS, 2026)]
+        return birdinfer("kaggle", "pack", "--bundle", bundle, "--out", out, *usual, *options)
 
     return run
 
@@ -54,7 +60,7 @@ def client(tmp_path, monkeypatch):
 
 class TestPack:
     def test_lists_files_with_their_sizes_and_what_comes_next(self, pack, tmp_path):
-        code, out, err = pack("--owner", "somebody")
+        code, out, err = pack("--owner", "someone")
         assert code == 0
         names = [line.split("MB  ")[1] for line in out.splitlines()]
         assert {"fold0.onnx", "manifest.json", f"birdinfer-{package.__version__}-py3-none-any.whl"} <= set(names)
@@ -64,25 +70,45 @@ class TestPack:
 
     def test_missing_wheels_are_exit_3_with_the_command_that_gets_them(self, pack, wheels, tmp_path):
         next(wheels.glob("onnxruntime-*")).unlink()
-        code, _, err = pack("--owner", "somebody")
+        code, _, err = pack("--owner", "someone")
         assert code == 3
         assert "missing wheel: onnxruntime>=1.20, needed by birdinfer\n" in err
         assert "pip download" in err
         assert "--python-version=3.12" in err
         assert (tmp_path / "submission" / "x" / "dataset" / "manifest.json").is_file()
 
-    def test_what_pip_could_not_fetch_and_what_stays_behind_are_told(self, birdinfer, make_bundle, wheels, monkeypatch):
+    def test_what_pip_could_not_fetch_and_what_stays_behind_are_reported(
+        self, birdinfer, make_bundle, wheels, monkeypatch
+    ):
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         next(wheels.glob("onnxruntime-*")).unlink()
         folder = make_bundle()
         (folder / "notes [1].txt").write_text("mine")
+        (folder / "fold1.onnx").rename(folder / "fold & 1.onnx")
+        manifest = folder / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"fold1.onnx"', '"fold & 1.onnx"'))
         options = ("--out", folder.parent / "x", "--wheels", wheels, "--engine", "onnxruntime", "--download")
         code, _, err = birdinfer("kaggle", "pack", "--bundle", folder, *options)
         assert code == 3
-        assert "left behind, for the manifest does not need them: notes [1].txt\n" in err
+        assert "left behind, because the manifest does not need them: notes [1].txt\n" in err
+        assert "renamed for Kaggle: fold & 1.onnx is fold_1.onnx\n" in err
         assert "pip says: No matching distribution found for onnxruntime>=1.20\n" in err
 
-    def test_without_an_account_it_is_packed_and_the_user_told(self, pack, monkeypatch, tmp_path):
+    def test_missing_species_are_exit_3_with_the_option_that_accepts_them(self, pack, tmp_path):
+        code, _, err = pack("--owner", "someone", sample=False)
+        assert code == 3
+        assert "missing species: the bundle knows 4 species, birdclef-2026 asks for 234: 230 would hold" in err
+        assert 'pack another bundle; or the same with --option="--missing-species prior" if that is meant' in err
+        code, _, err = pack("--owner", "someone", "--option=--missing-species prior", sample=False)
+        assert code == 0
+        assert "missing species: " in err
+        assert "if that is meant" not in err
+        sample = write_sample(tmp_path / "other.csv", ("houspa", *LABELS), 2026)
+        code, _, err = pack("--owner", "someone", "--sample", sample, sample=False)
+        assert code == 3
+        assert "1 of its species are not in the bundle: houspa" in err
+
+    def test_without_an_account_it_is_packed_and_the_user_is_warned(self, pack, monkeypatch, tmp_path):
         code, _, err = pack()
         assert code == 0
         assert "no account: pack again with --owner NAME before you push" in err
@@ -105,7 +131,7 @@ class TestPack:
             (("--engine", "cuda:fp16"), "needs a GPU, submissions run without"),
             (("--engine", "tensorflow"), "tensorflow"),
             (("--budget-minutes", "900"), "allows 90 minutes"),
-            (("--option", "--post 'x"), "cannot be taken apart"),
+            (("--option", "--post 'x"), "cannot be split"),
             (("--wheels", "/nowhere"), "/nowhere: no such folder of wheels"),
             (("--title", "tiny"), "has 4 characters"),
         ],
@@ -120,21 +146,21 @@ class TestPack:
 
 class TestPush:
     def test_goes_all_the_way(self, birdinfer, pack, client, tmp_path):
-        pack("--owner", "somebody", "--title", "birdinfer linear")
+        pack("--owner", "someone", "--title", "birdinfer linear")
         code, out, err = birdinfer("kaggle", "push", tmp_path / "submission" / "x", "--submit")
         assert code == 0
-        assert out == "https://www.kaggle.com/code/somebody/birdinfer-linear-submission\n"
-        assert "data set somebody/birdinfer-linear: version 1 is ready\n" in err
+        assert out == "https://www.kaggle.com/code/someone/birdinfer-linear-submission\n"
+        assert "data set someone/birdinfer-linear: version 1 is ready\n" in err
         assert "Successfully submitted to BirdCLEF [2026]\n" in err
 
     def test_says_what_is_left_to_do(self, birdinfer, pack, client, tmp_path):
-        pack("--owner", "somebody")
+        pack("--owner", "someone")
         code, _, err = birdinfer("kaggle", "push", tmp_path / "submission" / "x")
         assert code == 0
         assert "next: wait until it has run, then submit" in err
 
     def test_prints_commands_and_sends_nothing(self, birdinfer, pack, tmp_path, monkeypatch):
-        pack("--owner", "somebody", "--title", "birdinfer linear")
+        pack("--owner", "someone", "--title", "birdinfer linear")
         monkeypatch.setenv("PATH", str(tmp_path))
         code, out, _ = birdinfer("kaggle", "push", tmp_path / "submission" / "x", "--print", "-m", "one [bold] try")
         assert code == 0

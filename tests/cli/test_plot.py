@@ -6,7 +6,7 @@ from tiny_runs import SPECIES, epochs, write_run
 from tiny_searches import write_search
 
 from birdinfer.cli.plot import picture_paths
-from birdinfer.errors import ConfigError
+from birdinfer.errors import OutputError
 
 
 class TestPlot:
@@ -43,10 +43,10 @@ class TestPlot:
             file.write("3,0.1")
         code, _, err = birdinfer("plot", run_dir)
         assert code == 2
-        assert "fold1/history.csv, line 4: has 2 cells, the header 8" in err
+        assert "fold1/history.csv: row 4 has 2 cells, the header 8" in err
 
     def test_names_the_extra_that_is_missing(self, birdinfer, tmp_path, monkeypatch):
-        monkeypatch.setitem(sys.modules, "birdinfer.report.runs", None)
+        monkeypatch.setitem(sys.modules, "birdinfer.plots.training", None)
         code, _, err = birdinfer("plot", tmp_path)
         assert code == 2
         assert 'pip install "birdinfer[report]"' in err
@@ -62,12 +62,12 @@ class TestPlotOfASearch:
 
     def test_says_that_there_is_no_picture_of_values(self, birdinfer, tmp_path):
         pytest.importorskip("matplotlib")
-        study_dir = write_search(tmp_path / "a-tune", [[0, "complete", 0.5, "", 1e-3]])
+        study_dir = write_search(tmp_path / "a-tune", [[0, "complete", 0.5, 1e-3]])
         code, out, err = birdinfer("plot", study_dir, "-o", tmp_path / "x.png")
         assert (code, out.split()) == (0, [str(tmp_path / "x.png")])
         assert "no two trials with a score differ in a key: there is no picture of them" in err
 
-    def test_that_has_not_begun_is_told_in_one_line(self, birdinfer, tmp_path):
+    def test_that_has_not_begun_is_reported_in_one_line(self, birdinfer, tmp_path):
         pytest.importorskip("matplotlib")
         (tmp_path / "space.toml").write_text("optim.lr = {low = 1e-4, high = 1e-2}\n")
         code, out, err = birdinfer("plot", tmp_path)
@@ -101,5 +101,5 @@ class TestPicturePaths:
         assert picture_paths([Path("a")], Path("run.v2"), "species")[0] == Path("run.v2/history.png")
 
     def test_other_formats_are_refused(self):
-        with pytest.raises(ConfigError, match=r"-o: a\.pdf ends in \.pdf, pictures are PNG - name a \.png or a folder"):
+        with pytest.raises(OutputError, match=r"a\.pdf: ends in \.pdf as a file does, .* - name a \.png or a folder"):
             picture_paths([Path("a")], Path("a.pdf"), "species")

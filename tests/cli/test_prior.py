@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from making import tone, write_sound
+from make_bundles import tone, write_sound
 
-from birdinfer.cli.prior import count_priors
+from birdinfer.cli.prior import PriorReport, count_priors
 from birdinfer.errors import InputNotFoundError, LabelError, OutputError
-from birdinfer.labels import Species
 from birdinfer.postprocess.priors import PriorShift
-from birdinfer.tables.prior_tables import Occasion, read_priors
+from birdinfer.species import Species
+from birdinfer.tables.step_tables import Occasion, read_priors
 
 S05, S08 = "BC2026_Train_0001_S05_20250227_010002", "BC2026_Train_0002_S08_20250227_230000"
 LABELS = f"filename,start,end,primary_label\n{S05}.ogg,0,5,a;b\n{S08}.ogg,5,10,0012\nsoundscape_7.ogg,0,5,a\n"
@@ -30,15 +30,25 @@ def write_soundscapes(folder):
 
 
 class TestCountPriors:
-    def test_counts_what_the_tables_tell(self, labels, tmp_path):
+    def test_counts_the_rows_of_the_tables(self, labels, tmp_path):
         report = count_priors([labels], tmp_path / "prior.csv")
-        assert report[:8] == (3, 0, 3, 2, 2, 3, 3, 3)
-        assert (report.nameless, report.lengthless) == (("soundscape_7",), ())
+        assert report == PriorReport(
+            windows=3,
+            silent_windows=0,
+            files=3,
+            sites=2,
+            hours=2,
+            species=3,
+            species_found=3,
+            repeated_rows=3,
+            nameless=("soundscape_7",),
+            lengthless=(),
+        )
         table = read_priors(tmp_path / "prior.csv")
         assert table.labels == ("0012", "a", "b")
         assert table.occasions == (Occasion(None, None), Occasion("S05", 1), Occasion("S08", 23))
         np.testing.assert_array_equal(table.windows, [1, 1, 1])
-        np.testing.assert_array_equal(table.heard, [[0, 1, 0], [0, 1, 1], [1, 0, 0]])
+        np.testing.assert_array_equal(table.present, [[0, 1, 0], [0, 1, 1], [1, 0, 0]])
 
     def test_with_the_sound_at_hand_silence_counts(self, labels, tmp_path):
         report = count_priors([labels], tmp_path / "prior.csv", write_soundscapes(tmp_path / "sound"))
@@ -50,12 +60,12 @@ class TestCountPriors:
     def test_a_taxonomy_gives_the_columns(self, labels, tmp_path):
         (tmp_path / "taxonomy.csv").write_text(TAXONOMY)
         report = count_priors([labels], tmp_path / "prior.csv", taxonomy=tmp_path / "taxonomy.csv")
-        assert (report.species, report.species_heard) == (4, 3)
+        assert (report.species, report.species_found) == (4, 3)
         assert read_priors(tmp_path / "prior.csv").labels == ("b", "a", "zz", "0012")
 
     def test_a_label_that_the_taxonomy_lacks_is_named(self, labels, tmp_path):
         (tmp_path / "taxonomy.csv").write_text("primary_label,class_name\na,Aves\n")
-        with pytest.raises(LabelError, match=r"taxonomy.csv: lacks 2 labels of the windows: 0012, b - add the species"):
+        with pytest.raises(LabelError, match=r"names 2 species that .*taxonomy.csv lacks: 'b' .row 2., '0012'"):
             count_priors([labels], tmp_path / "prior.csv", taxonomy=tmp_path / "taxonomy.csv")
         assert not (tmp_path / "prior.csv").exists()
 
@@ -73,7 +83,7 @@ class TestCountPriors:
 
 
 class TestPrior:
-    def test_tells_what_it_counted_and_what_it_could_not(self, birdinfer, labels, tmp_path):
+    def test_reports_what_it_counted_and_what_it_could_not(self, birdinfer, labels, tmp_path):
         sound = write_soundscapes(tmp_path / "sound")
         code, out, err = birdinfer("prior", labels, "-o", tmp_path / "prior.csv", "--soundscapes", sound)
         assert code == 0
@@ -81,12 +91,12 @@ class TestPrior:
             "windows  5 of 3 files, 2 of them silent",
             "sites    2",
             "hours    2 of 24",
-            "species  3 heard of 3",
+            "species  3 found of 3",
             f"written  {tmp_path / 'prior.csv'}",
         ]
         assert err.splitlines() == [
             "3 rows repeat a window: it counts once",
-            "1 of 3 files tell neither site nor hour by their names (soundscape_7)",
+            "1 of 3 files have neither site nor hour in their names (soundscape_7)",
             f"2 of 3 files have no readable sound: their silent windows are not counted ({S08}, soundscape_7)",
         ]
 
@@ -101,4 +111,4 @@ class TestPrior:
         (tmp_path / "labels.csv").write_text("what,is,this\n")
         code, out, err = birdinfer("prior", tmp_path / "labels.csv", "-o", tmp_path / "prior.csv")
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert "has no column filename, start, end, primary_label" in err
+        assert "has no column of begins, ends, species" in err

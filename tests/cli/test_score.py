@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from birdinfer.cli.score import score, score_submission
-from birdinfer.errors import InputNotFoundError, MetadataError
+from birdinfer.errors import InputNotFoundError, LabelError, MetadataError
 
 app = typer.Typer()
 app.command()(score)
@@ -37,7 +38,7 @@ def run(paths, *options):
 
 class TestScoreSubmission:
     def test_counts_and_metrics(self, paths):
-        from birdinfer.metrics import padded_cmap
+        from birdinfer.evaluation.metrics import padded_cmap
 
         report = score_submission(*paths())
         assert report.macro_roc_auc == pytest.approx((1.0 + 0.5) / 2)
@@ -142,3 +143,66 @@ class TestScore:
     def test_an_error_leaves_the_command_as_itself(self, paths):
         with pytest.raises(MetadataError):
             run(paths(truth="a\n"))
+
+
+CASES = Path(__file__).parents[3] / "shared" / "cases"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not part of the repository")
+@pytest.mark.parametrize(
+    "truth",
+    [
+        "tables/score_labels_of_2026/labels.csv",
+        "tables/score_usage_column_and_bool/truth_usage.csv",
+        "tables/score_usage_column_and_bool/truth_bool.csv",
+        "tables/prior_takes_lists_for_species/labels_list.csv",
+        "tables/prior_takes_lists_for_species/labels_space.csv",
+    ],
+)
+def test_truths_as_people_have_them_are_one(truth):
+    report = score_submission(CASES / "tables/score_labels_of_2026/sub.csv", CASES / truth)
+    assert (report.macro_roc_auc, report.rows, report.classes_scored, report.extra_rows) == (1.0, 48, 3, 0)
+
+
+@pytest.mark.parametrize("name", ["raven.txt", "audacity.txt"])
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not part of the repository")
+def test_what_annotators_have_is_a_truth(paths, name):
+    submission, _ = paths("row_id,aaa,bbb\nSITE_20250227_010000_5,0.9,0.1\nSITE_20250227_010000_10,0.2,0.2\n")
+    report = score_submission(submission, CASES / "field/11_truth_as_people_have_it" / name)
+    assert [(each.label, each.roc_auc, each.positives) for each in report.classes] == [
+        ("aaa", 1.0, 1),
+        ("bbb", None, 0),
+    ]
+
+
+class TestAnnotations:
+    SUBMISSION = "row_id,a,b\nS/x_5,0.9,0.5\nS/x_10,0.2,0.4\n"
+    TAXONOMY = "primary_label,scientific_name,common_name\na,Turdus merula,Blackbird\nb,Parus major,Great Tit\n"
+
+    def test_names_are_known_with_a_taxonomy(self, paths, tmp_path):
+        (tmp_path / "taxonomy.csv").write_text(self.TAXONOMY)
+        two = paths(self.SUBMISSION, "Begin File,Begin Time (s),End Time (s),Species\nx.wav,1,2,turdus merula\n")
+        result = run(two, "--taxonomy", str(tmp_path / "taxonomy.csv"))
+        assert re.search(r"macro ROC-AUC +1.0000", result.stdout)
+        with pytest.raises(LabelError, match=r"'turdus merula' .row 2. - labels are looked for; .* with --taxonomy"):
+            run(two)
+
+    def test_what_was_left_out_of_the_truth_is_a_line(self, paths):
+        result = run(paths(self.SUBMISSION, "filename,start,end,primary_label\nS\\x.WAV,0,5,a\n"), "--json")
+        assert result.stderr == "1 of 2 rows have no window in the truth: no species in them\n"
+        assert json.loads(result.stdout)["macro_roc_auc"] == 1.0
+
+
+class TestSpellings:
+    def test_rows_of_recordings_in_another_spelling_are_found(self, paths):
+        truth = TRUTH.replace("x_", "D:\\cards\\x.WAV_")
+        assert score_submission(*paths(truth=truth)).macro_roc_auc == score_submission(*paths()).macro_roc_auc
+
+    def test_two_recordings_never_become_one(self, paths):
+        truth = "row_id,a,b,0012\nA/x_5,1,0,0\nB/x_5,0,1,0\n"
+        with pytest.raises(MetadataError, match=r"lacks 2 of 2 rows of .*: A/x_5, B/x_5"):
+            score_submission(*paths(truth=truth))
+
+    def test_a_column_that_is_spelled_otherwise_is_named(self, paths):
+        with pytest.raises(MetadataError, match=r"lacks 2 of 3 columns of .*: 'A' is 'a' but for case, '12' is '00"):
+            score_submission(*paths(truth=TRUTH.replace("a,b,0012", "A,b,12")))

@@ -24,7 +24,7 @@ def test_a_good_submission_is_exit_0(birdinfer, paths):
     code, out, err = birdinfer("submission", "check", *paths())
     assert (code, err) == (0, "")
     first, last = out.splitlines()
-    assert first.endswith("submission.csv: 2 rows, 2 columns, held against the shape of 2025 (guessed)")
+    assert first.endswith("submission.csv: 2 rows, 2 columns, compared with the format of 2025 (guessed)")
     assert last == "good"
 
 
@@ -33,12 +33,12 @@ def test_faults_are_exit_3_a_line_each_the_worst_first(birdinfer, paths):
     code, out, err = birdinfer("submission", "check", *paths(broken), "--year", "2023")
     assert (code, err) == (3, "")
     lines = out.splitlines()
-    assert lines[0].endswith("held against the shape of 2023 (asked for)")
+    assert lines[0].endswith("compared with the format of 2023 (asked for)")
     assert [line.split(":")[0] for line in lines[1:-1]] == [
         "fault    labels read as numbers",
         "fault    end seconds that are no multiple of 5",
         "fault    rows missing",
-        "fault    rows that nobody asked for",
+        "fault    rows that are not in the sample",
         "fault    text where a number is needed",
     ]
     assert lines[1] == (
@@ -60,15 +60,15 @@ def test_json_is_one_line(birdinfer, paths):
     code, out, _ = birdinfer("submission", "check", *paths(GOOD.replace("0.25", "")), "--json")
     assert code == 3
     assert out.count("\n") == 1
-    told = json.loads(out)
-    assert (told["year"], told["year_guessed"], told["rows"], told["columns"], told["good"]) == (
+    shown = json.loads(out)
+    assert (shown["year"], shown["year_guessed"], shown["rows"], shown["columns"], shown["good"]) == (
         2025,
         True,
         2,
         2,
         False,
     )
-    (finding,) = told["findings"]
+    (finding,) = shown["findings"]
     assert finding["line"].startswith("empty cells: soundscape_7_5, comcuc - Kaggle: Submission Scoring Error")
     assert {key: finding[key] for key in ("kind", "fault", "times", "first")} == {
         "kind": "empty", "fault": True, "times": 1, "first": ["soundscape_7_5, comcuc"],
@@ -76,7 +76,7 @@ def test_json_is_one_line(birdinfer, paths):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "problem"),
     [
         (["check", "none.csv"], "birdinfer: none.csv: no such file\n"),
         (
@@ -86,8 +86,8 @@ def test_json_is_one_line(birdinfer, paths):
         (["convert", "none.csv", "-o", "out.csv", "--year", "2021"], "birdinfer: none.csv: no such file\n"),
     ],
 )
-def test_wrong_use_is_exit_2_and_one_line(birdinfer, arguments, complaint):
-    assert birdinfer("submission", *arguments) == (2, "", complaint)
+def test_wrong_use_is_exit_2_and_one_line(birdinfer, arguments, problem):
+    assert birdinfer("submission", *arguments) == (2, "", problem)
 
 
 def test_a_damaged_sample_is_exit_2(birdinfer, paths):
@@ -100,6 +100,6 @@ def test_a_converted_table_passes_the_check(birdinfer, paths, tmp_path):
     given, *_ = paths()
     made = tmp_path / "lists.csv"
     code, out, _ = birdinfer("submission", "convert", given, "-o", made, "--year", "2021", "--threshold", "0.5")
-    assert (code, out) == (0, f"{made}: 2 rows in the shape of 2021, made of that of 2025\n")
+    assert (code, out) == (0, f"{made}: 2 rows in the format of 2021, made from that of 2025\n")
     assert made.read_text() == "row_id,birds\nsoundscape_7_5,0012\nsoundscape_7_10,comcuc\n"
     assert birdinfer("submission", "check", made, "--sample", made)[0] == 0

@@ -2,16 +2,16 @@ import io
 
 import msgspec
 import pytest
-from making import write_bundle
+from make_bundles import write_bundle
 from rich.console import Console
 
 from birdinfer import Bundle
-from birdinfer.cli.variants_table import variants_table
-from birdinfer.manifest import Figures, Variant
+from birdinfer.cli.export import variants_table
+from birdinfer.inference.manifest import Figures, Variant
 
 FP32 = Variant("fp32", "dynamo exporter, opset 18", Figures(16.2, 20.0, 1.0, 0.0, 0.0, 300, 60, 0.9123))
-JUDGED = Figures(4.4, 34.25, 1.7125, 0.0312, 0.001, 300, 60, 0.91186, 0.00044, (-0.0003, 0.0011), 0.98765, 0.99)
-INT8 = Variant("int8 static", "percentile 99.999; [3] nodes left in fp32", JUDGED)
+MEASURED = Figures(4.4, 34.25, 1.7125, 0.0312, 0.001, 300, 60, 0.91186, 0.00044, (-0.0003, 0.0011), 0.98765, 0.99)
+INT8 = Variant("int8 static", "percentile 99.999; [3] nodes left in fp32", MEASURED)
 WHY = "macro AUC falls by 0.0213, allowed is 0.002; 0.9 x the speed of fp32, needed is 1.2 x"
 DYNAMIC = Variant("int8 dynamic", "", Figures(4.3, 4.0, 0.2, 0.5, 0.1, 300, 60), WHY)
 NUMBERS = ("MB", "windows/s", "x fp32", "macro AUC", "fall (95 %)", "least Spearman", "largest |dp|")
@@ -22,8 +22,8 @@ def manifest(tmp_path_factory):
     """Two members: of the first three variants, of the second none."""
     loaded = Bundle.load(write_bundle(tmp_path_factory.mktemp("bundle") / "b")).manifest
     first, *others = loaded.members
-    judged = msgspec.structs.replace(first, variants=(FP32, INT8, DYNAMIC))
-    return msgspec.structs.replace(loaded, members=(judged, *others))
+    measured = msgspec.structs.replace(first, variants=(FP32, INT8, DYNAMIC))
+    return msgspec.structs.replace(loaded, members=(measured, *others))
 
 
 def rows_of(manifest):
@@ -54,13 +54,13 @@ def test_what_could_not_be_measured_is_a_dash(manifest):
 
 
 def test_a_fall_without_bounds_is_shown_alone(manifest):
-    figures = msgspec.structs.replace(JUDGED, auc_fall_interval=None, auc_fall=-0.0012)
+    figures = msgspec.structs.replace(MEASURED, auc_fall_interval=None, auc_fall=-0.0012)
     member = msgspec.structs.replace(manifest.members[0], variants=(Variant("fp16", "", figures),))
     (row,) = rows_of(msgspec.structs.replace(manifest, members=(member,)))
     assert row["fall (95 %)"] == "-0.0012"
 
 
-def test_the_verdict_is_taken_or_the_limit_that_failed(manifest):
+def test_the_decision_is_taken_or_the_limit_that_failed(manifest):
     lines = printed(variants_table(manifest), 400).splitlines()
     assert [line.rstrip().endswith("taken") for line in lines] == [False, True, True, False]
     assert lines[3].rstrip().endswith(WHY)

@@ -1,12 +1,12 @@
-"""Fixtures of quantising: the fp32 graph of an awkward network, and windows that it can tell apart."""
+"""Fixtures of quantising: the fp32 graph of an awkward network, and windows with different outputs."""
 
 import numpy as np
 import pytest
 import torch
-from awkward_network import HEARING, SHAPE, Answering, AwkwardNetwork
+from awkward_network import INPUT_CONFIG, SHAPE, AwkwardNetwork, LogitsOf
 
-from birdinfer.export.graphs.onnx import export_graph
 from birdinfer.export.int8.quantize import calibrate_graph
+from birdinfer.export.onnx.torch_export import export_graph
 
 
 @pytest.fixture(scope="session")
@@ -17,13 +17,13 @@ def awkward_graph(tmp_path_factory):
     with torch.no_grad():
         model.head.weight.mul_(30)
     path = tmp_path_factory.mktemp("graph") / "fp32.onnx"
-    export_graph(Answering(model), HEARING, path, {"labels_sha256": "abc"})
+    export_graph(LogitsOf(model), INPUT_CONFIG, path, {"labels_sha256": "abc"})
     return path
 
 
 @pytest.fixture(scope="session")
 def awkward_windows():
-    """Each window has a loudness and a tilt of its own: a network has something to tell them apart by."""
+    """Each window has a loudness and a tilt of its own: a network's outputs differ."""
     random = np.random.default_rng(0)
     tilt = np.linspace(-1, 1, SHAPE[0])[:, None] * random.normal(0, 1, (40, 1, 1, 1))
     return (random.normal(0, 1, (40, 1, *SHAPE)) * random.uniform(0.3, 1.5, (40, 1, 1, 1)) + tilt).astype(np.float32)

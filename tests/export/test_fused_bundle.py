@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 from tiny_clips import LABELS, write_clips
 from tiny_models import TINY
-from untrained_runs import RECIPE, Told, hasten, loud, options, seeded, write_run
+from untrained_runs import RECIPE, RecordingCallback, export_bundle, hasten, loud, seeded, write_run
 
 from birdinfer import Bundle, Predictor
-from birdinfer.bundle import file_sha256
 from birdinfer.errors import ConfigError
-from birdinfer.export import fused_bundle
-from birdinfer.export.bundler import export_run
+from birdinfer.export import fuse as fused_bundle
+from birdinfer.inference.bundle import file_sha256
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +35,12 @@ def times(monkeypatch):
 
 @pytest.fixture
 def export(data, tmp_path):
-    """Bundle of a run of two folds, and what was told, under a name."""
+    """Bundle of a run of two folds, and what was reported, under a name."""
 
     def exported(name, n_folds=2, network_of=seeded, recipe=RECIPE, **wishes):
-        told, run = Told(), tmp_path / f"run_{name}"
+        callback, run = RecordingCallback(), tmp_path / f"run_{name}"
         write_run(run, data, n_folds, recipe, network_of)
-        return export_run(run, tmp_path / name, options=options(**wishes), reporter=told), told
+        return export_bundle(run, tmp_path / name, callback=callback, **wishes), callback
 
     return exported
 
@@ -66,23 +65,23 @@ def scores(bundle, data, engine="onnxruntime"):
 def test_faster_is_kept_as_one_file_that_says_the_same(export, data, times):
     times(2.0)
     apart, _ = export("apart")
-    fused, told = export("fused", fuse=True)
+    fused, callback = export("fused", fuse=True)
     assert files(fused) == ["fused.onnx", "manifest.json"]
     assert graphs_of(fused, "fp32") == {"fused.onnx"}
     assert [member.outputs.clip for member in fused.manifest.members] == ["fold0/logits", "fold1/logits"]
-    assert told.lines[-1] == "fused: 2.00 times as fast as 2 files: kept"
+    assert callback.lines[-1] == "fused: 2.00 times as fast as 2 files: kept"
     np.testing.assert_array_equal(scores(fused, data), scores(apart, data))
 
 
 @pytest.mark.parametrize(("times_as_fast", "is_kept"), [(1.09, False), (1.0, False), (1.1, True)])
 def test_hardly_faster_is_not_worth_a_file_that_cannot_be_exchanged(export, times, times_as_fast, is_kept):
     times(times_as_fast)
-    bundle, told = export("bundle", fuse=True)
+    bundle, callback = export("bundle", fuse=True)
     assert (files(bundle) == ["fused.onnx", "manifest.json"]) == is_kept
     if not is_kept:
         assert files(bundle) == ["fold0.onnx", "fold1.onnx", "manifest.json"]
         assert [member.outputs.clip for member in bundle.manifest.members] == ["logits", "logits"]
-        assert told.lines[-1].endswith("worth it from 1.1 on: not kept")
+        assert callback.lines[-1].endswith("worth it from 1.1 on: not kept")
 
 
 def test_int8_is_shared_as_well(export, data, times):
@@ -99,7 +98,7 @@ def test_int8_is_shared_as_well(export, data, times):
 
 def test_a_member_without_int8_is_in_the_shared_file_in_fp32(export, data, times):
     times(2.0)
-    fused, told = export("fused", fuse=True, network_of=quiet_then_loud, quantize=("static",))
+    fused, callback = export("fused", fuse=True, network_of=quiet_then_loud, quantize=("static",))
     first, second = Bundle.load(fused.folder).manifest.members
     assert (first.variants[1].refused, bool(second.variants[1].refused)) == ("", True)
     assert first.graphs == second.graphs
@@ -108,16 +107,16 @@ def test_a_member_without_int8_is_in_the_shared_file_in_fp32(export, data, times
                   for engine in ("onnxruntime", "onnxruntime:int8"))  # fmt: skip
     assert 0 < np.abs(int8["fold0"] - fp32["fold0"]).max() < 0.05
     np.testing.assert_array_equal(int8["fold1"], fp32["fold1"])
-    assert any("fold1: int8 static refused" in line for line in told.lines)
+    assert any("fold1: int8 static refused" in line for line in callback.lines)
 
 
 def test_what_takes_one_window_a_call_is_not_shared_with_what_takes_many(export, times):
     """Dynamic INT8 of one member beside fp32 of the other, whose batches are free."""
     times(2.0)
-    fused, told = export("fused", fuse=True, network_of=quiet_then_loud, quantize=("dynamic",))
+    fused, callback = export("fused", fuse=True, network_of=quiet_then_loud, quantize=("dynamic",))
     assert [set(member.graphs) for member in fused.manifest.members] == [{"fp32"}] * 2
     assert files(fused) == ["fused.onnx", "manifest.json"]
-    assert told.lines[-1].startswith("fused: int8 left out: fold1 takes log_mel FLOAT [?, 1, 16, 64], fold0 takes ")
+    assert callback.lines[-1].startswith("fused: int8 left out: fold1 takes log_mel FLOAT [?, 1, 16, 64], fold0 takes ")
 
 
 class TestRefusal:
@@ -125,7 +124,7 @@ class TestRefusal:
 
     @pytest.fixture(autouse=True)
     def _no_export(self, monkeypatch):
-        monkeypatch.setattr("birdinfer.export.bundler.MemberMaker", None)
+        monkeypatch.setattr("birdinfer.export.run.MemberMaker", None)
 
     @pytest.mark.parametrize("wishes", [{"n_folds": 1}, {"n_folds": 2, "soup": True}])
     def test_of_one_member_alone(self, export, tmp_path, wishes):
@@ -133,20 +132,20 @@ class TestRefusal:
             export("bundle", fuse=True, **wishes)
         assert not (tmp_path / "bundle").exists()
 
-    def test_of_members_that_hear_otherwise(self, data, tmp_path):
+    def test_of_members_with_other_inputs(self, data, tmp_path):
         run = write_run(tmp_path / "run", data)
         other = write_run(tmp_path / "other", data, 2, msgspec.structs.replace(RECIPE, model=TINY["raw"]))
         (other / "fold1").rename(run / "fold1")
-        with pytest.raises(ConfigError, match="--fuse: needs members that hear the same"):
-            export_run(run, tmp_path / "bundle", options=options(fuse=True))
+        with pytest.raises(ConfigError, match="--fuse: needs members with the same input"):
+            export_bundle(run, tmp_path / "bundle", fuse=True)
         assert not (tmp_path / "bundle").exists()
 
 
 def test_speed_is_measured_on_real_windows(export, monkeypatch):
     asked = []
 
-    def faster_fused(separate, fused, heard, lanes, batch_size):
-        asked.append((sorted(path.name for path in separate), fused.name, heard.shape, fused.is_file()))
+    def faster_fused(separate, fused, inputs, plan):
+        asked.append((sorted(path.name for path in separate), fused.name, inputs.shape, fused.is_file()))
         return 1.0
 
     monkeypatch.setattr(fused_bundle, "faster_fused", faster_fused)

@@ -6,8 +6,8 @@ Only when the front end is changed on purpose: every bundle exported before is r
 import json
 from pathlib import Path
 
-from birdinfer import mel
 from birdinfer.config import FrontEndConfig, MelConfig
+from birdinfer.features import log_mel as mel
 
 CONFIGS = {
     "default": FrontEndConfig(),

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from birdinfer.errors import ConfigError
-from birdinfer.kaggle import clean_python as room
-from birdinfer.kaggle.clean_python import clean_python, find_python, layer, version_of
-from birdinfer.kaggle.image import Image
+from birdinfer.kaggle import sandbox
+from birdinfer.kaggle.competitions import Image
+from birdinfer.kaggle.sandbox import clean_python, find_python, layer, version_of
 
 HERE = Path(sys.executable)
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -17,7 +17,7 @@ IMAGE = Image("2026-01", f"{MINOR}.0", "2.35", "x86_64", {})
 
 
 def said_by(python, code):
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 
 
@@ -48,11 +48,12 @@ def test_the_python_of_a_version_is_found_or_not():
 def pip(monkeypatch):
     """What pip is asked to install; nothing is."""
     asked = []
-    monkeypatch.setattr(room, "_install", lambda python, requirements: asked.append(list(requirements)))
-    monkeypatch.setattr(room, "find_python", lambda minor: HERE)
+    monkeypatch.setattr(sandbox, "_install", lambda python, requirements: asked.append(list(requirements)))
+    monkeypatch.setattr(sandbox, "find_python", lambda minor: HERE)
     return asked
 
 
+@pytest.mark.slow
 def test_kaggles_environment_is_made_once_and_for_each_list_of_packages(tmp_path, pip):
     first = clean_python(IMAGE, tmp_path)
     assert first == clean_python(IMAGE, tmp_path)
@@ -64,14 +65,14 @@ def test_kaggles_environment_is_made_once_and_for_each_list_of_packages(tmp_path
 
 
 def test_a_failed_installation_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "find_python", lambda minor: HERE)
+    monkeypatch.setattr(sandbox, "find_python", lambda minor: HERE)
     broken = Image("2026-01", IMAGE.python, "2.35", "x86_64", {"not a name": "1"})
-    with pytest.raises(ConfigError, match=r"Kaggle's packages cannot be had \(.*\) - go online once"):
+    with pytest.raises(ConfigError, match=r"Kaggle's packages cannot be installed \(.*\) - go online once"):
         clean_python(broken, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_kaggles_python_it_says_what_brings_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "find_python", lambda minor: None)
+    monkeypatch.setattr(sandbox, "find_python", lambda minor: None)
     with pytest.raises(ConfigError, match=r"there is no Python 3\.\d+, which Kaggle runs - uv python install 3"):
         clean_python(IMAGE, tmp_path)

@@ -4,14 +4,14 @@ import csv
 from pathlib import Path
 
 import pytest
-from making import LABELS, tone, write_sound
+from make_bundles import LABELS, tone, write_sound
 
-from birdinfer.audio import AudioStream
+from birdinfer.audio.stream import AudioStream
 from birdinfer.errors import AudioError, InputNotFoundError, OutputError
 from birdinfer.kaggle.competitions import COMPETITIONS, competition
 from birdinfer.kaggle.fake_kaggle import KagglePlan, Layout, Run, changes, state, write_tree
-from birdinfer.row_ids import misspelling, parse_row_id, row_stem
-from birdinfer.submission import read_sample
+from birdinfer.submission.formats import read_sample
+from birdinfer.tables.row_ids import misspelling, parse_row_id, row_stem
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def sounds(tmp_path_factory):
 @pytest.fixture
 def make(tmp_path, dataset, sounds):
     def make(run, layout=Layout.mounts_2026, slug="birdclef-2025", n_test_files=3):
-        plan = KagglePlan(competition(slug), dataset, LABELS, sounds, n_test_files)
+        plan = KagglePlan(
+            competition=competition(slug), dataset=dataset, labels=LABELS, soundscapes=sounds, n_test_files=n_test_files
+        )
         return write_tree(tmp_path / "kaggle", layout, run, plan)
 
     return make
@@ -45,7 +47,7 @@ def make(tmp_path, dataset, sounds):
     ("layout", "competition_at", "dataset_at"),
     [
         (Layout.mounts_2025, "birdclef-2025", "bundle-and-wheels"),
-        (Layout.mounts_2026, "competitions/birdclef-2025", "datasets/somebody/bundle-and-wheels"),
+        (Layout.mounts_2026, "competitions/birdclef-2025", "datasets/owner/bundle-and-wheels"),
     ],
 )
 def test_inputs_are_mounted_where_the_layout_has_them(make, layout, competition_at, dataset_at):
@@ -66,11 +68,11 @@ def test_the_public_run_has_no_test_soundscapes_and_three_rows(make):
     assert (tree.n_files, tree.corrupt) == (0, None)
 
 
-def test_the_hidden_runs_sample_asks_for_every_window_in_another_order(make):
+def test_the_hidden_runs_sample_asks_for_every_window_from_the_last_file_to_the_first(make):
     """Two soundscapes of 2 and 1 rows come round; the one in the middle is corrupt and counts as a minute."""
     tree = make(Run.hidden)
     sample = read_sample(tree.sample)
-    assert sample.columns == LABELS[::-1]
+    assert sample.columns == LABELS
     assert tree.n_files == 4
     stems = list(dict.fromkeys(row_id.rpartition("_")[0] for row_id in sample.row_ids))
     assert stems == sorted(stems, reverse=True)
@@ -110,7 +112,7 @@ def test_a_touched_input_is_named(make):
     next(tree.input.rglob("manifest.json")).unlink()
     assert changes(tree, before) == [
         "competitions/birdclef-2025/sample_submission.csv",
-        "datasets/somebody/bundle-and-wheels/manifest.json",
+        "datasets/owner/bundle-and-wheels/manifest.json",
         "new.txt",
     ]
 
@@ -119,6 +121,8 @@ def test_a_tree_that_cannot_be_made_is_one_line(make, tmp_path, dataset):
     make(Run.public)
     with pytest.raises(OutputError, match="cannot be written"):
         make(Run.public)
-    plan = KagglePlan(competition("birdclef-2025"), dataset, LABELS, (), 3)
+    plan = KagglePlan(
+        competition=competition("birdclef-2025"), dataset=dataset, labels=LABELS, soundscapes=(), n_test_files=3
+    )
     with pytest.raises(InputNotFoundError, match="there is none"):
         write_tree(tmp_path / "other", Layout.mounts_2025, Run.public, plan)

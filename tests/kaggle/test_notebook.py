@@ -7,17 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from making import LABELS
+from make_bundles import LABELS
 
 from birdinfer.errors import ConfigError
-from birdinfer.kaggle.clean_python import layer
 from birdinfer.kaggle.competitions import competition
 from birdinfer.kaggle.notebook import NotebookSettings, cells, write_notebook, write_script
+from birdinfer.kaggle.sandbox import layer
 
-SETTINGS = NotebookSettings(competition("birdclef-2025"), 85.0, "onnxruntime")
+SETTINGS = NotebookSettings(competition=competition("birdclef-2025"), budget_minutes=85.0, engine="onnxruntime")
 SAMPLE = [["row_id", *reversed(LABELS)], *([f"soundscape_{n}_5", "0.25", "0.25", "0.25", "0.25"] for n in range(3))]
 
 
@@ -91,7 +92,7 @@ def test_the_clock_starts_before_anything_else():
 
 
 def test_settings_stand_in_one_cell_as_they_were_given():
-    settings = SETTINGS._replace(budget_minutes=42.5, options=("--overlap", "2.5", "--post", 'it\'s "so"'))
+    settings = replace(SETTINGS, budget_minutes=42.5, options=("--overlap", "2.5", "--post", 'it\'s "so"'))
     source = next(cell for cell in cells(settings) if cell.kind == "code").source
     given = {
         line.targets[0].id: ast.literal_eval(line.value)
@@ -107,7 +108,7 @@ def test_settings_stand_in_one_cell_as_they_were_given():
 @pytest.mark.parametrize("minutes", [0, -1, 91, float("nan")])
 def test_a_budget_that_the_competition_does_not_allow_is_refused(minutes):
     with pytest.raises(ConfigError, match="allows 90 minutes"):
-        cells(SETTINGS._replace(budget_minutes=minutes))
+        cells(replace(SETTINGS, budget_minutes=minutes))
 
 
 def test_the_script_keeps_the_house_in_order(tmp_path):
@@ -121,31 +122,31 @@ def test_the_script_keeps_the_house_in_order(tmp_path):
 
 
 def test_nothing_at_all_is_said_in_plain_words(kaggle):
-    code, told = run_script(kaggle)
+    code, output = run_script(kaggle)
     assert code == 1
-    assert "no sample_submission.csv below" in told
-    assert "add the competition birdclef-2025 as an input" in told
-    assert "no bundle (manifest.json) below" in told
-    assert "Traceback" not in told
+    assert "no sample_submission.csv below" in output
+    assert "add the competition birdclef-2025 as an input" in output
+    assert "no bundle (manifest.json) below" in output
+    assert "Traceback" not in output
     assert len(record(kaggle)["problems"]) == 2
 
 
 def test_without_a_bundle_the_sample_is_left_as_submission(kaggle):
     add_competition(kaggle)
-    code, told = run_script(kaggle)
+    code, output = run_script(kaggle)
     assert code == 1
-    assert "add the data set with the bundle as an input" in told
-    assert "neither test_soundscapes nor train_soundscapes" in told
+    assert "add the data set with the bundle as an input" in output
+    assert "neither test_soundscapes nor train_soundscapes" in output
     assert table(kaggle / "working" / "submission.csv") == SAMPLE
 
 
 def test_without_wheels_the_data_set_is_asked_for(kaggle, bundle, bare_python):
     add_competition(kaggle)
     shutil.copytree(bundle, kaggle / "input" / "bundle")
-    code, told = run_script(kaggle, python=bare_python)
+    code, output = run_script(kaggle, python=bare_python)
     assert code == 1
-    assert "birdinfer is not installed, 0 wheels lie below" in told
-    assert "Traceback" not in told
+    assert "birdinfer is not installed, 0 wheels lie below" in output
+    assert "Traceback" not in output
     assert table(kaggle / "working" / "submission.csv") == SAMPLE
 
 
@@ -154,46 +155,46 @@ def test_a_wheel_for_another_python_is_named(kaggle, bundle, bare_python):
     shutil.copytree(bundle, kaggle / "input" / "bundle")
     for name in ("onnxruntime-1.25.0-cp38-cp38-manylinux_2_28_x86_64.whl", "soxr-1.0-cp312-abi3-linux_x86_64.whl"):
         (kaggle / "input" / "bundle" / name).write_bytes(b"")
-    code, told = run_script(kaggle, python=bare_python)
+    code, output = run_script(kaggle, python=bare_python)
     assert code == 1
-    note = next(line for line in told.splitlines() if line.startswith("NOTE: not for Python"))
+    note = next(line for line in output.splitlines() if line.startswith("NOTE: not for Python"))
     assert "onnxruntime-1.25.0-cp38" in note
-    assert "the wheels cannot be installed" in told
+    assert "the wheels cannot be installed" in output
 
 
 def test_a_damaged_bundle_leaves_the_sample_and_one_line(kaggle, bundle, soundscapes):
     add_competition(kaggle, soundscapes)
     shutil.copytree(bundle, kaggle / "input" / "bundle")
     (kaggle / "input" / "bundle" / "fold1.onnx").unlink()
-    code, told = run_script(kaggle)
+    code, output = run_script(kaggle)
     assert code == 1
-    assert "birdinfer predict ended with 2" in told
+    assert "birdinfer predict ended with 2" in output
     assert "fold1.onnx" in record(kaggle)["problems"][0]
-    assert "Traceback" not in told
+    assert "Traceback" not in output
     assert table(kaggle / "working" / "submission.csv") == SAMPLE
 
 
 def test_a_hidden_run_with_a_problem_still_ends_well(kaggle, bundle, soundscapes):
     """An exception would cost the submission; the sample is valid, and the record says what was wrong."""
     add_competition(kaggle, soundscapes, "test_soundscapes")
-    code, told = run_script(kaggle)
+    code, output = run_script(kaggle)
     assert code == 0
-    assert "PROBLEM: no bundle" in told
+    assert "PROBLEM: no bundle" in output
     assert record(kaggle)["run"] == "hidden"
     assert table(kaggle / "working" / "submission.csv") == SAMPLE
 
 
 def test_the_public_run_predicts_training_soundscapes_and_the_samples_rows(kaggle, bundle, soundscapes):
     add_competition(kaggle, soundscapes)
-    shutil.copytree(bundle, kaggle / "input" / "datasets" / "somebody" / "bundle")
-    code, told = run_script(kaggle)
-    assert code == 0, told
+    shutil.copytree(bundle, kaggle / "input" / "datasets" / "someone" / "bundle")
+    code, output = run_script(kaggle)
+    assert code == 0, output
     submission = table(kaggle / "working" / "submission.csv")
     assert [row[0] for row in submission] == [row[0] for row in SAMPLE]
     assert submission[0] == SAMPLE[0]
     assert submission[1] != SAMPLE[1]
-    heard = table(kaggle / "working" / "train_soundscapes.csv")
-    assert len(heard) == 1 + 12 + 3 + 2
+    rows = table(kaggle / "working" / "train_soundscapes.csv")
+    assert len(rows) == 1 + 12 + 3 + 2
     assert (kaggle / "working" / "first_soundscape.png").stat().st_size > 5_000
     assert record(kaggle)["run"] == "public"
     assert record(kaggle)["problems"] == []

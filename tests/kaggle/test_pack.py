@@ -1,5 +1,6 @@
 import json
 import platform
+import re
 import subprocess
 import sys
 import zipfile
@@ -7,19 +8,30 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_wheels import write_wheel
+from make_bundles import LABELS
+from packed_submission import write_sample
 
 import birdinfer as package
-from birdinfer.bundle import Bundle, save_manifest
-from birdinfer.errors import BirdinferError, BundleError, ConfigError, OutputError
-from birdinfer.kaggle import wheel_sources
-from birdinfer.kaggle.competitions import competition
-from birdinfer.kaggle.flat_bundle import not_uploaded
-from birdinfer.kaggle.image import kaggle_image
-from birdinfer.kaggle.metadata import read_pages, slug, usual_title
-from birdinfer.kaggle.pack import Packed, PackSettings, pack
-from birdinfer.kaggle.wheels import read_wheel, why_not
-from birdinfer.manifest import Graph
+from birdinfer.errors import BirdinferError, BundleError, ConfigError, MetadataError, OutputError
+from birdinfer.inference.bundle import Bundle, save_manifest
+from birdinfer.inference.manifest import Graph
+from birdinfer.kaggle import wheels as wheel_sources
+from birdinfer.kaggle.competitions import competition, kaggle_image
+from birdinfer.kaggle.pack import (
+    NEVER_UPLOADED,
+    Packed,
+    PackSettings,
+    not_uploaded,
+    pack,
+    packed_names,
+    read_pages,
+    slug,
+    usual_title,
+)
+from birdinfer.kaggle.wheels import incompatibility, read_wheel
 from birdinfer.postprocess.priors import PriorShift
 
 OWN = f"birdinfer-{package.__version__}-py3-none-linux_x86_64.whl"
@@ -43,8 +55,9 @@ def packed(tmp_path, wheels):
     """``packed(bundle, engine="openvino")`` -> what was packed into submission/x."""
 
     def run(bundle: Path, **settings) -> Packed:
-        settings = {"engine": "onnxruntime", "owner": "somebody", "wheel_folders": (wheels,), **settings}
-        return pack(bundle, tmp_path / "submission" / "x", PackSettings(competition("birdclef-2026"), **settings))
+        settings = {"engine": "onnxruntime", "owner": "someone", "wheel_folders": (wheels,), **settings}
+        out = tmp_path / "submission" / "x"
+        return pack(PackSettings(bundle=bundle, out=out, competition=competition("birdclef-2026"), **settings))
 
     return run
 
@@ -96,16 +109,36 @@ class TestTheDataSet:
         assert [path for path in done.dataset.iterdir() if path.is_dir()] == []
         assert Bundle.load(done.dataset).manifest.members[0].graphs["fp32"].file == "fold0.onnx"
 
-    @pytest.mark.parametrize("other", ["b/fold0.onnx", "b/FOLD0.onnx"])
-    def test_names_that_would_meet_at_the_top_are_refused(self, packed, make_bundle, other):
-        folder = nested(make_bundle(), {"fold0.onnx": "a/fold0.onnx", "fold1.onnx": other})
-        with pytest.raises(BundleError, match=r"would both be fold0.onnx|would both be FOLD0.onnx"):
-            packed(folder)
+    @pytest.mark.parametrize(
+        ("name", "packed_name"),
+        [
+            ("b/fold0.onnx", "fold0-2.onnx"),
+            ("b/FOLD0.onnx", "FOLD0-2.onnx"),
+            ("datapackage.json", "datapackage-2.json"),
+            ("kernel-metadata.json", "kernel-metadata-2.json"),
+            ("fold 1 & 2.onnx", "fold_1_2.onnx"),
+            ("@PaxHeader", "PaxHeader"),
+            ("Grünspecht.onnx", "Grunspecht.onnx"),
+            ("\u9ce5.onnx", "file.onnx"),
+            ("e\u0301.onnx", "e.onnx"),
+            ("x" * 200 + ".onnx", "x" * 100 + ".onnx"),
+            ("a__b.c+d-e.onnx", "a__b.c+d-e.onnx"),
+        ],
+    )
+    def test_a_name_that_kaggle_would_not_take_is_changed_and_reported(self, packed, make_bundle, name, packed_name):
+        folder = nested(make_bundle(), {"fold0.onnx": "a/fold0.onnx", "fold1.onnx": name})
+        done = packed(folder)
+        assert not_uploaded(done.dataset) == []
+        assert done.renamed == ({name: packed_name} if Path(name).name != packed_name else {})
+        members = Bundle.load(done.dataset).manifest.members
+        assert [member.graphs["fp32"].file for member in members] == ["fold0.onnx", packed_name]
 
-    def test_a_name_that_kaggles_client_keeps_to_itself_is_refused(self, packed, make_bundle):
-        folder = nested(make_bundle(), {"fold0.onnx": "datapackage.json"})
-        with pytest.raises(BundleError, match="has a name that Kaggle's client keeps to itself"):
-            packed(folder)
+    @given(st.lists(st.text(min_size=1, max_size=150), max_size=20, unique=True))
+    def test_any_names_become_different_ones_that_kaggle_takes(self, names):
+        found = packed_names(names)
+        assert list(found) == names
+        assert all(re.fullmatch("[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,149}", name) for name in found.values())
+        assert len({name.lower() for name in found.values()} - NEVER_UPLOADED - {"manifest.json"}) == len(names)
 
     def test_tables_of_steps_travel_along(self, packed, make_bundle):
         folder = make_bundle()
@@ -134,6 +167,33 @@ class TestTheDataSet:
         assert list((tmp_path / "submission").iterdir()) == []
 
 
+class TestTheSpecies:
+    def test_fewer_than_the_years_are_reported(self, packed, bundle):
+        done = packed(bundle)
+        assert done.lacking == ("the bundle knows 4 species, birdclef-2026 asks for 234: 230 would hold a constant")
+        assert not done.accepts_lacking
+        for options in (("--missing-species", "prior"), ("--missing-species=0.1",)):
+            assert packed(bundle, options=options).accepts_lacking
+
+    def test_the_years_number_is_enough(self, packed, make_bundle):
+        assert packed(make_bundle(labels=tuple(f"species{n}" for n in range(234)))).lacking == ""
+
+    def test_a_sample_says_which_ones_and_is_kept_for_the_dry_run(self, packed, bundle, tmp_path):
+        sample = write_sample(tmp_path / "s.csv", ("houspa", *LABELS), 2026)
+        done = packed(bundle, sample=sample)
+        assert "1 of its species are not in the bundle: houspa" in done.lacking
+        assert (done.dataset.parent / "sample_submission.csv").read_bytes() == sample.read_bytes()
+        assert packed(bundle, sample=write_sample(tmp_path / "s.csv", LABELS[::-1], 2026)).lacking == ""
+
+    @pytest.mark.parametrize(
+        ("labels", "year", "words"),
+        [(("houspa",), 2026, "it scores none that is asked for"), (LABELS, 2022, "give --year")],
+    )
+    def test_a_sample_of_something_else_is_refused(self, packed, bundle, tmp_path, labels, year, words):
+        with pytest.raises(MetadataError, match=words):
+            packed(bundle, sample=write_sample(tmp_path / "s.csv", labels, year))
+
+
 def nested(folder: Path, moves: dict[str, str]) -> Path:
     """The bundle with its graphs under other names."""
     for old, new in moves.items():
@@ -157,7 +217,9 @@ class TestWheels:
         names = {name.partition("-")[0] for name, _ in packed(bundle, engine="auto").files}
         assert {"onnxruntime", "openvino"} <= names
 
-    def test_a_missing_one_is_told_with_the_command_that_gets_it_and_the_rest_is_packed(self, packed, bundle, wheels):
+    def test_a_missing_one_is_reported_with_the_command_that_gets_it_and_the_rest_is_packed(
+        self, packed, bundle, wheels
+    ):
         next(wheels.glob("onnxruntime-*")).unlink()
         write_wheel(wheels, "onnxruntime-1.23.0", "cp311-cp311-manylinux_2_28_x86_64")
         done = packed(bundle)
@@ -194,7 +256,7 @@ class TestWheels:
         assert asked == [["onnxruntime>=1.20"], ["protobuf"]]
         assert done.missing_wheels == []
 
-    def test_a_download_that_fails_is_told_in_pips_words(self, packed, bundle, wheels, monkeypatch):
+    def test_a_download_that_fails_is_reported_in_pips_words(self, packed, bundle, wheels, monkeypatch):
         next(wheels.glob("protobuf-*")).unlink()
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         done = packed(bundle, download=True)
@@ -222,19 +284,19 @@ class TestBirdinfersOwnWheel:
         platform.machine() != "x86_64" or sys.platform != "linux", reason="needs Kaggle's kind of machine"
     )
     def test_is_built_from_a_copy_and_its_kernel_loads_with_kaggles_glibc(self, built):
-        kernels = Path(package.__file__).parent / "kernels"
+        kernels = Path(package.__file__).parent / "features" / "kernels"
         before = {path: path.stat().st_mtime_ns for path in kernels.iterdir() if path.is_file()}
         wheel = built()
         assert {path: path.stat().st_mtime_ns for path in kernels.iterdir() if path.is_file()} == before
-        assert why_not(wheel, kaggle_image()) == ""
+        assert incompatibility(wheel, kaggle_image()) == ""
         names = zipfile.ZipFile(wheel.path).namelist()
-        assert {"birdinfer/kernels/log_mel.so", "birdinfer/kaggle/kaggle_image.toml"} <= set(names)
+        assert {"birdinfer/features/kernels/log_mel.so", "birdinfer/kaggle/kaggle_image.toml"} <= set(names)
 
     def test_elsewhere_is_a_pure_one_that_runs_on_kaggle(self, built):
         wheel = built(system="Darwin")
         assert wheel.path.name == f"birdinfer-{package.__version__}-py3-none-any.whl"
-        assert why_not(wheel, kaggle_image()) == ""
-        assert "birdinfer/kernels/log_mel.so" not in zipfile.ZipFile(wheel.path).namelist()
+        assert incompatibility(wheel, kaggle_image()) == ""
+        assert "birdinfer/features/kernels/log_mel.so" not in zipfile.ZipFile(wheel.path).namelist()
 
     def test_a_build_that_fails_is_one_line(self, tmp_path, monkeypatch):
         failed = subprocess.CompletedProcess([], 1, "", "  building\nERROR: hatchling is broken\n\n")
@@ -266,11 +328,11 @@ class TestMetadata:
         dataset = json.loads((done.dataset / "dataset-metadata.json").read_text())
         kernel = json.loads((done.kernel / "kernel-metadata.json").read_text())
         assert dataset == {
-            "id": "somebody/birdinfer-five-folds",
+            "id": "someone/birdinfer-five-folds",
             "title": "birdinfer five folds",
             "licenses": [{"name": "other"}],
         }
-        assert kernel["id"] == "somebody/birdinfer-five-folds-submission"
+        assert kernel["id"] == "someone/birdinfer-five-folds-submission"
         assert kernel["id"].partition("/")[2] == slug(kernel["title"])
         assert (kernel["enable_internet"], kernel["enable_gpu"], kernel["is_private"]) == (False, False, True)
         assert kernel["dataset_sources"] == [dataset["id"]]
@@ -280,7 +342,7 @@ class TestMetadata:
     def test_are_read_back_as_the_pages_to_push_to(self, packed, bundle):
         done = packed(bundle, title="birdinfer five folds")
         pages = read_pages(done.dataset, done.kernel)
-        assert pages == ("somebody/birdinfer-five-folds", "somebody/birdinfer-five-folds-submission", "birdclef-2026")
+        assert pages == ("someone/birdinfer-five-folds", "someone/birdinfer-five-folds-submission", "birdclef-2026")
 
     def test_without_an_account_nothing_can_be_pushed(self, packed, bundle):
         done = packed(bundle, owner="YOUR_NAME")
@@ -309,7 +371,7 @@ class TestMetadata:
         folder = make_bundle()
         save_manifest(folder, msgspec.structs.replace(Bundle.load(folder).manifest, name=name))
         done = packed(folder)
-        assert read_pages(done.dataset, done.kernel).dataset == f"somebody/{slug(usual_title(name))}"
+        assert read_pages(done.dataset, done.kernel).dataset == f"someone/{slug(usual_title(name))}"
 
     @pytest.mark.parametrize(
         ("file", "content", "words"),
@@ -317,7 +379,7 @@ class TestMetadata:
             ("kernel/kernel-metadata.json", "{", "is no JSON"),
             ("kernel/kernel-metadata.json", "[]", "holds no names and values"),
             ("dataset/dataset-metadata.json", "{}", "its metadata lack 'id'"),
-            ("dataset/dataset-metadata.json", '{"id": "somebody/else-where"}', "does not mount somebody/else-where"),
+            ("dataset/dataset-metadata.json", '{"id": "someone/else-where"}', "does not mount someone/else-where"),
             ("dataset/dataset-metadata.json", None, "is missing - birdinfer kaggle pack makes it"),
         ],
     )
@@ -359,8 +421,10 @@ class TestWhatKaggleWouldNotTake:
         (tmp_path / "dataset-metadata.json").write_text("{}")
         (tmp_path / "fold0.onnx").write_bytes(b"")
         (tmp_path / "lost.onnx").symlink_to(tmp_path / "nowhere")
+        (tmp_path / "a&b.onnx").write_bytes(b"")
         assert dict(not_uploaded(tmp_path)) == {
+            "a&b.onnx": "has a name that Kaggle may refuse: it takes letters, digits and . _ + - up to 150 characters",
             "graphs": "is a folder: Kaggle's client leaves folders out",
-            "kernel-metadata.json": "has a name that Kaggle's client keeps to itself",
+            "kernel-metadata.json": "has a name that Kaggle's client reserves for itself",
             "lost.onnx": "is no file",
         }

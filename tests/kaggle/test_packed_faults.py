@@ -4,7 +4,7 @@ import pytest
 from made_wheels import write_wheel
 from packed_submission import COMPETITION, write_packed
 
-from birdinfer.kaggle.packed_faults import packed_faults, read_packed
+from birdinfer.kaggle.faults import packed_faults, read_packed
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_a_good_folder_has_none(packed):
     assert found.notebook == packed / "kernel" / "birdinfer.ipynb"
 
 
-def test_all_faults_are_told_at_once(packed):
+def test_all_faults_are_listed_at_once(packed):
     (packed / "dataset" / "more").mkdir()
     write_wheel(packed / "dataset", "soxr-1.0", "cp311-cp311-manylinux_2_17_x86_64")
     (packed / "dataset" / "manifest.json").write_text("{}")
@@ -38,6 +38,13 @@ def test_all_faults_are_told_at_once(packed):
     ]
 
 
+@pytest.mark.parametrize("name", ["a&b.onnx", "@PaxHeader", "\u00fc.csv", "x" * 151])
+def test_a_name_that_kaggle_may_refuse_is_a_fault(packed, name):
+    (packed / "dataset" / name).write_bytes(b"")
+    (fault,) = faults_of(packed)
+    assert fault.startswith(f"a name: dataset/{name} has a name that Kaggle may refuse")
+
+
 def test_a_damaged_wheel_is_a_fault_and_no_error(packed):
     (packed / "dataset" / "soxr-1.0-py3-none-any.whl").write_bytes(b"half of it")
     (fault,) = faults_of(packed)
@@ -45,7 +52,7 @@ def test_a_damaged_wheel_is_a_fault_and_no_error(packed):
 
 
 @pytest.mark.parametrize("name", ["fold0.onnx", "manifest.json"])
-def test_a_bundle_that_lacks_a_file_is_told_by_its_name(packed, name):
+def test_a_bundle_that_lacks_a_file_is_reported_by_its_name(packed, name):
     (packed / "dataset" / name).unlink()
     (fault,) = faults_of(packed)
     assert fault.startswith("the bundle: ")

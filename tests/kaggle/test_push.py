@@ -4,12 +4,12 @@ import json
 import os
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
 from made_wheels import write_wheel
 
 import birdinfer as package
+from birdinfer.callbacks import Callback
 from birdinfer.errors import (
     BirdinferError,
     BundleError,
@@ -39,7 +39,7 @@ print(err, file=sys.stderr)
 sys.exit(code)
 """
 
-DATASET, KERNEL = "somebody/birdinfer-five-folds", "somebody/birdinfer-five-folds-submission"
+DATASET, KERNEL = "someone/birdinfer-five-folds", "someone/birdinfer-five-folds-submission"
 ABSENT = (1, "", "404 Client Error: Not Found for url: https://x\n\nThe resource was not found. Check the spelling")
 NO_TOKEN = (1, "Authentication required to call the Kaggle API.\n\nFirst, you will need a Kaggle account.", "")
 PUSHED = (0, f"Kernel version 7 successfully pushed.  Please check progress at https://x/code/{KERNEL}", "")
@@ -75,15 +75,17 @@ GOOD = {
 def packed(tmp_path, bundle):
     """A whole submission."""
     write_wheel(tmp_path / "wheels", f"birdinfer-{package.__version__}")
+    out = tmp_path / "submission" / "five"
     settings = PackSettings(
-        competition("birdclef-2026"),
+        bundle=bundle,
+        out=out,
+        competition=competition("birdclef-2026"),
         engine="onnxruntime",
-        owner="somebody",
+        owner="someone",
         title="birdinfer five folds",
         wheel_folders=(tmp_path / "wheels",),
     )
-    out = tmp_path / "submission" / "five"
-    pack(bundle, out, settings)
+    pack(settings)
     return out
 
 
@@ -105,15 +107,24 @@ def kaggle(tmp_path, monkeypatch):
     return answering
 
 
+class Messages(Callback):
+    def __init__(self):
+        self.lines = []
+
+    def on_message(self, line):
+        self.lines.append(line)
+
+
 def pushed(folder, **settings):
-    told = []
-    return push(folder, PushSettings(poll_seconds=0.01, **settings), told.append), told
+    """What was pushed, and the messages."""
+    messages = Messages()
+    return push(PushSettings(packed=folder, poll_seconds=0.01, **settings), messages), messages.lines
 
 
 class TestASubmission:
     def test_is_versioned_waited_for_run_and_handed_in(self, packed, kaggle):
         kaggle()
-        done, told = pushed(packed, message="third try", submit=True)
+        done, messages = pushed(packed, message="third try", submit=True)
         dataset, kernel = str(packed / "dataset"), str(packed / "kernel")
         ask = ["datasets", "status", DATASET, "--format", "json"]
         look = ["kernels", "status", f"{KERNEL}/7"]
@@ -128,9 +139,10 @@ class TestASubmission:
                 *("--kernel", KERNEL, "--version", "7", "--message", "third try"),
             ],
         ]
-        assert done == ((DATASET, KERNEL, "birdclef-2026"), 7, "complete", done.submitted)
+        assert done.pages == (DATASET, KERNEL, "birdclef-2026")
+        assert (done.kernel_version, done.kernel_status) == (7, "complete")
         assert done.submitted == "Submission ref: 99 Successfully submitted to BirdCLEF"
-        assert told == [
+        assert messages == [
             f"data set {DATASET}: version 3 is there, uploading the next",
             f"data set {DATASET}: version 4 is ready",
             f"notebook {KERNEL}: version 7 runs",
@@ -156,7 +168,7 @@ class TestASubmission:
         assert pushed(packed, wait=True)[0].kernel_status == "complete"
         assert kaggle.asked()[-1][:2] == ["kernels", "status"]
 
-    def test_goes_on_where_the_client_warns_about_its_own_age(self, packed, kaggle):
+    def test_continues_where_the_client_warns_about_its_own_age(self, packed, kaggle):
         ready = json.dumps({"status": "ready", "current_version_number": 4})
         kaggle(
             datasets_status=[state("ready", 3), (0, f"Warning: outdated API version\n{ready}", "a warning {of} more")]
@@ -173,7 +185,7 @@ class TestWhatGoesWrong:
         [
             (
                 {"datasets_version": [(0, "Dataset version creation error: Incompatible Dataset Type", "")]},
-                "Kaggle's client says: Dataset version creation error: Incompatible Dataset Type - mend that",
+                "Kaggle's client says: Dataset version creation error: Incompatible Dataset Type - correct that",
             ),
             (
                 {
@@ -245,7 +257,7 @@ class TestWhatGoesWrong:
             pushed(packed, wait=True)
 
     @pytest.mark.parametrize("said", [NO_TOKEN, (1, "", "401 Client Error: Unauthorized for url: https://x")])
-    def test_without_a_token_the_user_is_told_how_to_log_in(self, packed, kaggle, said):
+    def test_without_a_token_the_user_is_messages_how_to_log_in(self, packed, kaggle, said):
         kaggle(datasets_status=[said])
         with pytest.raises(ConfigError, match="knows no valid token for your account - run: kaggle auth login"):
             pushed(packed)
@@ -307,7 +319,7 @@ class TestBeforeAnythingIsUploaded:
 
 class TestCommands:
     def test_can_be_typed_into_a_shell(self, packed):
-        listed = push_commands(packed, "it's mine")
+        listed = push_commands(PushSettings(packed=packed, message="it's mine"))
         split = [shlex.split(command) for command, _ in listed]
         assert all(words[0] == "kaggle" for words in split)
         assert split[1] == [
@@ -319,8 +331,8 @@ class TestCommands:
     def test_are_not_shown_for_what_would_not_run(self, packed):
         (packed / "dataset" / "graphs").mkdir()
         with pytest.raises(BirdinferError, match="is a folder"):
-            push_commands(packed, "x")
+            push_commands(PushSettings(packed=packed))
 
     def test_need_no_client(self, packed, monkeypatch, tmp_path):
         monkeypatch.setenv("PATH", str(tmp_path))
-        assert len(push_commands(Path(packed), "x")) == 6
+        assert len(push_commands(PushSettings(packed=packed))) == 6

@@ -2,16 +2,23 @@ import contextlib
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_wheels import write_wheel
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 from birdinfer.errors import ConfigError, InputNotFoundError
-from birdinfer.kaggle.image import Image, kaggle_image
-from birdinfer.kaggle.wheel_sources import download_command, shown, wheels_in
-from birdinfer.kaggle.wheels import foreign_wheels, read_wheel, select, why_not
+from birdinfer.kaggle.competitions import Image, kaggle_image
+from birdinfer.kaggle.wheels import (
+    as_typed,
+    download_command,
+    incompatibility,
+    read_wheel,
+    select,
+    unusable_wheels,
+    wheels_in,
+)
 
 IMAGE = Image("2026-02", "3.12.12", "2.35", "x86_64", {"numpy": "2.0.2", "soxr": "1.0.0"})
 
@@ -41,7 +48,7 @@ def test_kaggles_list_is_of_python_3_12_and_has_what_birdinfer_decodes_and_resam
     ],
 )
 def test_a_wheel_for_kaggles_python_and_platform_runs(tmp_path, tag):
-    assert why_not(read_wheel(write_wheel(tmp_path, "some-1.0", tag)), IMAGE) == ""
+    assert incompatibility(read_wheel(write_wheel(tmp_path, "some-1.0", tag)), IMAGE) == ""
 
 
 @pytest.mark.parametrize(
@@ -60,13 +67,13 @@ def test_a_wheel_for_kaggles_python_and_platform_runs(tmp_path, tag):
 )
 def test_a_wheel_for_another_python_or_platform_is_refused_in_words(tmp_path, tag, words):
     path = write_wheel(tmp_path, "some-1.0", tag)
-    assert why_not(read_wheel(path), IMAGE) == words
-    assert foreign_wheels(tmp_path, IMAGE) == [(path, words)]
+    assert incompatibility(read_wheel(path), IMAGE) == words
+    assert unusable_wheels(tmp_path, IMAGE) == [(path, words)]
 
 
 def test_a_wheel_that_asks_for_a_newer_python_than_its_tag_says_is_refused(tmp_path):
     wheel = read_wheel(write_wheel(tmp_path, "some-1.0", python=">=3.13"))
-    assert why_not(wheel, IMAGE) == "is for Python >=3.13, Kaggle runs 3.12"
+    assert incompatibility(wheel, IMAGE) == "is for Python >=3.13, Kaggle runs 3.12"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +85,7 @@ def test_a_wheel_that_asks_for_a_newer_python_than_its_tag_says_is_refused(tmp_p
 )
 def test_a_kernel_that_was_built_here_must_load_with_kaggles_glibc(tmp_path, library, words):
     wheel = read_wheel(write_wheel(tmp_path, "some-1.0", "py3-none-linux_x86_64", library=library))
-    assert why_not(wheel, IMAGE) == words
+    assert incompatibility(wheel, IMAGE) == words
 
 
 def test_needs_are_followed_and_what_kaggle_has_is_left_out_with_its_needs(tmp_path):
@@ -166,17 +173,15 @@ class TestWhatIsNoWheel:
         with pytest.raises(ConfigError, match="it has no METADATA"):
             read_wheel(path)
 
-    @given(place=st.integers(0, 400), value=st.integers(0, 255))
-    @settings(max_examples=60)
-    def test_whatever_byte_of_a_wheel_is_wrong_it_is_read_or_refused(self, tmp_path_factory, place, value):
-        path = write_wheel(
-            tmp_path_factory.mktemp("wheels"), "some-1.0", "py3-none-linux_x86_64", library=b"GLIBC_2.14"
-        )
-        content = bytearray(path.read_bytes())
-        content[place % len(content)] = value
-        path.write_bytes(content)
-        with contextlib.suppress(ConfigError):
-            why_not(read_wheel(path), IMAGE)
+    @pytest.mark.parametrize("change", [1, 255])
+    def test_read_wheel_with_one_wrong_byte_reads_it_or_refuses(self, tmp_path, change):
+        """Wherever it is: zipfile raises seven kinds of exceptions, EOFError among them."""
+        path = write_wheel(tmp_path, "some-1.0", "py3-none-linux_x86_64", library=b"GLIBC_2.14")
+        whole = path.read_bytes()
+        for place, value in enumerate(whole):
+            path.write_bytes(whole[:place] + bytes([value ^ change]) + whole[place + 1 :])
+            with contextlib.suppress(ConfigError):
+                incompatibility(read_wheel(path), IMAGE)
 
     def test_a_folder_that_is_not_there_is_named(self, tmp_path):
         with pytest.raises(InputNotFoundError, match="no such folder of wheels"):
@@ -184,7 +189,7 @@ class TestWhatIsNoWheel:
 
 
 def test_the_command_that_gets_wheels_names_kaggles_python_and_not_this_one(tmp_path):
-    line = shown(download_command(["onnxruntime>=1.20"], tmp_path, IMAGE))
+    line = as_typed(download_command(["onnxruntime>=1.20"], tmp_path, IMAGE))
     assert line.startswith("python -m pip download --only-binary=:all: ")
     assert line.endswith(f"--dest={tmp_path} 'onnxruntime>=1.20'")
     assert "--python-version=3.12" in line

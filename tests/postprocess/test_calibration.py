@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from birdinfer.errors import ConfigError, InputNotFoundError
-from birdinfer.labels import Species
 from birdinfer.postprocess.calibration import (
     HistogramMatch,
     Temperature,
@@ -15,7 +14,8 @@ from birdinfer.postprocess.calibration import (
     quantiles_of,
     temper,
 )
-from birdinfer.tables.quantile_tables import Quantiles, write_quantiles
+from birdinfer.species import Species
+from birdinfer.tables.step_tables import Quantiles, write_quantiles
 
 SPECIES = (Species("a", "", "", "Aves"), Species("b", "", "", "Insecta"), Species("0012"))
 
@@ -31,7 +31,7 @@ def run(step, probabilities, species=SPECIES):
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     path = tmp_path_factory.mktemp("tables") / "quantiles.csv"
-    known = {"0012": ([0.2, 0.6], [0.4, 0.5]), "a": ([0.0, 1.0], [0.5, 1.0]), "foreign": ([0.1], [0.1])}
+    known = {"0012": ([0.2, 0.6], [0.4, 0.5]), "a": ([0.0, 1.0], [0.5, 1.0]), "other": ([0.1], [0.1])}
     write_quantiles(path, {label: Quantiles(*map(np.array, both)) for label, both in known.items()})
     return str(path)
 
@@ -81,7 +81,7 @@ class TestTemperature:
 
     @given(scores, temperatures)
     def test_a_row_has_the_same_bits_alone_and_in_company(self, probabilities, t):
-        assert Temperature(t).reach == 0
+        assert Temperature(t).context_rows == 0
         alone = np.concatenate([temper(row[None], t) for row in probabilities])
         assert np.array_equal(temper(probabilities, t), alone)
 
@@ -90,7 +90,7 @@ class TestTemperature:
             ConfigError, match=r"^temperature: no species is of class 'aves' - their classes: Aves, Ins"
         ):
             Temperature(by_class={"aves": 2}).bind(SPECIES)
-        with pytest.raises(ConfigError, match=r"their classes: none is told"):
+        with pytest.raises(ConfigError, match=r"their classes: none"):
             Temperature(by_class={"Aves": 2}).bind([Species("a")])
 
     @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ class TestHistogramMatch:
     @given(scores, st.floats(0, 1), st.permutations(range(3)))
     def test_is_bounded_monotone_and_blind_to_the_order_of_rows_and_columns(self, table, probabilities, share, order):
         step = HistogramMatch(table=table, share=share)
-        assert step.reach == 0
+        assert step.context_rows == 0
         before = probabilities.copy()
         found = run(step, probabilities)
         assert found.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Steps in a row, and the laws that hold for every kind of step and for all of them together."""
+"""Steps in a row, and the properties that hold for every kind of step and for all of them together."""
 
 import tracemalloc
 
@@ -9,13 +9,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from birdinfer.errors import ConfigError
-from birdinfer.labels import Species
+from birdinfer.postprocess.base import Pipeline
 from birdinfer.postprocess.calibration import Temperature
-from birdinfer.postprocess.file_boosts import CutOff, FileBoost, FileContrast, FileMax, FileTopMean, LowRankPower
-from birdinfer.postprocess.pipeline import Pipeline
-from birdinfer.postprocess.smoothing import AdaptiveSmooth, FatTail, GaussianSmooth, LocalMax, Smooth, smooth
-from birdinfer.postprocess.taxon_kernels import TaxonKernels
+from birdinfer.postprocess.file_level import CutOff, FileBoost, FileContrast, FileMax, FileTopMean, LowRankPower
+from birdinfer.postprocess.smoothing import (
+    AdaptiveSmooth,
+    FatTail,
+    GaussianSmooth,
+    LocalMax,
+    Smooth,
+    TaxonKernels,
+    smooth,
+)
 from birdinfer.postprocess.taxonomy import ClassSmooth, GenusSmooth, MirrorGroups
+from birdinfer.species import Species
 
 SPECIES = (
     Species("a", "Turdus merula", class_name="Aves"),
@@ -57,14 +64,14 @@ def test_without_steps_the_very_input_comes_back():
     scores = np.random.default_rng(0).random((4, 5), np.float32)
     empty = Pipeline([], SPECIES)
     assert empty(scores, "any") is scores
-    assert (empty.reach, empty.names) == (0, [])
+    assert (empty.context_rows, empty.names) == (0, [])
 
 
 def test_neutral_steps_are_left_out():
     scores = np.random.default_rng(0).random((4, 5), np.float32)
     idle = Pipeline([Smooth((1.0,)), FileMax(0.0), LocalMax(0.0, 50)], SPECIES)
     assert idle(scores, "any") is scores
-    assert (idle.reach, idle.names) == (0, [])
+    assert (idle.context_rows, idle.names) == (0, [])
 
 
 def test_a_neutral_step_that_does_not_fit_is_refused_all_the_same():
@@ -90,8 +97,8 @@ def test_steps_are_done_in_order_by_hand():
 
 
 def test_it_reaches_as_far_as_its_steps_together():
-    assert Pipeline([Smooth(), LocalMax(0.5, 3), GenusSmooth(0.5)], SPECIES).reach == 1 + 3 + 0
-    assert Pipeline([Smooth(), FileMax(), LocalMax()], SPECIES).reach is None
+    assert Pipeline([Smooth(), LocalMax(0.5, 3), GenusSmooth(0.5)], SPECIES).context_rows == 1 + 3 + 0
+    assert Pipeline([Smooth(), FileMax(), LocalMax()], SPECIES).context_rows is None
 
 
 @pytest.mark.parametrize("step", STEPS, ids=name)
@@ -139,11 +146,11 @@ def test_pitfall_9_no_file_leaks_into_another_whatever_their_order(steps, all_fi
         assert np.array_equal(together(all_files[index], f"file{index}"), alone[index])
 
 
-@given(st.lists(st.sampled_from([step for step in STEPS if step.reach is not None]), max_size=4), st.data())
+@given(st.lists(st.sampled_from([step for step in STEPS if step.context_rows is not None]), max_size=4), st.data())
 def test_rows_beyond_the_reach_change_no_bit(steps, data):
     pipeline = Pipeline(steps, SPECIES)
-    n_rows = 2 * pipeline.reach + data.draw(st.integers(2, 9))
+    n_rows = 2 * pipeline.context_rows + data.draw(st.integers(2, 9))
     scores = np.random.default_rng(data.draw(st.integers(0, 99))).random((n_rows, 5), np.float32)
-    cut = data.draw(st.integers(pipeline.reach + 1, n_rows))
-    kept = cut - pipeline.reach
+    cut = data.draw(st.integers(pipeline.context_rows + 1, n_rows))
+    kept = cut - pipeline.context_rows
     assert np.array_equal(pipeline(scores[:cut], "any")[:kept], pipeline(scores, "any")[:kept])

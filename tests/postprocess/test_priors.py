@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from birdinfer.errors import ConfigError, InputNotFoundError
-from birdinfer.labels import Species
+from birdinfer.postprocess.base import with_table_in
 from birdinfer.postprocess.priors import (
     RATE_FLOOR,
     PriorShift,
@@ -16,15 +16,15 @@ from birdinfer.postprocess.priors import (
     shrunk_rates,
     with_neighbouring_hours,
 )
-from birdinfer.postprocess.step_tables import resolved
-from birdinfer.tables.prior_tables import Occasion, PriorTable, write_priors
+from birdinfer.species import Species
+from birdinfer.tables.step_tables import Occasion, PriorTable, write_priors
 
 SPECIES = (Species("a"), Species("0012"), Species("stranger"))
 COUNTS = PriorTable(
     labels=("0012", "a", "elsewhere"),
     occasions=(Occasion("S05", 1), Occasion("S05", 2), Occasion("S08", 1), Occasion(None, None)),
     windows=np.array([10, 10, 40, 40]),
-    heard=np.array([[0, 6, 1], [0, 2, 0], [20, 1, 0], [0, 1, 0]]),
+    present=np.array([[0, 6, 1], [0, 2, 0], [20, 1, 0], [0, 1, 0]]),
 )
 """a: 8 of 20 windows at S05, 7 of 50 at 1 o'clock, 2 of 10 at 2 o'clock, 10 of 100 in all; 0012: 20 of 100 in all."""
 
@@ -42,8 +42,8 @@ def table(tmp_path_factory):
     return str(path)
 
 
-def run(step, probabilities, stem=STEMS[0], species=SPECIES):
-    return step.bind(species)(probabilities, stem)
+def run(step, probabilities, file_id=STEMS[0], species=SPECIES):
+    return step.bind(species)(probabilities, file_id)
 
 
 def logit(p):
@@ -61,16 +61,16 @@ class TestShrunkRates:
         np.testing.assert_allclose(found, [[0.34]])
 
     @given(st.integers(0, 100), st.integers(0, 100), st.floats(0, 1), st.floats(0, 1e9))
-    def test_lies_between_the_observed_and_the_overall_rate(self, windows, heard, overall, k):
-        heard = min(heard, windows)
-        found = shrunk_rates(np.array([[float(heard)]]), np.array([float(windows)]), np.array([overall]), k)[0, 0]
+    def test_lies_between_the_observed_and_the_overall_rate(self, windows, count, overall, k):
+        count = min(count, windows)
+        found = shrunk_rates(np.array([[float(count)]]), np.array([float(windows)]), np.array([overall]), k)[0, 0]
         if windows == 0:
             assert found == overall
         else:
-            low, high = sorted((overall, heard / windows))
+            low, high = sorted((overall, count / windows))
             assert low - 1e-12 <= found <= high + 1e-12
         if windows and k == 0:
-            assert found == pytest.approx(heard / windows, abs=1e-12)
+            assert found == pytest.approx(count / windows, abs=1e-12)
 
 
 class TestLogitDifference:
@@ -105,7 +105,7 @@ class TestPriorShift:
     def test_by_hand(self, table):
         """k = 5, no neighbouring hours; S05: a (.8 * .4 + .2 * .1) = .34; at 1: 50/55 * .14 + 5/55 * .1 = .15/1.1.
 
-        0012 was never heard at S05: .2 * .2 = .04; at 1 o'clock in 20 of 50: 50/55 * .4 + 5/55 * .2 = .42/1.1.
+        0012 never occurs at S05: .2 * .2 = .04; at 1 o'clock in 20 of 50: 50/55 * .4 + 5/55 * .2 = .42/1.1.
         """
         step = PriorShift(table=table, site_strength=0.5, hour_strength=1, shrinkage_windows=5, hour_radius=0)
         a = logit(0.3) + 0.5 * (logit(0.34) - logit(0.1)) + (logit(0.15 / 1.1) - logit(0.1))
@@ -114,7 +114,7 @@ class TestPriorShift:
         np.testing.assert_allclose(found, [[sigmoid(a), sigmoid(b), 0.9]], rtol=1e-6)
 
     def test_each_row_has_the_hour_in_which_it_begins(self, table):
-        """From 01:59:50 on rows of 5 s lie in hours 1, 1, 2, 2; a is heard at 2 more often than at 1."""
+        """From 01:59:50 on rows of 5 s lie in hours 1, 1, 2, 2; a occurs at 2 more often than at 1."""
         step = PriorShift(table=table, site_strength=0, hour_radius=0)
         probabilities = np.full((4, 3), 0.3, np.float32)
         found = run(step, probabilities, "S05_20250227_015950")
@@ -125,12 +125,12 @@ class TestPriorShift:
         assert np.array_equal(run(minutes, probabilities, "S05_20250227_015950")[1:], found[[2, 2, 2]])
 
     @pytest.mark.parametrize(
-        ("stem", "alike"), [("S99_20250227_010000", "site"), ("S05_x", "both"), ("S05_20250227", "hour")]
+        ("file_id", "alike"), [("S99_20250227_010000", "site"), ("S05_x", "both"), ("S05_20250227", "hour")]
     )
-    def test_what_a_name_does_not_tell_shifts_nothing(self, table, stem, alike):
+    def test_a_name_without_site_and_hour_shifts_nothing(self, table, file_id, alike):
         probabilities = np.full((2, 3), 0.3, np.float32)
-        of_site = run(PriorShift(table=table, hour_strength=0), probabilities, stem)
-        of_hour = run(PriorShift(table=table, site_strength=0), probabilities, stem)
+        of_site = run(PriorShift(table=table, hour_strength=0), probabilities, file_id)
+        of_hour = run(PriorShift(table=table, site_strength=0), probabilities, file_id)
         assert np.array_equal(of_site, probabilities) == (alike in {"site", "both"})
         assert np.array_equal(of_hour, probabilities) == (alike in {"hour", "both"})
 
@@ -148,47 +148,47 @@ class TestPriorShift:
         assert found[3] == pytest.approx(0.3)
 
     @given(scores, stems, strengths, strengths)
-    def test_is_bounded_and_monotone(self, table, probabilities, stem, site, hour):
+    def test_is_bounded_and_monotone(self, table, probabilities, file_id, site, hour):
         step = PriorShift(table=table, site_strength=site, hour_strength=hour, shrinkage_windows=0)
-        found = run(step, probabilities, stem)
+        found = run(step, probabilities, file_id)
         assert found.dtype == np.float32
         assert ((found >= 0) & (found <= 1)).all()
         raised = np.maximum(probabilities, probabilities[::-1])
-        assert (run(step, raised, stem) >= found).all()
+        assert (run(step, raised, file_id) >= found).all()
 
     @given(scores, stems)
-    def test_without_strength_no_bit_changes(self, table, probabilities, stem):
+    def test_without_strength_no_bit_changes(self, table, probabilities, file_id):
         step = PriorShift(table=table, site_strength=0, hour_strength=0)
         assert step.is_neutral
-        assert np.array_equal(run(step, probabilities, stem), probabilities)
+        assert np.array_equal(run(step, probabilities, file_id), probabilities)
         assert not PriorShift(table=table, site_strength=0).is_neutral
         assert not PriorShift(table=table, hour_strength=0).is_neutral
 
     @given(st.lists(st.tuples(stems, scores), min_size=2, max_size=4), st.randoms(use_true_random=False))
     def test_no_file_leaves_a_trace_in_another(self, table, files, random):
         bound = PriorShift(table=table).bind(SPECIES)
-        alone = [run(PriorShift(table=table), probabilities, stem) for stem, probabilities in files]
+        alone = [run(PriorShift(table=table), probabilities, file_id) for file_id, probabilities in files]
         order = list(range(len(files)))
         random.shuffle(order)
         for index in order:
-            stem, probabilities = files[index]
-            assert np.array_equal(bound(probabilities, stem), alone[index])
+            file_id, probabilities = files[index]
+            assert np.array_equal(bound(probabilities, file_id), alone[index])
 
     @given(scores, stems, st.permutations(range(3)))
-    def test_the_order_of_the_columns_does_not_matter(self, table, probabilities, stem, order):
+    def test_the_order_of_the_columns_does_not_matter(self, table, probabilities, file_id, order):
         step = PriorShift(table=table)
-        shuffled = run(step, probabilities[:, order], stem, [SPECIES[index] for index in order])
-        np.testing.assert_allclose(shuffled, run(step, probabilities, stem)[:, order], rtol=1e-6)
+        shuffled = run(step, probabilities[:, order], file_id, [SPECIES[index] for index in order])
+        np.testing.assert_allclose(shuffled, run(step, probabilities, file_id)[:, order], rtol=1e-6)
 
     @given(scores, stems)
-    def test_without_hours_a_file_may_come_row_by_row(self, table, probabilities, stem):
+    def test_without_hours_a_file_may_come_row_by_row(self, table, probabilities, file_id):
         step = PriorShift(table=table, hour_strength=0)
-        assert step.reach == 0
-        rows = [run(step, row[None], stem) for row in probabilities]
-        assert np.array_equal(run(step, probabilities, stem), np.concatenate(rows))
+        assert step.context_rows == 0
+        rows = [run(step, row[None], file_id) for row in probabilities]
+        assert np.array_equal(run(step, probabilities, file_id), np.concatenate(rows))
 
     def test_with_hours_it_wants_the_whole_file(self, table):
-        assert PriorShift(table=table).reach is None
+        assert PriorShift(table=table).context_rows is None
 
     def test_refuses_a_table_of_other_species_and_one_that_is_not_there(self, table, tmp_path):
         with pytest.raises(ConfigError, match=r"^prior_shift: .*prior.csv knows none of the species"):
@@ -198,7 +198,7 @@ class TestPriorShift:
 
     def test_its_table_lies_in_the_bundle(self, tmp_path):
         write_priors(tmp_path / "prior.csv", COUNTS)
-        assert run(resolved(PriorShift(table="prior.csv"), tmp_path), np.float32([[0.3] * 3])).shape == (1, 3)
+        assert run(with_table_in(PriorShift(table="prior.csv"), tmp_path), np.float32([[0.3] * 3])).shape == (1, 3)
 
     @pytest.mark.parametrize(
         ("field", "value", "message"),

@@ -1,4 +1,4 @@
-"""Smoothing over time: by hand, and the laws of it."""
+"""Smoothing over time: by hand, and its properties."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_a_gaussian_by_hand():
 @given(st.floats(0, 25), st.floats(1, 4))
 def test_a_gaussian_is_as_long_as_its_step_says(sigma_rows, truncate_sigmas):
     step = GaussianSmooth(sigma_rows, truncate_sigmas)
-    assert len(gaussian_kernel(sigma_rows, truncate_sigmas)) == 2 * step.reach + 1
+    assert len(gaussian_kernel(sigma_rows, truncate_sigmas)) == 2 * step.context_rows + 1
 
 
 def test_the_gaussian_is_that_of_scipy_within_a_file():
@@ -140,7 +140,7 @@ def test_a_greater_score_never_becomes_a_smaller_one(scores, step, data):
 @given(probabilities, smoothings, st.data())
 def test_a_row_beyond_the_reach_does_not_matter(scores, step, data):
     row = data.draw(st.integers(0, len(scores) - 1))
-    others = np.abs(np.arange(len(scores)) - row) > step.reach
+    others = np.abs(np.arange(len(scores)) - row) > step.context_rows
     changed = scores.copy()
     changed[row] = 1 - changed[row]
     assert np.array_equal(run(step, changed)[others], run(step, scores)[others])
@@ -175,7 +175,7 @@ def test_what_winners_do_does_something(step):
 def test_long_files_are_smoothed_piece_by_piece_to_the_same_bits(monkeypatch):
     scores = np.random.default_rng(0).random((50, 3), np.float32)
     whole = smooth(scores, (0.1, 0.2, 0.4, 0.2, 0.1))
-    monkeypatch.setattr("birdinfer.postprocess.nudges._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("birdinfer.postprocess.numeric._ROWS_AT_ONCE", 7)
     assert np.array_equal(smooth(scores, (0.1, 0.2, 0.4, 0.2, 0.1)), whole)
 
 

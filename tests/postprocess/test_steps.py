@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.config import PostConfig
 from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.postprocess.calibration import HistogramMatch, Temperature
-from birdinfer.postprocess.file_boosts import CutOff, FileBoost, FileContrast, FileMax, FileTopMean, LowRankPower
+from birdinfer.postprocess.config import PostConfig
+from birdinfer.postprocess.file_level import CutOff, FileBoost, FileContrast, FileMax, FileTopMean, LowRankPower
 from birdinfer.postprocess.priors import PriorShift
-from birdinfer.postprocess.smoothing import AdaptiveSmooth, FatTail, GaussianSmooth, LocalMax, Smooth
+from birdinfer.postprocess.smoothing import AdaptiveSmooth, FatTail, GaussianSmooth, LocalMax, Smooth, TaxonKernels
 from birdinfer.postprocess.steps import AnyStep, catalogue, parse_step, parse_steps, summaries, write_step
-from birdinfer.postprocess.taxon_kernels import TaxonKernels
 from birdinfer.postprocess.taxonomy import GenusSmooth, MirrorGroups
+from birdinfer.species import Species
 
 halves = st.lists(st.floats(0.01, 1), min_size=1, max_size=4)
 kernels = halves.map(lambda half: tuple(weight / (2 * sum(half) - half[-1]) for weight in (*half, *half[-2::-1])))
@@ -120,7 +120,7 @@ def test_the_short_form_is_written_where_it_can_say_it(step, text):
         ("{" + '"a":[' * 5000, "is not JSON"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(text, words):
+def test_parse_refuses_in_one_line(text, words):
     with pytest.raises(ConfigError) as caught:
         parse_step(text, "--post")
     assert words in str(caught.value)
@@ -129,13 +129,13 @@ def test_what_is_wrong_is_told_in_one_line(text, words):
 
 
 @given(st.one_of(st.text(), st.from_regex(r"(smooth|file_max|taxon_kernels|\{)[:.=,/+\w\[\]\"{}-]*")))
-def test_whatever_is_written_is_a_step_or_one_complaint(text):
-    complaint = ""
+def test_any_text_is_a_step_or_one_problem(text):
+    problem = ""
     try:
         step = parse_step(text)
     except ConfigError as error:
-        complaint = str(error)
-    assert len(complaint.splitlines()) == 1 or parse_step(write_step(step)) == step
+        problem = str(error)
+    assert len(problem.splitlines()) == 1 or parse_step(write_step(step)) == step
 
 
 class TestParseSteps:
@@ -201,9 +201,9 @@ class TestCatalogue:
         lines = summaries()
         assert len(lines) == len(catalogue())
         for line, name in zip(lines, catalogue(), strict=True):
-            written, _, told = line.partition("  ")
+            written, _, explained = line.partition("  ")
             assert written.startswith(name)
-            assert len(told) > 20
+            assert len(explained) > 20
 
     def test_what_a_line_shows_can_be_given(self):
         """But for what has no default; thirds come back as seven digits of them."""
@@ -232,3 +232,22 @@ def test_defaults_of_tables_are_not_shared():
     first = TaxonKernels()
     first.kernels.clear()
     assert np.isclose(sum(TaxonKernels().kernels["Amphibia"]), 1)
+
+
+PER_SPECIES = [kind for kind in catalogue().values() if kind.is_per_species]
+
+
+@pytest.mark.parametrize("kind", PER_SPECIES)
+@given(seed=st.integers(0, 2**32), kept=st.sets(st.integers(0, 99), min_size=1))
+def test_scores_of_steps_that_work_per_species_do_not_depend_on_the_other_species(kind, seed, kept):
+    species = tuple(Species(f"s{column}", class_name="Aves") for column in range(100))
+    columns = sorted(kept)
+    scores = np.random.default_rng(seed).random((9, 100), np.float32)
+    whole = kind().bind(species)(scores, "a")
+    part = kind().bind([species[column] for column in columns])(np.ascontiguousarray(scores[:, columns]), "a")
+    np.testing.assert_array_equal(part, whole[:, columns])
+
+
+def test_some_steps_work_per_species():
+    assert {"smooth", "file_max"} <= {str(kind.__struct_config__.tag) for kind in PER_SPECIES}
+    assert "adaptive_smooth" not in {str(kind.__struct_config__.tag) for kind in PER_SPECIES}

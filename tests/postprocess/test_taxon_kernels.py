@@ -1,12 +1,11 @@
-"""A kernel for each class: by hand, and classes that nobody has."""
+"""A kernel for each class: by hand, and classes that no species has."""
 
 import numpy as np
 import pytest
 
 from birdinfer.errors import ConfigError
-from birdinfer.labels import Species
-from birdinfer.postprocess.smoothing import smooth
-from birdinfer.postprocess.taxon_kernels import TaxonKernels
+from birdinfer.postprocess.smoothing import TaxonKernels, smooth
+from birdinfer.species import Species
 
 SPECIES = (
     Species("a", class_name="Aves"),
@@ -33,9 +32,9 @@ def test_each_group_is_smoothed_by_itself():
 
 
 def test_its_reach_is_that_of_the_longest_kernel():
-    assert TaxonKernels().reach == 1
-    assert TaxonKernels({"Aves": (0.1, 0.2, 0.4, 0.2, 0.1)}, (1.0,)).reach == 2
-    assert TaxonKernels({}, (1.0,)).reach == 0
+    assert TaxonKernels().context_rows == 1
+    assert TaxonKernels({"Aves": (0.1, 0.2, 0.4, 0.2, 0.1)}, (1.0,)).context_rows == 2
+    assert TaxonKernels({}, (1.0,)).context_rows == 0
 
 
 def test_it_is_neutral_where_every_kernel_is():
@@ -57,7 +56,7 @@ def test_classes_that_no_species_has_are_refused(classes, words):
     assert words in str(caught.value)
 
 
-def test_species_without_classes_cannot_be_told_apart():
+def test_species_without_classes_are_refused():
     with pytest.raises(ConfigError, match="the bundle's classes: none - leave the step out"):
         TaxonKernels().bind([Species("a"), Species("b")])
 

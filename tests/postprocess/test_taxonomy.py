@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from birdinfer.errors import ConfigError
-from birdinfer.labels import Species
 from birdinfer.postprocess.taxonomy import (
     ClassSmooth,
     GenusSmooth,
@@ -15,6 +14,7 @@ from birdinfer.postprocess.taxonomy import (
     groups_by,
     pool_groups,
 )
+from birdinfer.species import Species
 
 SPECIES = (
     Species("a", "Turdus merula", "", "Aves"),
@@ -116,7 +116,7 @@ def test_a_larger_score_makes_none_smaller(probabilities, step, column, value):
 
 @given(scores, steps)
 def test_a_row_has_the_same_bits_alone_and_in_company(probabilities, step):
-    assert step.reach == 0
+    assert step.context_rows == 0
     alone = [run(step, row[None]) for row in probabilities]
     assert np.array_equal(run(step, probabilities), np.concatenate(alone))
 

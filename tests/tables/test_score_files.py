@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from birdinfer.errors import MetadataError
-from birdinfer.row_ids import split_row_id
-from birdinfer.tables.score_files import apply_by_file, rows_by_file
+from birdinfer.tables.row_ids import split_row_id
+from birdinfer.tables.scores import apply_by_file, rows_by_file
 
 TABLE = Path("scores.csv")
 row_ids = st.lists(

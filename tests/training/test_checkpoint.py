@@ -2,13 +2,16 @@ import json
 import math
 
 import msgspec
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-import birdinfer.training.checkpoint as checkpoint_room
+import birdinfer.training.checkpoint as checkpoint_module
 from birdinfer.errors import CheckpointError, InputNotFoundError
-from birdinfer.labels import Species
+from birdinfer.species import Species
 from birdinfer.training.checkpoint import (
     EMA,
     MODEL,
@@ -20,9 +23,8 @@ from birdinfer.training.checkpoint import (
     save_checkpoint,
     versions,
 )
-from birdinfer.training.models import build_model
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.learning import ModelConfig
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.recipe.schema import ModelConfig, Recipe
 
 SPECIES = (Species("0012", "Corvus corax", "Raven", "Aves"), Species("1161364"))
 RECIPE = Recipe(model=ModelConfig(backbone="test_efficientnet"))
@@ -35,7 +37,9 @@ def header(auc=0.75, epoch=2, recipe=RECIPE):
 
 def model_tensors(prefix=MODEL, seed=0):
     torch.manual_seed(seed)
-    return {prefix + k: v for k, v in build_model(RECIPE.model, 2, RECIPE.hearing, start=False).state_dict().items()}
+    return {
+        prefix + k: v for k, v in build_model(RECIPE.model, 2, RECIPE.input_config, start=False).state_dict().items()
+    }
 
 
 @pytest.fixture
@@ -76,6 +80,29 @@ class TestRoundTrip:
         assert math.isnan(load_checkpoint(path).val_macro_auc)
 
 
+class TestDamage:
+    @given(seed=st.integers(0, 2**32 - 1), n_flipped=st.sampled_from([1, 200]))
+    def test_flipped_bytes_are_found_and_named(self, path, seed, n_flipped):
+        rng = np.random.default_rng(seed)
+        content = np.frombuffer(path.read_bytes(), np.uint8).copy()
+        content[rng.choice(len(content), n_flipped, replace=False)] ^= rng.integers(1, 256, n_flipped, dtype=np.uint8)
+        damaged = path.with_name("damaged.safetensors")
+        damaged.write_bytes(content.tobytes())
+        with pytest.raises(CheckpointError, match=r"damaged\.safetensors: (is damaged|holds)"):
+            load_checkpoint(damaged)
+
+    def test_a_changed_state_is_found_without_the_tensors(self, path):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"/where/clips/were", b"/where/clips/went"))
+        with pytest.raises(CheckpointError, match="is damaged: its state has changed since it was written - train it"):
+            load_header(path)
+
+    def test_one_of_an_older_birdinfer_has_no_digests(self, path):
+        state = msgspec.json.encode(header()).decode()
+        save_file(model_tensors(), path, {"birdinfer": state})
+        assert load_checkpoint(path).header == header()
+
+
 class TestRefused:
     def test_missing(self, tmp_path):
         with pytest.raises(InputNotFoundError, match="no such checkpoint"):
@@ -93,7 +120,7 @@ class TestRefused:
         with pytest.raises(CheckpointError, match="is damaged or no checkpoint"):
             load_checkpoint(path)
 
-    def test_foreign_tensors(self, path):
+    def test_unknown_tensors(self, path):
         save_file({"x": torch.zeros(1)}, path)
         with pytest.raises(CheckpointError, match="holds tensors but no birdinfer state"):
             load_checkpoint(path)
@@ -137,7 +164,7 @@ class TestRefused:
             load_checkpoint(path).build_model()
 
     def test_state_and_tensors_are_read_of_one_file(self, path, monkeypatch):
-        """A training that goes on puts another file in the place of this one at any moment."""
+        """A training that continues puts another file in the place of this one at any moment."""
         decode = msgspec.json.decode
 
         def meanwhile(*arguments, **options):
@@ -157,7 +184,7 @@ class TestRefused:
             built.append(build_model(*arguments, **options))
             return built[-1]
 
-        monkeypatch.setattr(checkpoint_room, "build_model", build)
+        monkeypatch.setattr(checkpoint_module, "build_model", build)
         giant = msgspec.structs.replace(RECIPE, model=ModelConfig(backbone="eva_giant_patch14_224"))
         save_checkpoint(path, header(recipe=giant), model_tensors())
         with pytest.raises(CheckpointError, match="does not fit its own recipe"):

@@ -1,9 +1,11 @@
+import types
+
 import pytest
 import torch
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.devices import autocast, choose_device, memory_advice, peak_gpu_mb, precision_for
-from birdinfer.training.recipe.learning import LoopConfig
+from birdinfer.training.recipe.schema import LoopConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -44,17 +46,26 @@ class TestChooseDevice:
 
 class TestPrecision:
     @pytest.mark.parametrize(
-        ("amp", "has_bf16", "expected"),
+        ("amp", "capability", "expected"),
         [
-            ("auto", True, "bf16"),
-            ("auto", False, "fp16"),
-            ("bf16", True, "bf16"),
-            ("fp16", True, "fp16"),
-            ("off", True, "fp32"),
+            ("auto", (9, 0), "bf16"),
+            ("auto", (8, 0), "bf16"),
+            ("auto", (7, 5), "fp16"),  # T4
+            ("auto", (7, 0), "fp16"),  # V100
+            ("auto", (6, 0), "fp16"),  # P100
+            ("bf16", (7, 5), "bf16"),
+            ("fp16", (9, 0), "fp16"),
+            ("off", (9, 0), "fp32"),
         ],
     )
-    def test_on_a_gpu(self, monkeypatch, amp, has_bf16, expected):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+    def test_on_a_gpu(self, monkeypatch, amp, capability, expected):
+        """Torch's own function is asked; by default it says yes to bf16 that is emulated, too."""
+        properties = types.SimpleNamespace(major=capability[0], minor=capability[1])
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+        monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+        monkeypatch.setattr(torch.version, "cuda", "12.4")
         assert precision_for(GPU, amp) == expected
 
     @pytest.mark.parametrize(("amp", "expected"), [("auto", "fp32"), ("bf16", "bf16"), ("off", "fp32")])
@@ -88,21 +99,21 @@ class TestMemoryAdvice:
 
     def test_more_parts(self):
         error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has\nmore")
-        told = self.advice(LoopConfig(batch_size=48, accumulate=2), error)
-        assert "loop.batch_size: is 48, 24 windows at once do not fit into the memory (CUDA out of memory)" in told
-        assert "--set loop.accumulate=3" in told
+        reported = self.advice(LoopConfig(batch_size=48, accumulate=2), error)
+        assert "loop.batch_size: is 48, 24 windows at once do not fit into the memory (CUDA out of memory)" in reported
+        assert "--set loop.accumulate=3" in reported
 
     def test_several_processes_hold_a_share_each_and_can_share_what_is_advised(self):
         """A batch of 32 in 4 parts: the 8 windows of each of 4 processes have no third."""
-        told = self.advice(LoopConfig(batch_size=24, accumulate=2), torch.OutOfMemoryError("CUDA out of memory"), 4)
-        assert "is 24, 3 windows at once do not fit" in told
-        assert "--set loop.accumulate=3" in told
-        told = self.advice(LoopConfig(batch_size=32, accumulate=2), torch.OutOfMemoryError("CUDA out of memory"), 4)
-        assert "--set loop.accumulate=4" in told
+        reported = self.advice(LoopConfig(batch_size=24, accumulate=2), torch.OutOfMemoryError("CUDA out of memory"), 4)
+        assert "is 24, 3 windows at once do not fit" in reported
+        assert "--set loop.accumulate=3" in reported
+        reported = self.advice(LoopConfig(batch_size=32, accumulate=2), torch.OutOfMemoryError("CUDA out of memory"), 4)
+        assert "--set loop.accumulate=4" in reported
 
     def test_nothing_left_to_cut(self):
-        told = self.advice(LoopConfig(batch_size=4, accumulate=4), torch.OutOfMemoryError("CUDA out of memory"))
-        assert "take a smaller backbone or window" in told
+        reported = self.advice(LoopConfig(batch_size=4, accumulate=4), torch.OutOfMemoryError("CUDA out of memory"))
+        assert "take a smaller backbone or window" in reported
 
     def test_a_cpus_memory(self):
         error = RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: ...")

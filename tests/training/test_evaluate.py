@@ -8,12 +8,12 @@ from tiny_clips import LABELS
 from torch import nn
 
 from birdinfer.errors import ConfigError
-from birdinfer.labels import Species
-from birdinfer.metrics import padded_cmap
-from birdinfer.training.clips.metadata import Clip
-from birdinfer.training.dataset import ClipWindows
-from birdinfer.training.evaluate import Heard, evaluating, oof_table, predict_clips, score
-from birdinfer.training.logits import Logits
+from birdinfer.evaluation.metrics import padded_cmap
+from birdinfer.species import Species
+from birdinfer.training.data.dataset import ClipWindows
+from birdinfer.training.data.metadata import Clip
+from birdinfer.training.evaluate import ClipScores, evaluating, oof_table, predict_clips, score
+from birdinfer.training.models.base import Logits
 
 CLIPS = [Clip(f"{index}.ogg", None, label) for index, label in enumerate(LABELS)]
 SPECIES = [Species(label) for label in LABELS]
@@ -28,12 +28,12 @@ def sure_of(column):
     return [8.0 if index == column else -8.0 for index in range(4)]
 
 
-def hear(*batches, activation="sigmoid", between=lambda: None):
+def predict(*batches, activation="sigmoid", between=lambda: None):
     return predict_clips(Logits, batches, activation, between)
 
 
 def validate(*batches, clips=CLIPS):
-    return score(clips, hear(*batches), SPECIES)
+    return score(clips, predict(*batches), SPECIES)
 
 
 EACH_RIGHT = [item(index, sure_of(index)) for index in range(4)]
@@ -41,37 +41,37 @@ EACH_RIGHT = [item(index, sure_of(index)) for index in range(4)]
 
 class TestPredictClips:
     def test_a_clip_is_the_mean_of_its_windows(self):
-        heard = hear([item(0, [0, 0, 0, 0], [8, 8, 8, 8]), item(1, sure_of(1))])
-        assert heard.probabilities[0] == pytest.approx(0.75, abs=1e-3)
-        assert heard.probabilities[1] == pytest.approx([0, 1, 0, 0], abs=1e-3)
+        output = predict([item(0, [0, 0, 0, 0], [8, 8, 8, 8]), item(1, sure_of(1))])
+        assert output.probabilities[0] == pytest.approx(0.75, abs=1e-3)
+        assert output.probabilities[1] == pytest.approx([0, 1, 0, 0], abs=1e-3)
 
     def test_a_softmax_shares_1_among_the_labels(self):
-        heard = hear([item(0, [0, 0, 0, 0], [30, 0, 0, 0])], activation="softmax")
-        assert heard.probabilities[0] == pytest.approx([0.625, 0.125, 0.125, 0.125])
+        output = predict([item(0, [0, 0, 0, 0], [30, 0, 0, 0])], activation="softmax")
+        assert output.probabilities[0] == pytest.approx([0.625, 0.125, 0.125, 0.125])
 
     def test_frames_play_no_part(self):
         frames = torch.full((1, 5, 4), 9.0)
-        heard = predict_clips(lambda x: Logits(x, frames), [[item(0, sure_of(0))]], "sigmoid")
-        assert heard.probabilities[0] == pytest.approx([1, 0, 0, 0], abs=1e-3)
+        output = predict_clips(lambda x: Logits(x, frames), [[item(0, sure_of(0))]], "sigmoid")
+        assert output.probabilities[0] == pytest.approx([1, 0, 0, 0], abs=1e-3)
 
     def test_half_precision_is_activated_in_full_precision(self):
-        heard = predict_clips(lambda x: Logits(x.half()), [[item(0, sure_of(0))]], "sigmoid")
-        assert heard.probabilities[0].dtype == np.float32
-        assert heard.probabilities[0][1] == pytest.approx(1 / (1 + np.exp(8)), rel=1e-5)
+        output = predict_clips(lambda x: Logits(x.half()), [[item(0, sure_of(0))]], "sigmoid")
+        assert output.probabilities[0].dtype == np.float32
+        assert output.probabilities[0][1] == pytest.approx(1 / (1 + np.exp(8)), rel=1e-5)
 
     def test_clips_that_failed_are_named_and_left_out(self):
-        heard = hear([item(0, failed="0.ogg (gone)")], [item(1, sure_of(1)), item(2, failed="2.ogg (gone)")])
-        assert (list(heard.probabilities), heard.failed) == ([1], ("0.ogg (gone)", "2.ogg (gone)"))
+        output = predict([item(0, failed="0.ogg (gone)")], [item(1, sure_of(1)), item(2, failed="2.ogg (gone)")])
+        assert (list(output.probabilities), output.failed) == ([1], ("0.ogg (gone)", "2.ogg (gone)"))
 
     def test_calls_back_between_batches(self):
         with pytest.raises(KeyboardInterrupt):
-            hear([], between=_interrupt)
+            predict([], between=_interrupt)
 
     def test_shares_of_several_processes_are_the_whole(self):
-        odd, even = hear(EACH_RIGHT[1::2]), hear(EACH_RIGHT[::2], [item(9, failed="9.ogg (gone)")])
-        together = Heard.together([even, odd])
+        odd, even = predict(EACH_RIGHT[1::2]), predict(EACH_RIGHT[::2], [item(9, failed="9.ogg (gone)")])
+        together = ClipScores.together([even, odd])
         assert together.failed == ("9.ogg (gone)",)
-        alone = score(CLIPS, hear(EACH_RIGHT), SPECIES)
+        alone = score(CLIPS, predict(EACH_RIGHT), SPECIES)
         np.testing.assert_array_equal(score(CLIPS, together, SPECIES).probabilities, alone.probabilities)
         assert score(CLIPS, together, SPECIES).clips == tuple(CLIPS)
 
@@ -108,13 +108,13 @@ class TestScore:
         assert outcome.top1 == 1.0
 
     @pytest.mark.parametrize("batches", [[], [[item(0, failed="gone")]]])
-    def test_nothing_was_heard(self, batches):
+    def test_nothing_was_used(self, batches):
         outcome = validate(*batches)
         assert (outcome.loss, outcome.macro_auc, outcome.padded_cmap, outcome.top1) == (None, None, None, None)
         assert outcome.probabilities.shape == (0, 4)
 
     def test_a_model_that_answers_with_nan_is_refused(self):
-        with pytest.raises(ConfigError, match=r"optim\.lr: the model's answers to 1 of 4 validation clips are no num"):
+        with pytest.raises(ConfigError, match=r"optim\.lr: the model's probabilities for 1 of 4 validation clips"):
             validate([*EACH_RIGHT[:3], item(3, [0, np.nan, 0, 0])])
 
 

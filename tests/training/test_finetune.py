@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import shutil
 
 import msgspec
@@ -8,27 +9,24 @@ from stopped_run import train_until_stopped
 
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
 from birdinfer.training import run as run_module
+from birdinfer.training.callbacks import TrainingCallback
 from birdinfer.training.checkpoint import load_checkpoint, save_checkpoint
 from birdinfer.training.finetune import for_int8, plan_int8
-from birdinfer.training.plan import Run
-from birdinfer.training.processes import Processes
-from birdinfer.training.recipe.data import DataConfig
-from birdinfer.training.recipe.learning import LoopConfig, ModelConfig, OptimConfig
-from birdinfer.training.report import Silent
-from birdinfer.training.resume import begin
-from birdinfer.training.run import train
+from birdinfer.training.fold import init_state
+from birdinfer.training.recipe.schema import DataConfig, LoopConfig, ModelConfig, OptimConfig
+from birdinfer.training.run import Run, train_run
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 
 
-class Recorder(Silent):
+class Recorder(TrainingCallback):
     def __init__(self):
         self.messages, self.rows = [], []
 
-    def message(self, line):
+    def on_message(self, line):
         self.messages.append(line)
 
-    def epoch(self, row, is_best):
+    def on_epoch_end(self, row, is_best):
         self.rows.append(row)
 
 
@@ -37,7 +35,7 @@ def original(tmp_path_factory, tiny_recipe, clips_dir):
     """Folds 0 and 1 of three, one epoch, with averaged weights, dropout and mixup. Read only."""
     run_dir = tmp_path_factory.mktemp("runs") / "mine"
     recipe = msgspec.structs.replace(tiny_recipe, loop=msgspec.structs.replace(tiny_recipe.loop, epochs=1))
-    train(Run(recipe, clips_dir, run_dir, (0, 1), "cpu"), Silent())
+    train_run(Run(recipe=recipe, data_dir=clips_dir, run_dir=run_dir, folds=(0, 1), device="cpu"))
     return run_dir
 
 
@@ -46,7 +44,9 @@ def tuned(original, tmp_path_factory):
     """The original, trained on; both folds."""
     run_dir, reporter = tmp_path_factory.mktemp("tuned") / "mine-int8", Recorder()
     plan = plan_int8(original, None)
-    results = train(Run(plan.recipe, plan.data_dir, run_dir, plan.folds, "cpu"), reporter)
+    results = train_run(
+        Run(recipe=plan.recipe, data_dir=plan.data_dir, run_dir=run_dir, folds=plan.folds, device="cpu"), reporter
+    )
     return run_dir, results, reporter
 
 
@@ -111,7 +111,7 @@ class TestWhatIsPlanned:
         with pytest.raises(ConfigError, match=words):
             plan_int8(original, (0,), [override])
 
-    def test_folds_are_the_files_whatever_laid_them(self, plain_recipe, tmp_path):
+    def test_folds_are_the_files_whatever_assigned_them(self, plain_recipe, tmp_path):
         config = DataConfig(val_share=0.2, complete_fold0=True, duplicates="remove", test_share=0.1)
         data = for_int8(msgspec.structs.replace(plain_recipe, data=config), tmp_path / "b0").data
         assert data.folds_file == str(tmp_path / "b0" / "folds.csv")
@@ -133,14 +133,16 @@ class TestWhatIsTrained:
         """The averaged weights of the fold's best epoch, bit for bit, ReLU or not."""
         seen = {}
 
-        def look(job, *_):
-            state, _ = begin(job, torch.device("cpu"), "fp32", Processes(), Silent())
-            seen[job.fold] = state.model.state_dict()
+        def look(job, session):
+            state, _ = init_state(job, "fp32", session)
+            seen[job.number] = state.model.state_dict()
             raise ConfigError("enough", "was seen")
 
         monkeypatch.setattr(run_module, "train_fold", look)
         plan = plan_int8(original, None)
-        train(Run(plan.recipe, clips_dir, tmp_path / "r", plan.folds, "cpu"), Silent())
+        train_run(
+            Run(recipe=plan.recipe, data_dir=clips_dir, run_dir=tmp_path / "r", folds=plan.folds, device="cpu"),
+        )
         assert set(seen) == {0, 1}
         for fold, weights in seen.items():
             kept = load_checkpoint(original / f"fold{fold}" / BEST).weights("model.")
@@ -171,9 +173,9 @@ class TestWhatIsTrained:
         assert measured
 
     def test_it_says_what_was_swapped_and_taken(self, tuned):
-        told = tuned[2].messages
-        assert told.count("9 activations swapped for ReLU") == 2  # a fold each
-        assert sum("tensors taken" in line and "kept random" not in line for line in told) == 2
+        reported = tuned[2].messages
+        assert reported.count("9 activations swapped for ReLU") == 2  # a fold each
+        assert sum("tensors taken" in line and "kept random" not in line for line in reported) == 2
         assert all(not result.problem for result in tuned[1])
 
     def test_a_teacher_keeps_it_nearer_to_what_was_said_before(self, original, clips_dir, tmp_path):
@@ -183,7 +185,15 @@ class TestWhatIsTrained:
         for share in (0.0, 1.0):
             changes = [f"loss.teacher_share={share}", "optim.lr=3e-3", "optim.ema_decay=0", "loop.epochs=4"]
             plan = plan_int8(original, (0,), changes)
-            train(Run(plan.recipe, clips_dir, tmp_path / f"{share}", plan.folds, "cpu"), Silent())
+            train_run(
+                Run(
+                    recipe=plan.recipe,
+                    data_dir=clips_dir,
+                    run_dir=tmp_path / f"{share}",
+                    folds=plan.folds,
+                    device="cpu",
+                ),
+            )
             answers[share] = load_checkpoint(tmp_path / f"{share}" / "fold0" / LAST).build_model()
         with torch.no_grad():
             p = before(inputs).clip.sigmoid()
@@ -192,11 +202,13 @@ class TestWhatIsTrained:
 
     def test_an_interrupted_fine_tune_ends_with_the_same_bits(self, original, tuned, tmp_path, monkeypatch):
         plan = plan_int8(original, (0,))
-        run = Run(plan.recipe, plan.data_dir, tmp_path / "again", plan.folds, "cpu")
+        run = Run(
+            recipe=plan.recipe, data_dir=plan.data_dir, run_dir=tmp_path / "again", folds=plan.folds, device="cpu"
+        )
         train_until_stopped(run, monkeypatch)
         interrupted = load_checkpoint(tmp_path / "again" / "fold0" / LAST).header.progress
         assert (interrupted.epoch, interrupted.step) == (1, 2)
-        train(run._replace(resume=True), Silent())
+        train_run(dataclasses.replace(run, resume=True))
         for name in (BEST, LAST):
             mine, theirs = (load_checkpoint(d / "fold0" / name).tensors for d in (run.run_dir, tuned[0]))
             assert mine.keys() == theirs.keys()
@@ -280,4 +292,4 @@ class TestCommand:
             "train", "--finetune-for-int8", original, "--runs-dir", original.parent, "--name", "mine"
         )
         assert code == 2
-        assert "was trained with" in err
+        assert "an input of this command" in err

@@ -1,5 +1,7 @@
 """The last epochs, in which norms hold still: what stays, what learns on, what is kept."""
 
+import dataclasses
+
 import pytest
 import torch
 from one_fold import (
@@ -15,10 +17,9 @@ from one_fold import (
     train,
 )
 
-from birdinfer.training import finish as finish_module
+from birdinfer.runs.layout import BEST
 from birdinfer.training import loop as loop_module
 from birdinfer.training.checkpoint import load_checkpoint
-from birdinfer.training.fold_job import BEST
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -45,14 +46,14 @@ class EachEpoch(Recorder):
         super().__init__()
         self.folder, self.tensors = folder, []
 
-    def epoch(self, row, is_best):
-        super().epoch(row, is_best)
+    def on_epoch_end(self, row, is_best):
+        super().on_epoch_end(row, is_best)
         self.tensors.append(tensors(self.folder))
 
 
 @pytest.fixture(scope="module")
 def still(tmp_path_factory, tiny_recipe, clips_dir):
-    """A run of two epochs, and two more whose norms hold still, that nobody disturbed."""
+    """A run of two epochs, and two more whose norms hold still, that no one disturbed."""
     folder = tmp_path_factory.mktemp("still")
     recipe, reporter = changed(tiny_recipe, loop={"epochs": 4}, optim={"frozen_norm_epochs": 2}), EachEpoch(folder)
     train(job(recipe, clips_dir, folder), reporter)
@@ -60,9 +61,9 @@ def still(tmp_path_factory, tiny_recipe, clips_dir):
 
 
 def with_scores(monkeypatch, scores):
-    """Let validation after each epoch score as told."""
-    real, told = loop_module.score, iter(scores)
-    monkeypatch.setattr(loop_module, "score", lambda *args: real(*args)._replace(macro_auc=next(told)))
+    """Let validation after each epoch score as given."""
+    real, given = loop_module.score, iter(scores)
+    monkeypatch.setattr(loop_module, "score", lambda *args: dataclasses.replace(real(*args), macro_auc=next(given)))
 
 
 class TestNormsThatHoldStill:
@@ -133,10 +134,9 @@ class TestNormsThatHoldStill:
 
     def test_a_soup_is_made_of_their_epochs_only(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
         recipe = changed(plain_recipe, loop={"epochs": 5}, optim={"frozen_norm_epochs": 3, "soup_epochs": 2})
-        with_scores(monkeypatch, [0.9, 0.8, 0.3, 0.5, 0.4])
-        real, saved = finish_module.score, {}
-        monkeypatch.setattr(finish_module, "score", lambda *args: real(*args)._replace(macro_auc=0.6))
-        monkeypatch.setattr(finish_module.shutil, "rmtree", lambda folder, **_: saved.update(soup_of(folder)))
+        with_scores(monkeypatch, [0.9, 0.8, 0.3, 0.5, 0.4, 0.6])  # the last one of their average
+        saved = {}
+        monkeypatch.setattr(loop_module.shutil, "rmtree", lambda folder, **_: saved.update(soup_of(folder)))
         progress = train(job(recipe, clips_dir, tmp_path))
         assert list(saved) == ["epoch0004.safetensors", "epoch0005.safetensors"]
         # Better than each of them, though worse than what the first epoch scored.

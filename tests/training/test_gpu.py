@@ -7,13 +7,11 @@ import pytest
 import torch
 
 from birdinfer.config import FrontEndConfig, MelConfig
+from birdinfer.runs.layout import BEST
 from birdinfer.training.checkpoint import load_checkpoint
-from birdinfer.training.fold_job import BEST
-from birdinfer.training.frontend import LogMel
-from birdinfer.training.plan import Run
-from birdinfer.training.recipe.learning import LossConfig
-from birdinfer.training.report import Silent
-from birdinfer.training.run import train
+from birdinfer.training.models.log_mel import LogMel
+from birdinfer.training.recipe.schema import LossConfig
+from birdinfer.training.run import Run, train_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -29,7 +27,7 @@ def test_the_front_end_is_the_cpus(keys):
 @pytest.mark.parametrize("amp", ["bf16", "fp16", "off"])
 def test_trains_in_every_precision(amp, tiny_recipe, clips_dir, tmp_path):
     recipe = msgspec.structs.replace(tiny_recipe, loop=msgspec.structs.replace(tiny_recipe.loop, amp=amp))
-    (result,) = train(Run(recipe, clips_dir, tmp_path, (0,), "cuda"), Silent())
+    (result,) = train_run(Run(recipe=recipe, data_dir=clips_dir, run_dir=tmp_path, folds=(0,), device="cuda"))
     assert not result.problem
     with (tmp_path / "fold0" / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -40,5 +38,5 @@ def test_trains_in_every_precision(amp, tiny_recipe, clips_dir, tmp_path):
 @pytest.mark.parametrize("name", ["ce", "focal", "asymmetric", "soft_auc"])
 def test_every_loss_stays_on_the_device(name, plain_recipe, clips_dir, tmp_path):
     recipe = msgspec.structs.replace(plain_recipe, loss=LossConfig(name=name, class_weight_power=-0.5))
-    (result,) = train(Run(recipe, clips_dir, tmp_path, (0,), "cuda"), Silent())
+    (result,) = train_run(Run(recipe=recipe, data_dir=clips_dir, run_dir=tmp_path, folds=(0,), device="cuda"))
     assert not result.problem

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import os
 import signal
 import subprocess
@@ -25,21 +26,20 @@ from one_fold import (
 )
 
 from birdinfer.errors import CheckpointError, ConfigError
-from birdinfer.interrupt import StopRequest
-from birdinfer.training import finish as finish_module
-from birdinfer.training import fold_results as results_module
+from birdinfer.runs.layout import BEST, LAST
+from birdinfer.system.signals import StopRequest
+from birdinfer.training import fold as results_module
 from birdinfer.training import forward as forward_module
 from birdinfer.training import loop as loop_module
 from birdinfer.training.checkpoint import load_checkpoint
-from birdinfer.training.fold_job import BEST, LAST
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.resume import check_same_recipe
+from birdinfer.training.fold import check_same_recipe
+from birdinfer.training.recipe.schema import Recipe
 from birdinfer.training.state import TrainingState
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_recipe, clips_dir):
-    """A run that nobody disturbed."""
+    """A run that no one disturbed."""
     folder, reporter = tmp_path_factory.mktemp("finished"), Recorder()
     train(job(tiny_recipe, clips_dir, folder), reporter)
     return folder, reporter
@@ -64,8 +64,8 @@ class TestTrainFold:
 
     def test_out_of_fold_is_what_the_best_checkpoint_says(self, finished, tiny_recipe, clips_dir):
         """The stored table can be made again from the stored weights: nothing of training mode is in it."""
-        from birdinfer.training.frontend import LogMel
-        from birdinfer.windows import read_window
+        from birdinfer.audio.windows import read_window
+        from birdinfer.training.models.log_mel import LogMel
 
         folder, _ = finished
         with (folder / "oof.csv").open(newline="") as file:
@@ -78,7 +78,7 @@ class TestTrainFold:
         np.testing.assert_allclose(stored, expected, atol=1e-5)
 
     def test_it_learns(self, clips_dir, tmp_path, plain_recipe):
-        """Four tones are told apart after a few steps."""
+        """Four tones are separated after a few steps."""
         recipe = msgspec.structs.replace(
             plain_recipe,
             augment=msgspec.structs.replace(plain_recipe.augment, mixup_probability=0.0),
@@ -111,7 +111,8 @@ class TestTrainFold:
                 ((whole.training, "t.ogg"), (whole.validation, "v.ogg"))]  # fmt: skip
         recipe = msgspec.structs.replace(plain_recipe, loop=msgspec.structs.replace(plain_recipe.loop, epochs=2))
         reporter = Recorder()
-        broken = whole._replace(
+        broken = dataclasses.replace(
+            whole,
             recipe=msgspec.structs.replace(recipe, data=msgspec.structs.replace(recipe.data, sampling_power=0.0)),
             training=(gone[0], *whole.training[1:]),
             validation=(gone[1], *whole.validation[1:]),
@@ -125,7 +126,7 @@ class TestTrainFold:
 
     def test_a_fold_that_cannot_be_scored_keeps_its_latest_epoch(self, clips_dir, tmp_path, plain_recipe):
         whole = job(plain_recipe, clips_dir, tmp_path)
-        progress = train(whole._replace(validation=whole.validation[:1]))
+        progress = train(dataclasses.replace(whole, validation=whole.validation[:1]))
         assert (progress.best_epoch, progress.best_auc) == (1, None)
         assert (tmp_path / BEST).is_file()
 
@@ -150,7 +151,7 @@ class TestExactResume:
             (results_module, "oof_table"),
             (results_module, "taxa_table"),
             (results_module, "history_table"),
-            (finish_module.Finish, "__call__"),
+            (loop_module.FoldTrainer, "_finish"),
         ],
     )
     def test_killed_between_the_files_of_an_epoch(
@@ -180,7 +181,7 @@ class TestExactResume:
 
     def test_sigkill_of_the_process(self, finished, tiny_recipe, clips_dir, tmp_path):
         """No stand-in: a process of its own, killed within an epoch."""
-        from birdinfer.training.recipe.file import write_recipe
+        from birdinfer.training.recipe.toml import write_recipe
 
         (tmp_path / "tiny.toml").write_text(write_recipe(tiny_recipe))
         program = f"""
@@ -188,7 +189,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from birdinfer.training.recipe.file import load_recipe
+from birdinfer.training.recipe.toml import load_recipe
 from birdinfer.training.state import TrainingState
 sys.path.insert(0, {str(Path(one_fold.__file__).parent)!r})
 import one_fold
@@ -219,7 +220,7 @@ one_fold.train(one_fold.job(recipe, Path({str(clips_dir)!r}), Path({str(tmp_path
     def test_other_species_are_refused(self, finished, tiny_recipe, clips_dir):
         mine = job(tiny_recipe, clips_dir, finished[0])
         with pytest.raises(CheckpointError, match="other species"):
-            train(mine._replace(species=mine.species[::-1]))
+            train(dataclasses.replace(mine, species=mine.species[::-1]))
 
 
 def test_keys_that_change_no_result_may_differ(tmp_path):
@@ -235,20 +236,21 @@ class TestWhatIsKept:
         """The score cannot rise: with two epochs of patience the third is the last."""
         recipe = changed(plain_recipe, loop={"epochs": 9, "patience": 2})
         real = loop_module.score
-        monkeypatch.setattr(loop_module, "score", lambda *args: real(*args)._replace(macro_auc=0.5))
+        monkeypatch.setattr(loop_module, "score", lambda *args: dataclasses.replace(real(*args), macro_auc=0.5))
         progress = train(job(recipe, clips_dir, tmp_path))
         assert (progress.epoch, progress.is_finished, progress.is_complete) == (3, True, True)
         assert train(job(recipe, clips_dir, tmp_path)).epoch == 3
 
     def test_a_soup_is_kept_if_it_is_better(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
         recipe = changed(plain_recipe, loop={"epochs": 4}, optim={"soup_epochs": 3})
-        scores = iter([0.5, 0.7, 0.6, 0.4])
+        scores = iter([0.5, 0.7, 0.6, 0.4, 0.9])
         real = loop_module.score
-        monkeypatch.setattr(loop_module, "score", lambda *args: real(*args)._replace(macro_auc=next(scores)))
-        monkeypatch.setattr(finish_module, "score", lambda *args: real(*args)._replace(macro_auc=0.9))
+        monkeypatch.setattr(
+            loop_module, "score", lambda *args: dataclasses.replace(real(*args), macro_auc=next(scores))
+        )
         reporter = Recorder()
         saved = {}
-        monkeypatch.setattr(finish_module.shutil, "rmtree", lambda folder, **_: saved.update(soup_of(folder)))
+        monkeypatch.setattr(loop_module.shutil, "rmtree", lambda folder, **_: saved.update(soup_of(folder)))
         progress = train(job(recipe, clips_dir, tmp_path), reporter)
         assert progress.soup == [1, 2, 3]
         best = load_checkpoint(tmp_path / BEST)
@@ -257,22 +259,22 @@ class TestWhatIsKept:
         for name, tensor in weights.items():
             if tensor.is_floating_point():
                 torch.testing.assert_close(tensor, torch.stack([one[name] for one in saved.values()]).mean(0))
-        assert any("a soup of epochs 1, 2, 3: macro AUC 0.9000, kept instead of" in line for line in reporter.messages)
+        assert any("average of epochs 1, 2, 3: macro AUC 0.9000, kept instead of" in line for line in reporter.messages)
 
     def test_a_soup_that_is_worse_is_not_kept(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
         recipe = changed(plain_recipe, loop={"epochs": 2}, optim={"soup_epochs": 2})
         real = loop_module.score
-        monkeypatch.setattr(finish_module, "score", lambda *args: real(*args)._replace(macro_auc=0.0))
+        monkeypatch.setattr(loop_module, "score", lambda *args: dataclasses.replace(real(*args), macro_auc=0.0))
         progress = train(job(recipe, clips_dir, tmp_path))
         assert progress.soup == []
         assert load_checkpoint(tmp_path / BEST).val_macro_auc == progress.best_auc
         assert not (tmp_path / "soup").exists()
 
-    def test_killed_while_the_soup_is_cooked(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
+    def test_killed_while_the_soup_is_averaged(self, clips_dir, tmp_path, plain_recipe, monkeypatch):
         recipe = changed(plain_recipe, loop={"epochs": 3}, optim={"soup_epochs": 2})
         train(job(recipe, clips_dir, tmp_path / "whole"))
         with monkeypatch.context() as patch:
-            patch.setattr(finish_module, "average_weights", lambda *_: kill())
+            patch.setattr(loop_module, "average_weights", lambda *_: kill())
             with pytest.raises(Killed):
                 train(job(recipe, clips_dir, tmp_path / "killed"))
         train(job(recipe, clips_dir, tmp_path / "killed"))
@@ -280,7 +282,7 @@ class TestWhatIsKept:
 
     def test_test_clips_are_scored_once_with_what_is_kept(self, clips_dir, tmp_path, plain_recipe):
         whole = job(plain_recipe, clips_dir, tmp_path)
-        progress = train(whole._replace(validation=whole.validation[:4], test=whole.validation[4:]))
+        progress = train(dataclasses.replace(whole, validation=whole.validation[:4], test=whole.validation[4:]))
         assert 0 <= progress.test_macro_auc <= 1
         assert len((tmp_path / "test.csv").read_text().splitlines()) == 1 + 4
         assert len((tmp_path / "oof.csv").read_text().splitlines()) == 1 + 4
@@ -288,7 +290,7 @@ class TestWhatIsKept:
     def test_without_validation_the_last_epoch_is_kept(self, clips_dir, tmp_path, plain_recipe):
         recipe = changed(plain_recipe, loop={"epochs": 2})
         whole = job(recipe, clips_dir, tmp_path)
-        progress = train(whole._replace(training=whole.training + whole.validation, validation=()))
+        progress = train(dataclasses.replace(whole, training=whole.training + whole.validation, validation=()))
         assert (progress.best_epoch, progress.best_auc) == (2, None)
         assert (tmp_path / BEST).is_file()
         assert not (tmp_path / "oof.csv").exists()

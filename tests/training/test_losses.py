@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.logits import Logits
+from birdinfer.training.data.targets import Targets
 from birdinfer.training.losses import LOSSES, build_loss, class_weights
-from birdinfer.training.recipe.learning import LossConfig
-from birdinfer.training.targets import Targets
+from birdinfer.training.models.base import Logits
+from birdinfer.training.recipe.schema import LossConfig
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0], [-0.3, 0.1, 1.0]])
 VALUES = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [1.0, 0.0, 0.3]])

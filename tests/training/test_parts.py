@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.training.logits import Logits
+from birdinfer.training.data.targets import Targets
 from birdinfer.training.losses import LOSSES, build_loss, build_weight
-from birdinfer.training.recipe.learning import LossConfig
-from birdinfer.training.targets import Targets
+from birdinfer.training.models.base import Logits
+from birdinfer.training.recipe.schema import LossConfig
 
 CLIPS = (100, 25, 4)
 
@@ -28,7 +28,6 @@ def part_of(logits, targets, own):
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"soft_auc"}))
-@settings(deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.integers(1, 7), power=st.sampled_from([0.0, -0.5]))
 def test_shares_of_the_parts_losses_are_the_loss_of_the_whole(name, seed, cut, power):
     config = LossConfig(name, class_weight_power=power)

@@ -6,33 +6,38 @@ import msgspec
 import pytest
 
 from birdinfer.errors import CheckpointError, ConfigError, MetadataError
-from birdinfer.training import preparation
-from birdinfer.training.plan import Run, prepare
-from birdinfer.training.report import Silent
+from birdinfer.training.data import prepare as preparation
+from birdinfer.training.run import Run, prepare_run
 
 
-def test_of_many_that_begin_at_once_one_lays_the_folds(plain_recipe, clips_dir, tmp_path, monkeypatch):
-    laid, problems, lay_anew, together = [], [], preparation._laid_anew, threading.Barrier(5)
+def test_of_many_that_begin_at_once_one_assigns_the_folds(plain_recipe, clips_dir, tmp_path, monkeypatch):
+    assigned, problems, real, together = [], [], preparation._assign, threading.Barrier(5)
 
     def count(*arguments):
-        laid.append(threading.get_ident())
-        return lay_anew(*arguments)
+        assigned.append(threading.get_ident())
+        return real(*arguments)
 
     def begin():
         together.wait()
         try:
-            assert prepare(Run(plain_recipe, clips_dir, tmp_path / "run", device="cpu"), Silent()) == (0, 1, 2)
+            assert prepare_run(
+                Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=tmp_path / "run", device="cpu")
+            ) == (
+                0,
+                1,
+                2,
+            )
         except BaseException as error:
             problems.append(error)
 
-    monkeypatch.setattr(preparation, "_laid_anew", count)
+    monkeypatch.setattr(preparation, "_assign", count)
     threads = [threading.Thread(target=begin) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join()
     assert problems == []
-    assert len(laid) == 1
+    assert len(assigned) == 1
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["folds.csv", "recipe.toml"]
 
 
@@ -40,7 +45,9 @@ def test_data_that_cannot_be_read_leaves_nothing(plain_recipe, clips_dir, tmp_pa
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.csv").write_text("no,clips\n")
     with pytest.raises(MetadataError):
-        prepare(Run(plain_recipe, tmp_path / "data", tmp_path / "runs" / "x", device="cpu"), Silent())
+        prepare_run(
+            Run(recipe=plain_recipe, data_dir=tmp_path / "data", run_dir=tmp_path / "runs" / "x", device="cpu"),
+        )
     assert not (tmp_path / "runs" / "x").exists()
 
 
@@ -48,14 +55,14 @@ def test_a_precision_that_the_processor_lacks_is_refused_before_clips_are_search
     loop = msgspec.structs.replace(plain_recipe.loop, amp="fp16")
     recipe = msgspec.structs.replace(plain_recipe, loop=loop)
     with pytest.raises(ConfigError, match=r"loop\.amp: is fp16, a CPU has none"):
-        prepare(Run(recipe, clips_dir, tmp_path / "run", device="cpu"), Silent())
+        prepare_run(Run(recipe=recipe, data_dir=clips_dir, run_dir=tmp_path / "run", device="cpu"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_fold_that_is_there_is_refused_without_resume(plain_recipe, clips_dir, tmp_path):
-    run = Run(plain_recipe, clips_dir, tmp_path, device="cpu")
-    prepare(run, Silent())
+    run = Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=tmp_path, device="cpu")
+    prepare_run(run)
     (tmp_path / "fold1").mkdir()
     (tmp_path / "fold1" / "last.safetensors").touch()
     with pytest.raises(CheckpointError, match=r"fold1/last\.safetensors"):
-        prepare(run, Silent())
+        prepare_run(run)

@@ -9,27 +9,26 @@ from tiny_clips import LABELS, write_clips
 
 from birdinfer.cli import train as command
 from birdinfer.cli.app import main
-from birdinfer.cli.training_progress import TrainingProgress, score_text
+from birdinfer.cli.train import TrainingProgress, score_text
 from birdinfer.errors import BirdinferError, CheckpointError, ConfigError, MissingExtraError, OutputError
+from birdinfer.system.locks import locked
 from birdinfer.training import run as run_module
+from birdinfer.training.callbacks import FoldResult, FoldStart, TrainingCallback
 from birdinfer.training.checkpoint import EpochRow, load_checkpoint
-from birdinfer.training.plan import Run, debug
-from birdinfer.training.recipe.data import DataConfig
-from birdinfer.training.recipe.file import load_recipe, write_recipe
-from birdinfer.training.report import FoldResult, FoldStart, Silent
-from birdinfer.training.run import train
+from birdinfer.training.recipe.schema import DataConfig
+from birdinfer.training.recipe.toml import load_recipe, write_recipe
+from birdinfer.training.run import Run, debug, train_run
 from birdinfer.training.summary import summarise
-from birdinfer.training.turns import one_at_a_time
 
 
-class Recorder(Silent):
+class Recorder(TrainingCallback):
     def __init__(self):
         self.messages, self.results = [], []
 
-    def message(self, line):
+    def on_message(self, line):
         self.messages.append(line)
 
-    def finish(self, result):
+    def on_fold_end(self, result, run=""):
         self.results.append(result)
 
 
@@ -37,7 +36,9 @@ class Recorder(Silent):
 def finished(tmp_path_factory, plain_recipe, clips_dir):
     """All three folds of a run."""
     run_dir, reporter = tmp_path_factory.mktemp("runs") / "tiny", Recorder()
-    results = train(Run(plain_recipe, clips_dir, run_dir, None, "cpu"), reporter)
+    results = train_run(
+        Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=run_dir, folds=None, device="cpu"), reporter
+    )
     return run_dir, results, reporter
 
 
@@ -83,56 +84,74 @@ class TestTrain:
         assert finished[2].messages[0].startswith("training on the CPU with")
 
     def test_what_is_there_is_not_touched(self, finished, plain_recipe, clips_dir):
-        with pytest.raises(CheckpointError, match=r"fold0.*is already there - go on with --resume"):
-            train(Run(plain_recipe, clips_dir, finished[0], (0,), "cpu"), Silent())
+        with pytest.raises(CheckpointError, match=r"fold0.*is already there - continue with --resume"):
+            train_run(
+                Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=finished[0], folds=(0,), device="cpu"),
+            )
 
     def test_resuming_what_is_finished_says_so(self, finished, plain_recipe, clips_dir):
         reporter = Recorder()
         before = (finished[0] / "fold0" / "last.safetensors").stat().st_mtime_ns
-        (result,) = train(Run(plain_recipe, clips_dir, finished[0], (0,), "cpu", resume=True), reporter)
+        (result,) = train_run(
+            Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=finished[0], folds=(0,), device="cpu", resume=True),
+            reporter,
+        )
         assert f"{finished[0] / 'fold0'} is finished already" in reporter.messages
         assert result == finished[1][0]
         assert (finished[0] / "fold0" / "last.safetensors").stat().st_mtime_ns == before
 
     def test_a_fold_that_another_process_trains_is_left_to_it(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
         monkeypatch.setattr(run_module, "_PATIENCE_SECONDS", 0.2)
-        run, reporter = Run(plain_recipe, clips_dir, tmp_path, (0,), "cpu", resume=True), Recorder()
+        run, reporter = (
+            Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=tmp_path, folds=(0,), device="cpu", resume=True),
+            Recorder(),
+        )
         with (
-            one_at_a_time(tmp_path / "fold0"),
+            locked(tmp_path / "fold0"),
             pytest.raises(OutputError, match=r"fold0: another process is at work there - wait for its end"),
         ):
-            train(run, reporter)
+            train_run(run, reporter)
         assert f"another process is at work in {tmp_path / 'fold0'}, waiting for it" in reporter.messages
         assert not list(tmp_path.glob("fold0/*.safetensors"))
 
     def test_resuming_with_another_recipe_is_refused(self, finished, plain_recipe, clips_dir):
         other = msgspec.structs.replace(plain_recipe, seed=9)
         with pytest.raises(CheckpointError, match="seed = 0, asked is 9"):
-            train(Run(other, clips_dir, finished[0], (0,), "cpu", resume=True), Silent())
+            train_run(
+                Run(recipe=other, data_dir=clips_dir, run_dir=finished[0], folds=(0,), device="cpu", resume=True),
+            )
 
     def test_other_data_is_refused(self, finished, plain_recipe, tmp_path):
         data = write_clips(tmp_path / "data", clips_per_label=3)
         with pytest.raises(CheckpointError, match=r"folds\.csv: 12 clips of .* are not in the data any more"):
-            train(Run(plain_recipe, data, finished[0], (0,), "cpu", resume=True), Silent())
+            train_run(
+                Run(recipe=plain_recipe, data_dir=data, run_dir=finished[0], folds=(0,), device="cpu", resume=True),
+            )
 
     def test_a_fold_that_fails_does_not_stop_the_others(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
         real = run_module.train_fold
 
         def fail_on_fold_1(job, *arguments):
-            if job.fold == 1:
+            if job.number == 1:
                 raise RuntimeError("CUDA out of memory\nTried to allocate")
             return real(job, *arguments)
 
         monkeypatch.setattr(run_module, "train_fold", fail_on_fold_1)
-        results = train(Run(plain_recipe, clips_dir, tmp_path / "r", None, "cpu"), Silent())
+        results = train_run(
+            Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=tmp_path / "r", folds=None, device="cpu"),
+        )
         assert [result.problem for result in results] == ["", "CUDA out of memory Tried to allocate", ""]
         assert json.loads((tmp_path / "r" / "summary.json").read_text())["n_failed"] == 1
         with pytest.raises(RuntimeError, match="out of memory"):
-            train(Run(plain_recipe, clips_dir, tmp_path / "single", (1,), "cpu"), Silent())
+            train_run(
+                Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=tmp_path / "single", folds=(1,), device="cpu"),
+            )
 
     def test_a_fold_that_does_not_exist(self, plain_recipe, clips_dir, tmp_path):
         with pytest.raises(ConfigError, match="is 3, the recipe has folds 0 to 2"):
-            train(Run(plain_recipe, clips_dir, tmp_path, (3,), "cpu"), Silent())
+            train_run(
+                Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=tmp_path, folds=(3,), device="cpu"),
+            )
 
     def test_folds_from_a_column_with_a_leak(self, plain_recipe, tmp_path):
         data = write_clips(tmp_path / "data", clips_per_label=3)
@@ -141,26 +160,35 @@ class TestTrain:
         (data / "train.csv").write_text("\n".join([f"{table[0]},my_fold", *rows]))
         recipe = msgspec.structs.replace(plain_recipe, data=DataConfig(n_folds=2, fold_column="my_fold", max_clips=9))
         reporter = Recorder()
-        train(Run(recipe, data, tmp_path / "run", (0,), "cpu"), reporter)
+        train_run(Run(recipe=recipe, data_dir=data, run_dir=tmp_path / "run", folds=(0,), device="cpu"), reporter)
         assert any("1 authors are on both sides of a fold" in line for line in reporter.messages)
         with (tmp_path / "run" / "folds.csv").open(newline="") as file:
             assert [row["fold"] for row in csv.DictReader(file)].count("-3") == 12 - 9
 
     def test_a_fold_left_without_clips_by_the_choice_of_a_few(self, plain_recipe, clips_dir, tmp_path):
         recipe = msgspec.structs.replace(plain_recipe, data=DataConfig(n_folds=3, max_clips=1))
-        results = train(Run(recipe, clips_dir, tmp_path / "all", None, "cpu"), Silent())
+        results = train_run(
+            Run(recipe=recipe, data_dir=clips_dir, run_dir=tmp_path / "all", folds=None, device="cpu"),
+        )
         assert all("has no clips to" in result.problem for result in results)
         with pytest.raises(ConfigError, match="has no clips to"):
-            train(Run(recipe, clips_dir, tmp_path / "one", (0,), "cpu"), Silent())
+            train_run(
+                Run(recipe=recipe, data_dir=clips_dir, run_dir=tmp_path / "one", folds=(0,), device="cpu"),
+            )
 
 
 def test_summary_leaves_out_what_has_no_score(tmp_path):
-    results = [FoldResult(0, "", 0.8), FoldResult(1, "", 0.9), FoldResult(2, "failed"), FoldResult(3)]
+    results = [
+        FoldResult(fold=0, problem="", macro_auc=0.8),
+        FoldResult(fold=1, problem="", macro_auc=0.9),
+        FoldResult(fold=2, problem="failed"),
+        FoldResult(fold=3),
+    ]
     summary = summarise(results, tmp_path)
     assert summary["mean_macro_auc"] == pytest.approx(0.85)
     assert summary["std_macro_auc"] == pytest.approx(math.sqrt(0.005))
     assert summary["n_failed"] == 1
-    assert summarise([FoldResult(0)], tmp_path)["mean_macro_auc"] is None
+    assert summarise([FoldResult(fold=0)], tmp_path)["mean_macro_auc"] is None
 
 
 def test_debug_is_the_same_recipe_on_less(plain_recipe):
@@ -204,7 +232,7 @@ class TestCommand:
         real = run_module.train_fold
 
         def fail_on_fold_1(job, *rest):
-            if job.fold == 1:
+            if job.number == 1:
                 raise ConfigError("augment.background_dir", "[gone]")
             return real(job, *rest)
 
@@ -229,9 +257,9 @@ class TestCommand:
         assert err.count("\n") == 1
 
     def test_a_missing_extra_is_named(self, monkeypatch):
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("birdinfer.cli.options.find_spec", lambda name: None)
         with pytest.raises(MissingExtraError, match=r"birdinfer\[train\]"):
-            command._need_the_extra()
+            command.train()
 
 
 class TestProgressInATerminal:
@@ -246,12 +274,23 @@ class TestProgressInATerminal:
             lambda: Console(file=screen, force_terminal=True, width=140, highlight=False),
         )
         with TrainingProgress(quiet=False) as progress:
-            progress.start(FoldStart(0, 10, 5, 2, 10, first_step=5, batch_size=4, precision="bf16"))
-            progress.step(10, 0.25)
-            progress.epoch(EpochRow(1, 0.25, 0.3, 0.75, 0.8, 0.5, 1e-3, 2.0, 0.1, 2_000.0), is_best=True)
-            progress.step(20, 0.125)
-            progress.finish(FoldResult(0))
-            progress.finish(FoldResult(1, "no [bold] luck"))
+            progress.on_fold_start(
+                FoldStart(
+                    fold=0,
+                    n_training=10,
+                    n_validation=5,
+                    epochs=2,
+                    steps_per_epoch=10,
+                    first_step=5,
+                    batch_size=4,
+                    precision="bf16",
+                )
+            )
+            progress.on_step(10, 0.25)
+            progress.on_epoch_end(EpochRow(1, 0.25, 0.3, 0.75, 0.8, 0.5, 1e-3, 2.0, 0.1, 2_000.0), is_best=True)
+            progress.on_step(20, 0.125)
+            progress.on_fold_end(FoldResult(fold=0))
+            progress.on_fold_end(FoldResult(fold=1, problem="no [bold] luck"))
         shown = screen.getvalue()
         for words in (
             "in bf16, resumed at step 5",
@@ -270,7 +309,7 @@ def test_default_recipe_is_used_where_it_is(monkeypatch, tmp_path, clips_dir):
     """Without --recipe: train/efficientnet_b0.toml of the working folder, else the built-in defaults."""
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "train", lambda run, _: seen.append(run.recipe.name) or [])
+    monkeypatch.setattr(run_module, "train_run", lambda run, *_: seen.append(run.recipe.name) or [])
     for _ in range(2):
         with pytest.raises(SystemExit):
             main(["train", "--data", str(clips_dir)])
@@ -280,13 +319,13 @@ def test_default_recipe_is_used_where_it_is(monkeypatch, tmp_path, clips_dir):
 
 
 def test_of_several_recipes_a_failure_says_whose_it_is(monkeypatch, tmp_path, clips_dir, capsys):
-    def train_or_fail(run, reporter):
-        result = FoldResult(0, "no luck" if run.recipe.name == "beta" else "")
-        reporter.finish(result)
+    def train_or_fail(run, reporter, name):
+        result = FoldResult(fold=0, problem="no luck" if run.recipe.name == "beta" else "")
+        reporter.on_fold_end(result, name)
         return [result]
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "train", train_or_fail)
+    monkeypatch.setattr(run_module, "train_run", train_or_fail)
     for name in ("alpha", "beta"):
         (tmp_path / f"{name}.toml").write_text("")
     with pytest.raises(SystemExit) as left:
@@ -301,24 +340,28 @@ def interrupted(*_):
 
 class TestFoldsOfARunThatNeverCameToTrain:
     def begun(self, recipe, clips_dir, run_dir, monkeypatch):
-        """A run whose folds are laid and that was killed before its first checkpoint."""
+        """A run whose folds are assigned and that was killed before its first checkpoint."""
         with monkeypatch.context() as patch:
             patch.setattr(run_module, "open_source", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                train(Run(recipe, clips_dir, run_dir, (0,), "cpu"), Silent())
+                train_run(
+                    Run(recipe=recipe, data_dir=clips_dir, run_dir=run_dir, folds=(0,), device="cpu"),
+                )
         return (run_dir / "folds.csv").stat().st_mtime_ns
 
-    def test_the_same_recipe_goes_on_with_them(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
+    def test_the_same_recipe_continues_with_them(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
         """Two folds that are started at once must not pull folds.csv from under each other."""
         written = self.begun(plain_recipe, clips_dir, tmp_path / "r", monkeypatch)
-        train(Run(plain_recipe, clips_dir, tmp_path / "r", (1,), "cpu"), Silent())
+        train_run(
+            Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=tmp_path / "r", folds=(1,), device="cpu"),
+        )
         assert (tmp_path / "r" / "folds.csv").stat().st_mtime_ns == written
 
-    def test_another_recipe_lays_its_own(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
+    def test_another_recipe_assigns_its_own(self, plain_recipe, clips_dir, tmp_path, monkeypatch):
         self.begun(plain_recipe, clips_dir, tmp_path / "r", monkeypatch)
         before = (tmp_path / "r" / "folds.csv").read_text()
         other = msgspec.structs.replace(plain_recipe, seed=7)
-        train(Run(other, clips_dir, tmp_path / "r", (0,), "cpu"), Silent())
+        train_run(Run(recipe=other, data_dir=clips_dir, run_dir=tmp_path / "r", folds=(0,), device="cpu"))
         assert (tmp_path / "r" / "folds.csv").read_text() != before
 
 
@@ -338,13 +381,19 @@ def test_what_cannot_be_trained_is_refused_before_clips_are_read(section, keys, 
     wrong = msgspec.structs.replace(getattr(plain_recipe, section), **keys)
     recipe = msgspec.structs.replace(plain_recipe, **{section: wrong})
     with pytest.raises(BirdinferError, match=words):
-        train(Run(recipe, tmp_path / "no data at all", tmp_path / "run", (0,), "cpu"), Silent())
+        train_run(
+            Run(
+                recipe=recipe, data_dir=tmp_path / "no data at all", run_dir=tmp_path / "run", folds=(0,), device="cpu"
+            ),
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_folds_that_are_trained_one_by_one_are_summed_up_together(plain_recipe, clips_dir, tmp_path):
     for fold in (1, 0):
-        (result,) = train(Run(plain_recipe, clips_dir, tmp_path, (fold,), "cpu"), Silent())
+        (result,) = train_run(
+            Run(recipe=plain_recipe, data_dir=clips_dir, run_dir=tmp_path, folds=(fold,), device="cpu"),
+        )
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [fold["fold"] for fold in summary["folds"]] == [0, 1]
     assert summary["folds"][0]["macro_auc"] == result.macro_auc

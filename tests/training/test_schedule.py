@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.training.recipe.learning import OptimConfig
-from birdinfer.training.schedule import SCHEDULES, learning_rate, stale_epochs
+from birdinfer.training.optim import SCHEDULES, learning_rate, stale_epochs
+from birdinfer.training.recipe.schema import OptimConfig
 
 CONFIG = OptimConfig(lr=1e-3, warmup_epochs=1, final_lr_share=0.01)
 SCORES = st.lists(st.none() | st.floats(0, 1), max_size=12)

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from tiny_clips import LABELS
 
-from birdinfer.labels import Species
-from birdinfer.metrics import macro_roc_auc, padded_cmap
-from birdinfer.training.clips.metadata import Clip
-from birdinfer.training.evaluate import Heard, score
-from birdinfer.training.score_tables import CLASS_COLUMNS, TAXON_COLUMNS, classes_table, taxa_table
+from birdinfer.evaluation.metrics import macro_roc_auc, padded_cmap
+from birdinfer.species import Species
+from birdinfer.training.data.metadata import Clip
+from birdinfer.training.evaluate import CLASS_COLUMNS, TAXON_COLUMNS, ClipScores, classes_table, score, taxa_table
 
 SPECIES = [
     Species(LABELS[0], "Cuculus canorus", "Common Cuckoo", "Aves"),
@@ -27,8 +26,8 @@ PROBABILITIES = [[0.9, 0.1, 0.2, 0.0], [0.3, 0.2, 0.1, 0.0], [0.4, 0.8, 0.3, 0.0
 
 
 def validation(clips=CLIPS):
-    heard = {index: np.array(PROBABILITIES[index], np.float32) for index in range(len(clips))}
-    return score(clips, Heard(heard, ()), SPECIES)
+    output = {index: np.array(PROBABILITIES[index], np.float32) for index in range(len(clips))}
+    return score(clips, ClipScores(output, ()), SPECIES)
 
 
 def rows(text):

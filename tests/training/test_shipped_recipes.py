@@ -1,34 +1,41 @@
 """Every recipe in train/ trains on real sound, is exported with parity, and predicts a soundscape.
 
-With --debug, on a dozen clips and without timm's hub: all of the code of a recipe runs, nothing is learned. The older
+With --debug, on a few clips and without timm's hub: all of the code of a recipe runs, nothing is learned. The older
 exporter makes the graphs; the newer one, which takes ten times as long, makes those of the same networks in
-tests/export/test_backbones.py.
+tests/export/test_backbones.py. The profile ``ci`` trains whole networks (see ``shallow_networks``), and lets both
+exporters make a graph of a small one.
 """
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
+from shallow_networks import make_networks_shallow
 
-from birdinfer.export.graphs import faster_export
+from birdinfer.cli import train
+from birdinfer.export.onnx import choose_exporter as faster_export
 
 pytestmark = pytest.mark.no_cover
-"""Rooms have tests of their own; tracing all of them at work on large networks takes half as long again."""
+"""Modules have tests of their own; tracing all of them at work on large networks takes half as long again."""
 SHIPPED = sorted(path for path in (Path(__file__).parents[2] / "train").glob("*.toml") if path.name != "space.toml")
+IS_CI = os.environ.get("TEST_PROFILE") == "ci"
 FEW = {
     "model.pretrained": "false",
-    "data.max_clips": "12",
+    "data.max_clips": "12" if IS_CI else "8",
     "data.min_clips_per_species": "1",
     "data.upsample_to": "0",
     "loop.batch_size": "4",
     "loop.val_windows": "1",
     "loop.num_workers": "0",
 }
-BOTH_EXPORTERS = {"demo"}
-"""A small network: here each exporter makes a graph and the faster is kept, as for a user."""
-MORE = {"train_to_failure": {"data.max_clips": "40"}}
-"""A tenth of twelve clips may be none."""
+BOTH_EXPORTERS = {"demo"} if IS_CI else set()
+"""Here each exporter makes a graph and the faster is kept, as for a user."""
+DRAWN = {path.stem for path in SHIPPED} if IS_CI else {"demo"}
+"""What pictures show does not depend on the network; a picture takes as long as an epoch."""
+MORE = {"train_to_failure": "40" if IS_CI else "20", **dict.fromkeys(("demo", "esc10", "esc10_rnn", "esc10_sed"), "12")}
+"""Clips of recipes whose folds for validation would have none of fewer."""
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +56,13 @@ def few_clips(shared_data, tmp_path_factory):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_trains_exports_and_predicts(path, birdinfer, few_clips, soundscapes, tmp_path, monkeypatch):
+    make_networks_shallow(monkeypatch)
     if path.stem not in BOTH_EXPORTERS:
         monkeypatch.setattr(faster_export, "_TOGETHER", (("torchscript",),))
+    if path.stem not in DRAWN:
+        monkeypatch.setattr(train, "draw", lambda *arguments: None)
     name = f"{path.stem}-debug"
-    few = FEW | MORE.get(path.stem, {})
+    few = FEW | {"data.max_clips": MORE.get(path.stem, FEW["data.max_clips"])}
     keys = [word for key, value in few.items() for word in ("--set", f"{key}={value}")]
     code, _, err = birdinfer(
         "train", "--recipe", path, "--data", few_clips, "--debug", "--runs-dir", tmp_path / "runs", "--device", "cpu",

@@ -2,19 +2,19 @@ import msgspec
 import pytest
 
 from birdinfer.errors import CheckpointError, InputNotFoundError
-from birdinfer.labels import Species
+from birdinfer.species import Species
 from birdinfer.training.checkpoint import Header, Progress, save_checkpoint
-from birdinfer.training.models import build_model
-from birdinfer.training.start import check_species, check_start, of_fold
+from birdinfer.training.fold import check_species, check_start_weights, model_of_fold
+from birdinfer.training.models.registry import build_model
 
 SPECIES = (Species("comcuc", "comcuc", "", "Aves"), Species("0012", "0012", "", "Aves"))
 
 
 @pytest.fixture
-def going_on(plain_recipe, tmp_path):
-    """A recipe whose folds go on from files that hold folds 0 and 1; the file of fold 2 holds fold 0."""
+def continued(plain_recipe, tmp_path):
+    """A recipe whose folds continue from files that hold folds 0 and 1; the file of fold 2 holds fold 0."""
     for place, fold in enumerate((0, 1, 0)):
-        model = build_model(plain_recipe.model, len(SPECIES), plain_recipe.hearing, start=False)
+        model = build_model(plain_recipe.model, len(SPECIES), plain_recipe.input_config, start=False)
         header = Header(plain_recipe, SPECIES, fold, Progress(), "data", {})
         tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         save_checkpoint(tmp_path / f"fold{place}.safetensors", header, tensors)
@@ -22,50 +22,50 @@ def going_on(plain_recipe, tmp_path):
     return msgspec.structs.replace(plain_recipe, model=msgspec.structs.replace(plain_recipe.model, weights=weights))
 
 
-def test_each_fold_has_weights_of_its_own(going_on, tmp_path):
-    assert of_fold(going_on.model, 1).weights == str(tmp_path / "fold1.safetensors")
+def test_each_fold_has_weights_of_its_own(continued, tmp_path):
+    assert model_of_fold(continued.model, 1).weights == str(tmp_path / "fold1.safetensors")
 
 
 def test_weights_without_a_place_for_the_fold_are_the_same_for_all(plain_recipe):
     config = msgspec.structs.replace(plain_recipe.model, weights="timm.safetensors")
-    assert of_fold(config, 3) == config
+    assert model_of_fold(config, 3) == config
 
 
-def test_what_fits_is_not_complained_about(going_on, plain_recipe):
-    check_start(going_on, (0, 1))
-    check_species(going_on, 0, SPECIES)
-    check_start(plain_recipe, (0, 1, 2))
+def test_what_fits_is_not_warned_about(continued, plain_recipe):
+    check_start_weights(continued, (0, 1))
+    check_species(continued, 0, SPECIES)
+    check_start_weights(plain_recipe, (0, 1, 2))
     check_species(plain_recipe, 0, SPECIES[:1])
 
 
-def test_a_file_that_is_missing_is_told_before_anything_is_trained(going_on):
+def test_a_file_that_is_missing_is_reported_before_anything_is_trained(continued):
     with pytest.raises(InputNotFoundError, match=r"fold3\.safetensors: no such weights"):
-        check_start(going_on, (0, 3))
+        check_start_weights(continued, (0, 3))
 
 
-def test_another_folds_weights_have_heard_what_is_held_out(going_on):
-    with pytest.raises(CheckpointError, match=r"fold2.*is of fold 0: it has heard clips that fold 2 holds out"):
-        check_start(going_on, (2,))
+def test_another_folds_weights_have_used_what_is_held_out(continued):
+    with pytest.raises(CheckpointError, match=r"fold2.*is of fold 0: it was trained on clips that fold 2 holds out"):
+        check_start_weights(continued, (2,))
 
 
-def test_a_teacher_of_another_fold_is_refused_too(going_on, tmp_path):
-    """A teacher that learned the held-out clips would tell the learner of them."""
-    model = msgspec.structs.replace(going_on.model, weights=str(tmp_path / "fold1.safetensors"))
-    check_start(msgspec.structs.replace(going_on, model=model), (0,))  # mere weights may be anybody's
-    loss = msgspec.structs.replace(going_on.loss, teacher_share=0.5)
+def test_a_teacher_of_another_fold_is_refused_too(continued, tmp_path):
+    """A teacher that learned the held-out clips would show the learner of them."""
+    model = msgspec.structs.replace(continued.model, weights=str(tmp_path / "fold1.safetensors"))
+    check_start_weights(msgspec.structs.replace(continued, model=model), (0,))  # mere weights may be anybody's
+    loss = msgspec.structs.replace(continued.loss, teacher_share=0.5)
     with pytest.raises(CheckpointError, match="is of fold 1"):
-        check_start(msgspec.structs.replace(going_on, model=model, loss=loss), (0,))
+        check_start_weights(msgspec.structs.replace(continued, model=model, loss=loss), (0,))
 
 
-def test_going_on_needs_a_checkpoint_not_mere_tensors(going_on, tmp_path):
+def test_continued_needs_a_checkpoint_not_mere_tensors(continued, tmp_path):
     from safetensors.torch import save_file
 
-    model = build_model(going_on.model, 2, going_on.hearing, start=False)
+    model = build_model(continued.model, 2, continued.input_config, start=False)
     save_file(model.state_dict(), tmp_path / "fold0.safetensors")
     with pytest.raises(CheckpointError, match="holds tensors but no birdinfer state"):
-        check_start(going_on, (0,))
+        check_start_weights(continued, (0,))
 
 
-def test_other_species_are_refused(going_on):
+def test_other_species_are_refused(continued):
     with pytest.raises(CheckpointError, match="was trained for other species than the 1 of the data"):
-        check_species(going_on, 0, SPECIES[:1])
+        check_species(continued, 0, SPECIES[:1])

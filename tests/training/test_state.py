@@ -9,9 +9,8 @@ from torch import nn
 from birdinfer.config import AudioConfig
 from birdinfer.errors import CheckpointError
 from birdinfer.training.checkpoint import Checkpoint, Header, Progress, load_checkpoint, save_checkpoint
-from birdinfer.training.processes import Processes
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.learning import OptimConfig
+from birdinfer.training.distributed import Distributed
+from birdinfer.training.recipe.schema import OptimConfig, Recipe
 from birdinfer.training.state import TrainingState, update_average
 
 
@@ -29,7 +28,7 @@ def model():
 
 def state_of(model, config, scaler=None):
     scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
-    return TrainingState(copy.deepcopy(model), config, scaler, Processes())
+    return TrainingState(copy.deepcopy(model), config, scaler, Distributed())
 
 
 def steps(state, numbers):
@@ -47,7 +46,7 @@ def saved(state, path):
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "rmsprop", "lion", "nadamw", "lamb", "sgd", "adan"])
-def test_any_optimiser_goes_on_where_it_was(name, model, tmp_path):
+def test_any_optimiser_continues_where_it_was(name, model, tmp_path):
     config = OptimConfig(name=name, ema_decay=0.9)
     whole, first, second = (state_of(model, config) for _ in range(3))
     steps(whole, range(6))
@@ -61,7 +60,7 @@ def test_any_optimiser_goes_on_where_it_was(name, model, tmp_path):
 
 
 def test_a_scaler_comes_back(model, tmp_path):
-    """What a GPU without bf16 needs: loss scaling goes on where it was, through the JSON of a checkpoint."""
+    """What a GPU without bf16 needs: loss scaling continues where it was, through the JSON of a checkpoint."""
 
     def scaler():
         return torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)

@@ -1,7 +1,7 @@
 """Background: a folder of sound files -> random windows of them, float32 [samples], to be mixed into training windows.
 
-A file whose header cannot be read is told and left out. One that breaks within gives silence, which mixes to nothing;
-chance goes on as if it had been heard.
+A file whose header cannot be read is reported and left out. One that breaks later gives silence, which changes nothing
+in the mix; the random numbers that follow are the same.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from birdinfer.audio import AUDIO_SUFFIXES, probe
-from birdinfer.config import Hearing
+from birdinfer.audio.find import find_recordings
+from birdinfer.audio.stream import probe
+from birdinfer.audio.windows import read_window
+from birdinfer.config import InputConfig
 from birdinfer.errors import AudioError, ConfigError, InputNotFoundError
-from birdinfer.windows import read_window
-
-Float32 = npt.NDArray[np.float32]
+from birdinfer.typing import Float32
 
 
 class Background(NamedTuple):
@@ -29,11 +28,7 @@ class Background(NamedTuple):
 
 
 def find_background(folder: str, data_dir: Path) -> Background:
-    """The sound files to mix in; none if ``folder`` is "".
-
-    Args:
-        folder: ``augment.background_dir``, relative to the working folder or else to ``data_dir``.
-        data_dir: the data's folder.
+    """The sound files to mix in; none if ``folder`` is "". It is looked for here, then in ``data_dir``.
 
     Raises:
         ConfigError: there is no such folder, or no sound in it that can be decoded.
@@ -47,7 +42,7 @@ def find_background(folder: str, data_dir: Path) -> Background:
             f"{folder!r} is no folder, neither here nor in {data_dir}",
             'name one with --set augment.background_dir=DIR, or "" for no background',
         )
-    files = tuple(path for path in sorted(found.rglob("*")) if path.suffix.lower() in AUDIO_SUFFIXES)
+    files = tuple(find_recordings([found]).names)
     reasons = {path: _unreadable(path) for path in files}
     failed = tuple(f"{path} ({reason})" for path, reason in reasons.items() if reason)
     if len(failed) == len(files):
@@ -57,7 +52,6 @@ def find_background(folder: str, data_dir: Path) -> Background:
 
 
 def _unreadable(path: Path) -> str:
-    """Why a file's header cannot be read, "" if it can."""
     try:
         probe(path)
     except (AudioError, InputNotFoundError) as error:
@@ -65,21 +59,16 @@ def _unreadable(path: Path) -> str:
     return ""
 
 
-def random_background(files: Sequence[Path], hearing: Hearing, rng: np.random.Generator) -> Float32:
-    """A window of one of the files, from anywhere within it.
-
-    Args:
-        files: of :func:`find_background`, at least one.
-        hearing: how long a window is, at which rate, with which margins.
-        rng: decides which file and where.
+def random_background(files: Sequence[Path], input_config: InputConfig, rng: np.random.Generator) -> Float32:
+    """A window of one of the files, from anywhere within it; zeros where the file cannot be decoded.
 
     Returns:
-        Float32 [margin + window + margin]; zeros where the file cannot be decoded.
+        Float32 [margin + window + margin].
     """
     path = files[int(rng.integers(len(files)))]
     place = rng.random()
     try:
-        spare_seconds = max(0.0, probe(path).duration_seconds - hearing.window.window_seconds)
-        return read_window(path, place * spare_seconds, hearing)
+        spare_seconds = max(0.0, probe(path).duration_seconds - input_config.window.window_seconds)
+        return read_window(path, place * spare_seconds, input_config)
     except (AudioError, InputNotFoundError):
-        return np.zeros(hearing.window_samples + 2 * hearing.margin_samples, np.float32)
+        return np.zeros(input_config.window_samples + 2 * input_config.margin_samples, np.float32)

@@ -6,10 +6,9 @@ Loudness is the root of the mean square, 1 being full scale. Every ratio between
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-Float32 = npt.NDArray[np.float32]
+from birdinfer.typing import Float32
 
 SILENCE_RMS = 1e-7
 """-140 dB: nothing to measure a signal-to-noise ratio by."""

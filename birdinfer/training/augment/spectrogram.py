@@ -1,43 +1,57 @@
-"""Pictures of a batch: float32 [windows, 1, rows, frames] -> the same shape, augmented, on the batch's device.
+"""Spectrograms of a batch: float32 [windows, 1, rows, frames] -> the same shape, augmented, on the batch's device.
 
-The order is: what the air and the microphone do (filter), what the picture looks like (power, brightness), what is
-seen with it (mixup, cutmix), and what is hidden (masks).
+The order is: what the air and the microphone do (filter), contrast (power, brightness), other
+windows (mixup, cutmix), and what is hidden (masks).
 
-Pictures come normalised per window to mean 0 and deviation 1, to 0 .. 1, band by band, or not at all, of decibels or of
-PCEN. So every operation measures by the window's own spread and range: scaling or shifting a picture before it is
-augmented scales and shifts the result, and nothing else.
+Spectrograms come normalised per window to mean 0 and deviation 1, to 0 .. 1, band by band, or not at all, of decibels
+or of PCEN. So every operation is relative to the window's own spread and range: scaling or shifting a spectrogram
+before it is augmented scales and shifts the result, and nothing else. The same generator gives the same result on every
+device, and a spectrogram that is not chosen keeps its bits.
 """
 
 import numpy as np
 import torch
 
-from birdinfer.training.augment.chance import beside, chosen
-from birdinfer.training.augment.masks import mask
-from birdinfer.training.augment.mixing import cutmix, mixup
-from birdinfer.training.recipe.augment import AugmentConfig
-from birdinfer.training.targets import Targets
+from birdinfer.training.augment.mixing import beside, chosen, cutmix, mixup
+from birdinfer.training.data.targets import Targets
+from birdinfer.training.recipe.schema import AugmentConfig
+from birdinfer.typing import Bool
+
+# ---- Masks (SpecAugment)
 
 Rng = np.random.Generator
 
+
+def mask(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rng) -> torch.Tensor:
+    """Hide bands of frequency and stretches of time (Park et al. 2019, "SpecAugment", without its time warp)."""
+    if not config.mask_probability:
+        return spectrograms
+    n_windows, _, n_rows, n_frames = spectrograms.shape
+    is_chosen = chosen(n_windows, config.mask_probability, rng)
+    in_time = _hidden(n_windows, n_frames, config.time_masks, config.time_mask_share, rng)
+    in_frequency = _hidden(n_windows, n_rows, config.frequency_masks, config.frequency_mask_share, rng)
+    hidden = beside((in_time & is_chosen[:, None])[:, None, None, :], spectrograms)
+    hidden = hidden | beside((in_frequency & is_chosen[:, None])[:, None, :, None], spectrograms)
+    return torch.where(hidden, spectrograms.mean((1, 2, 3), keepdim=True), spectrograms)
+
+
+def _hidden(n_windows: int, length: int, n_masks: int, widest_share: float, rng: Rng) -> Bool:
+    """Which of ``length`` places are masked, [windows, length]: ``n_masks`` intervals of 0 to the widest each."""
+    width = rng.uniform(0, widest_share * length, (n_windows, n_masks, 1))
+    begin = rng.uniform(0, 1, (n_windows, n_masks, 1)) * (length - width)
+    place = np.arange(length) + 0.5
+    return np.asarray(((place >= begin) & (place < begin + width)).any(axis=1))
+
+
 SPREAD_DB = 10.0
-"""What a window's standard deviation is taken to be in decibels, for pictures do not tell: the median over clips of
+"""A window's standard deviation in decibels, which a normalised spectrogram no longer shows: the median over clips of
 BirdCLEF's kind, half of which lie between 8 and 12, whatever the front end's resolution."""
 
 
 def augment_spectrograms(
     spectrograms: torch.Tensor, targets: Targets, config: AugmentConfig, rng: Rng
 ) -> tuple[torch.Tensor, Targets]:
-    """All that the recipe does to pictures.
-
-    Args:
-        spectrograms: float32 [windows, 1, rows, frames], low frequencies first.
-        targets: what is asked of them, on the same device.
-        config: how often and how much.
-        rng: decides; the same generator gives the same result on every device.
-
-    Returns:
-        Spectrograms and targets of the same shapes; those that nothing happens to have the same bits.
-    """
+    """Apply everything that the recipe does to spectrograms."""
     for step in (filter_bands, raise_power, change_brightness):
         spectrograms = step(spectrograms, config, rng)
     if config.mixup_on == "spectrogram":
@@ -51,14 +65,6 @@ def filter_bands(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rng) ->
 
     The rows are cut at random into ``filter_bands`` bands, and each is made louder or quieter by up to ``filter_db``,
     :data:`SPREAD_DB` of which are one standard deviation of the window.
-
-    Args:
-        spectrograms: float32 [windows, 1, rows, frames].
-        config: how often, how many bands, how much.
-        rng: decides.
-
-    Returns:
-        The same shape.
     """
     if not config.filter_probability:
         return spectrograms
@@ -67,7 +73,7 @@ def filter_bands(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rng) ->
     fewest, most = config.filter_bands
     n_bands = rng.integers(fewest, most + 1, n_windows)
     cuts = rng.random((n_windows, most - 1))
-    # A window with fewer bands than another has its further cuts above the picture.
+    # A window with fewer bands than another has its further cuts above the top row.
     cuts[np.arange(1, most) >= n_bands[:, None]] = 2.0
     band = ((np.arange(n_rows) + 0.5) / n_rows >= cuts[:, :, None]).sum(axis=1)
     gains = rng.uniform(-config.filter_db, config.filter_db, (n_windows, most)) / SPREAD_DB
@@ -77,16 +83,7 @@ def filter_bands(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rng) ->
 
 
 def raise_power(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rng) -> torch.Tensor:
-    """Raise pictures, scaled to 0 .. 1 by the window's own least and greatest value, to ``power_exponent``; scale back.
-
-    Args:
-        spectrograms: float32 [windows, 1, rows, frames].
-        config: how often, and which exponents: above 1 what is quiet is drowned, below 1 it is lifted.
-        rng: decides.
-
-    Returns:
-        The same shape, within the same range; a picture of one value stays as it is.
-    """
+    """Raise spectrograms, scaled to 0 .. 1 by the window's own extremes, to ``power_exponent``; scale back."""
     if not config.power_probability:
         return spectrograms
     n_windows = len(spectrograms)
@@ -100,16 +97,7 @@ def raise_power(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rng) -> 
 
 
 def change_brightness(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rng) -> torch.Tensor:
-    """Add up to ``brightness`` standard deviations, and scale the spread about the mean by 1 -+ ``contrast``.
-
-    Args:
-        spectrograms: float32 [windows, 1, rows, frames].
-        config: how often and how much.
-        rng: decides.
-
-    Returns:
-        The same shape.
-    """
+    """Add up to ``brightness`` standard deviations, and scale the spread about the mean by 1 -+ ``contrast``."""
     if not config.brightness_probability:
         return spectrograms
     n_windows = len(spectrograms)
@@ -122,6 +110,5 @@ def change_brightness(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rn
 
 
 def _mean_and_spread(spectrograms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each picture, [windows, 1, 1, 1]."""
     mean = spectrograms.mean((1, 2, 3), keepdim=True)
     return mean, (spectrograms - mean).square().mean((1, 2, 3), keepdim=True).sqrt()

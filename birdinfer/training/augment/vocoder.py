@@ -1,11 +1,11 @@
-"""Phase vocoder: a window float32 [samples] -> faster or slower at its pitch, or higher or lower at its pace.
+"""Phase vocoder: a window float32 [samples] -> faster or slower at its pitch, or higher or lower at its speed.
 
-The sound is cut into frames at one pace and laid down again at another (Flanagan & Golden 1966, "Phase vocoder").
-So that neighbouring frames go on into each other, each bin's phase is turned: by how far it would have run since the
-frame before had that one been laid down ``hop`` samples earlier in the sound itself. That is measured, with a second
-spectrum ``hop`` samples before each frame, instead of unwrapped (Puckette 1995, "Phase-locked vocoder"); at rate 1 the
-two spectra are one and nothing turns. The bins about a peak are turned together with it (identity phase locking,
-Laroche & Dolson 1999, "Improved phase vocoder time-scale modification of audio"), so that a peak keeps its shape.
+The sound is cut into frames with one hop and overlap-added with another (Flanagan & Golden 1966, "Phase vocoder"). So
+that neighbouring frames join without a jump, each bin's phase is turned: by how far it would have run since the frame
+before if that one stood ``hop`` samples earlier in the sound itself. That is measured, with a second spectrum ``hop``
+samples before each frame, instead of unwrapped (Puckette 1995, "Phase-locked vocoder"); at rate 1 the two spectra are
+one and nothing turns. The bins about a peak are turned together with it (identity phase locking, Laroche & Dolson 1999,
+"Improved phase vocoder time-scale modification of audio"), so that a peak keeps its shape.
 
 Beyond its ends a window is taken to be reflected, as everywhere in birdinfer.
 """
@@ -13,12 +13,9 @@ Beyond its ends a window is taken to be reflected, as everywhere in birdinfer.
 import math
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 
-Float32 = npt.NDArray[np.float32]
-Complex = npt.NDArray[np.complexfloating]
-Int = npt.NDArray[np.intp]
+from birdinfer.typing import Bool, Complex, Float32, Index
 
 _FRAME_SECONDS = 0.032
 """About: a power of two of samples. Syllables of birds last as long and longer, partials lie 100 Hz apart and more."""
@@ -27,7 +24,7 @@ _FRAMES_PER_SAMPLE = 4
 _FAINTEST = 1e-30
 """Product of two spectra, -300 dB: below it there is no phase, and float32 is about to lose its digits."""
 _SPARE_SAMPLES = 256
-"""What the resampler takes for silence beyond its input's ends must not be heard."""
+"""What the resampler takes for silence beyond its input's ends must not enter the window."""
 
 
 def stretch(samples: Float32, rate: float, sample_rate: int) -> Float32:
@@ -46,7 +43,7 @@ def stretch(samples: Float32, rate: float, sample_rate: int) -> Float32:
 
 
 def shift_pitch(samples: Float32, semitones: float, sample_rate: int) -> Float32:
-    """Raise or lower every frequency by a factor of 2^(semitones / 12), at the same pace: stretched, then resampled.
+    """Raise or lower every frequency by a factor of 2^(semitones / 12), at the same speed: stretched, then resampled.
 
     Args:
         samples: float32 [samples].
@@ -73,10 +70,10 @@ def _play(samples: Float32, begin: float, rate: float, n_samples: int, sample_ra
     now, before = _spectra(samples, centres, hop, window)
     turned = now * _turns(now, before)
     frames = np.fft.irfft(turned, n_fft, axis=1).astype(np.float32) * window
-    return _laid_down(frames, window, hop)[n_fft // 2 : n_fft // 2 + n_samples]
+    return _overlap_add(frames, window, hop)[n_fft // 2 : n_fft // 2 + n_samples]
 
 
-def _spectra(samples: Float32, centres: Int, hop: int, window: Float32) -> tuple[Complex, Complex]:
+def _spectra(samples: Float32, centres: Index, hop: int, window: Float32) -> tuple[Complex, Complex]:
     """Spectra [frames, bins] of the frames about ``centres``, and of those ``hop`` samples before each of them."""
     half = len(window) // 2
     before = max(0, half + hop - int(centres[0]))
@@ -98,13 +95,13 @@ def _turns(now: Complex, before: Complex) -> Complex:
     steps = np.where(has_phase, products, 1) / np.where(has_phase, size, 1)
     peaks = _nearest_peaks(now)
     turns = np.ones_like(now)
-    # Frame by frame: a peak that has moved goes on from the turn of whichever peak was near it before.
+    # Frame by frame: a peak that has moved continues the turn of whichever peak was near it before.
     for frame in range(1, len(turns)):
         turns[frame] = (turns[frame - 1] * steps[frame - 1])[peaks[frame]]
     return turns
 
 
-def _nearest_peaks(now: Complex) -> Int:
+def _nearest_peaks(now: Complex) -> Index:
     """The bin of the spectral peak nearest to each bin, [frames, bins]; a peak is above two bins on either side."""
     power = np.square(now.real) + np.square(now.imag)
     edged = np.pad(power, ((0, 0), (2, 2)), constant_values=-1.0)
@@ -114,7 +111,7 @@ def _nearest_peaks(now: Complex) -> Int:
     return _nearest(is_peak)
 
 
-def _nearest(is_peak: npt.NDArray[np.bool_]) -> Int:
+def _nearest(is_peak: Bool) -> Index:
     """For each bin the index of the nearest true one in its frame, [frames, bins]; a frame's maximum always is one."""
     n_bins = is_peak.shape[1]
     # As one long row: a peak's region ends half-way to the next one, or with its frame.
@@ -124,8 +121,7 @@ def _nearest(is_peak: npt.NDArray[np.bool_]) -> Int:
     return np.repeat(peak, np.diff(ends, prepend=0, append=is_peak.size)).reshape(is_peak.shape)
 
 
-def _laid_down(frames: Float32, window: Float32, hop: int) -> Float32:
-    """Overlap and add [frames, n_fft], over the sum of squared windows; [(frames + 3) * hop]."""
+def _overlap_add(frames: Float32, window: Float32, hop: int) -> Float32:
     n_frames, n_overlapping = len(frames), len(window) // hop
     total = np.zeros((n_frames + n_overlapping - 1, hop), np.float32)
     weight = np.zeros_like(total)

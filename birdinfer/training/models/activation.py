@@ -2,18 +2,17 @@
 
 ReLU is the one activation that costs nothing in INT8: it vanishes into the range of the convolution before it, and all
 256 steps of U8 lie on one side of zero. SiLU costs ONNX Runtime a lookup and a product of two maps, and a part of its
-steps for a tail of which little is heard; hard-swish costs as much.
+steps for a tail that matters little; hard-swish costs as much.
 What stands inside a gate (squeeze-excite, ECA) stays: it works on one number a channel.
 """
 
-import importlib
 import math
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from birdinfer.training.torchvision_shim import import_timm
+from birdinfer.training.models.timm_import import import_timm
 
 _COSTLY = {
     "layers.activations": ("Swish", "HardSwish", "GELU", "GELUTanh", "QuickGELU", "Mish", "HardMish"),
@@ -57,7 +56,7 @@ def count_costly(model: torch.nn.Module) -> int:
 
 
 def _costly_types() -> tuple[type[torch.nn.Module], ...]:
-    of_timm = [getattr(_timm(room), name) for room, names in _COSTLY.items() for name in names]
+    of_timm = [getattr(_timm(module), name) for module, names in _COSTLY.items() for name in names]
     return (*_COSTLY_OF_TORCH, *of_timm)
 
 
@@ -73,7 +72,6 @@ def _costly_children(parent: torch.nn.Module, costly: tuple[type[torch.nn.Module
 
 
 def _is_relu(activation: torch.nn.Module) -> bool:
-    """Whether an NFNet's scaled activation is one already."""
     return getattr(activation, "act_fn", None) is functional.relu
 
 
@@ -95,6 +93,5 @@ def _follow_in_convolutions(model: torch.nn.Module) -> None:
             module.scale = module.scale if math.isclose(module.scale, unscaled) else _RELU_FACTOR * unscaled
 
 
-def _timm(room: str) -> Any:
-    import_timm()
-    return importlib.import_module(f"timm.{room}")
+def _timm(module: str) -> Any:
+    return import_timm(f"timm.{module}")

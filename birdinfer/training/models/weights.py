@@ -4,7 +4,6 @@ Nothing is unpickled: a local file must be safetensors, and whatever a hub sends
 """
 
 import contextlib
-import importlib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,14 +12,61 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from birdinfer.environment import variable
 from birdinfer.errors import CheckpointError, InputNotFoundError
-from birdinfer.training.torchvision_shim import import_timm
-from birdinfer.training.untrusted import check_values, in_short
+from birdinfer.system.cpu import variable
+from birdinfer.training.models.timm_import import import_timm
+
+# ---- What a file of weights must be before a network is filled with it: safetensors may come from anyone
 
 Tensors = Mapping[str, torch.Tensor]
+"""By name."""
 
 _LISTED = 3
+_LONGEST = 200
+_RETRAIN = "train it again"
+
+_FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+"""What a weight may be stored as; a weight of 8 bits is none without its scale."""
+
+
+def check_fits(path: Path, weights: Tensors, own: Tensors) -> None:
+    """Whether tensors are exactly a network's, by name and shape.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    others = [name for name in weights if name in own and weights[name].shape != own[name].shape]
+    found = {
+        "missing": [name for name in own if name not in weights],
+        "unknown": [name for name in weights if name not in own],
+        "of another shape": others,
+    }
+    problems = [f"{len(names)} {kind}: {', '.join(names[:_LISTED])}" for kind, names in found.items() if names]
+    if problems:
+        raise CheckpointError(path, f"does not fit its own recipe ({summary('; '.join(problems))})", _RETRAIN)
+
+
+def check_values(path: Path, weights: Tensors, own: Tensors) -> None:
+    """Whether what fits a network by name and shape can be its weights: torch would copy anything.
+
+    Raises:
+        CheckpointError: a tensor is of a type that does not hold such weights, or not finite.
+    """
+    for name, tensor in weights.items():
+        wanted = own[name].dtype
+        if tensor.dtype != wanted and not (wanted in _FLOATS and tensor.dtype in _FLOATS):
+            raise CheckpointError(path, f"holds {name} as {tensor.dtype}, needed is {wanted}", _RETRAIN)
+        if wanted in _FLOATS and not tensor.isfinite().all():
+            what = f"holds numbers in {name} that are not finite"
+            raise CheckpointError(path, what, "its training diverged, or it is damaged: train it again")
+
+
+def summary(words: object) -> str:
+    """Words out of a file, or about it, but not for ever; ``errors.py`` makes one line of them that can be printed."""
+    text = str(words)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
 _TORCH_SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _BACKBONE = "backbone."
 """Every family keeps the network that it wraps under this name."""
@@ -88,12 +134,11 @@ def _read(path: Path) -> Tensors:
     try:
         tensors: Tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(path, f"is not a safetensors file ({in_short(error)})") from error
+        raise CheckpointError(path, f"is not a safetensors file ({summary(error)})") from error
     return tensors
 
 
 def _own_names(given: Tensors, own: Tensors) -> dict[str, str]:
-    """Our name -> the file's, of each tensor that both have."""
     found = {}
     for theirs in given:
         for name in (_BACKBONE + theirs, theirs, theirs.removeprefix(_CHECKPOINT)):
@@ -122,8 +167,7 @@ def _resampled(tensor: torch.Tensor, own: torch.Tensor, model: torch.nn.Module) 
     is_square = n_places > 0 and n_places == math.isqrt(n_places) ** 2
     if tensor.shape == own.shape or not is_square or (tensor.shape[0], tensor.shape[2]) != (1, own.shape[2]):
         return tensor
-    import_timm()
-    resample = importlib.import_module("timm.layers").resample_abs_pos_embed
+    resample = import_timm("timm.layers").resample_abs_pos_embed
     resampled: torch.Tensor = resample(tensor, list(grid), num_prefix_tokens=n_prefix)
     return resampled
 

@@ -1,8 +1,6 @@
-"""Trackers: a run told to TensorBoard, W&B, MLflow or Neptune while it goes on, each through its own client.
+"""Trackers: a training recorded in TensorBoard, W&B, MLflow or Neptune while it runs, each through its own client.
 
-In: what a run tells its reporter. Out: records below ``runs/NAME/tracking/`` (or ``tracking.folder``), or at a service.
-``reporter`` stands between training and whoever shows it, ``fold_records`` keeps the records of one fold, ``guard``
-lets no tracker fail, hang or print into a training, ``notes`` remembers what was told, so that a resumed fold goes on
-in the same records. Not through accelerate: it knows no Neptune, and steps, artefacts and resumed runs are not ours to
-steer there.
+``reporter`` is the callback between a training and its trackers; ``base`` says what a tracker is. Records lie below
+``runs/NAME/tracking/`` (or ``tracking.folder``), or at a service. Not through accelerate: it knows no
+Neptune and gives no control of steps, artefacts and resumed runs.
 """

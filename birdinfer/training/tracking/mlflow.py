@@ -2,7 +2,7 @@
 
 Offline it lies in a database, ``FOLDER/mlflow.db``, with files beside it; online on the server of MLFLOW_TRACKING_URI.
 A database, because MLflow 3 gives up its folders of text files. Folds that are trained side by side write to the same
-one: whoever makes it does so alone, and who finds it locked waits.
+one: one process at a time makes it, and a process that finds it locked waits.
 """
 
 import logging
@@ -11,10 +11,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from birdinfer.environment import variable
 from birdinfer.errors import ConfigError
-from birdinfer.training.tracking.tracker import Ended, FoldRecord, Outcome, client
-from birdinfer.training.turns import one_at_a_time
+from birdinfer.system.cpu import variable
+from birdinfer.system.locks import locked
+from birdinfer.training.tracking.base import Ended, FoldRecord, Outcome, client
 
 DATABASE = "mlflow.db"
 _STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -24,8 +24,7 @@ _LONGEST_PARAMETER = 6_000
 class MLflow:
     """A fold's run in MLflow."""
 
-    def start(self, record: FoldRecord, run_id: str, epochs_told: int) -> str:
-        """Begin a run, or go on with an earlier one where the store knows it."""
+    def start(self, record: FoldRecord, run_id: str, epochs_logged: int) -> str:
         self._client, experiment = _connected(record)
         steps = self._known_steps(run_id) if run_id else None
         self._steps = steps or frozenset()
@@ -36,16 +35,16 @@ class MLflow:
             tags = {"birdinfer.run": "/".join(record.labels), "birdinfer.group": record.labels[0]}
             tags |= {"birdinfer.fold": str(record.fold)}
             self._run_id = str(self._client.create_run(experiment, tags=tags, run_name=record.title).info.run_id)
-            self._parameters(record)
+            kind = client("mlflow.entities", "mlflow").Param
+            texts = {name: str(value)[:_LONGEST_PARAMETER] for name, value in record.parameters.items()}
+            self._client.log_batch(self._run_id, params=[kind(name, text) for name, text in texts.items()])
         return self._run_id
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """The epoch is MLflow's step."""
         if epoch not in self._steps:
             self._log(metrics, epoch)
 
     def finish(self, outcome: Outcome) -> None:
-        """Figures as metrics, pictures and checkpoint as files."""
         self._log(outcome.figures, 0)
         for path in outcome.pictures:
             self._client.log_artifact(self._run_id, str(path), "pictures")
@@ -53,17 +52,11 @@ class MLflow:
             self._client.log_artifact(self._run_id, str(outcome.checkpoint), "checkpoint")
 
     def close(self, ended: Ended) -> None:
-        """Say how it ended."""
         self._client.set_terminated(self._run_id, _STATUS[ended])
 
     def _log(self, metrics: Mapping[str, float], step: int) -> None:
         kind, now = client("mlflow.entities", "mlflow").Metric, round(time.time() * 1000)
         self._client.log_batch(self._run_id, metrics=[kind(name, value, now, step) for name, value in metrics.items()])
-
-    def _parameters(self, record: FoldRecord) -> None:
-        kind = client("mlflow.entities", "mlflow").Param
-        texts = {name: str(value)[:_LONGEST_PARAMETER] for name, value in record.parameters.items()}
-        self._client.log_batch(self._run_id, params=[kind(name, text) for name, text in texts.items()])
 
     def _known_steps(self, run_id: str) -> frozenset[int] | None:
         """Epochs that the store has of an earlier run; None if it knows no such run."""
@@ -75,11 +68,6 @@ class MLflow:
 
 
 def _connected(record: FoldRecord) -> tuple[Any, str]:
-    """A client, and the id of the experiment.
-
-    Raises:
-        ConfigError: no server is named.
-    """
     with variable("MLFLOW_DISABLE_TELEMETRY", "true"):  # it is asked for once, at import
         connect = client("mlflow.tracking", "mlflow").MlflowClient
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -97,12 +85,12 @@ def _local(connect: Any, record: FoldRecord) -> tuple[Any, str]:
     client("mlflow.store.tracking.sqlalchemy_store", "mlflow", "The ``noload`` loader strategy")
     if "?" in str(record.folder):
         raise ConfigError(record.folder, "has a ?, where a database's address ends", "name a tracking.folder without")
-    with one_at_a_time(record.folder):
+    record.folder.mkdir(parents=True, exist_ok=True)
+    with locked(record.folder):
         connected = connect(tracking_uri=f"sqlite:///{record.folder / DATABASE}?timeout={record.wait_seconds:g}")
         return connected, _experiment(connected, record.project, (record.folder / "artifacts").as_uri())
 
 
 def _experiment(connected: Any, name: str, files: str | None) -> str:
-    """The id of the experiment of this name, which is made if need be."""
     there = connected.get_experiment_by_name(name)
     return str(there.experiment_id if there else connected.create_experiment(name, artifact_location=files))

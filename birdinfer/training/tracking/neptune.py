@@ -2,7 +2,7 @@
 
 neptune.ai has closed its service, and the client ends with version 1.14. Offline it lies in
 ``FOLDER/.neptune/offline/run__*``: an operation a line in data-*.log, and the pictures; of the checkpoint there is the
-path. An interrupted fold goes on under the same custom_run_id, in a further folder. Online is for a service of one's
+path. An interrupted fold continues under the same custom_run_id, in a further folder. Online is for a service of one's
 own, with NEPTUNE_API_TOKEN.
 """
 
@@ -11,9 +11,9 @@ import os
 import uuid
 from collections.abc import Mapping
 
-from birdinfer.environment import variable
 from birdinfer.errors import ConfigError
-from birdinfer.training.tracking.tracker import Ended, FoldRecord, Outcome, client
+from birdinfer.system.cpu import variable
+from birdinfer.training.tracking.base import Ended, FoldRecord, Outcome, client
 
 _DATA_DIR = ".neptune"
 
@@ -21,8 +21,7 @@ _DATA_DIR = ".neptune"
 class Neptune:
     """A fold's run in Neptune."""
 
-    def start(self, record: FoldRecord, run_id: str, epochs_told: int) -> str:
-        """Begin a run, or go on with an earlier one by its id."""
+    def start(self, record: FoldRecord, run_id: str, epochs_logged: int) -> str:
         if record.is_online and not os.environ.get("NEPTUNE_API_TOKEN"):
             raise ConfigError("tracking.mode", "is online, NEPTUNE_API_TOKEN is not set", "set it, or track offline")
         # Packages that the client needs use what jsonschema calls deprecated.
@@ -35,28 +34,21 @@ class Neptune:
                 project=record.project if record.is_online else None,
                 mode="async" if record.is_online else "offline",
                 custom_run_id=run_id,
-                name=record.title,
-                tags=list(record.labels),
-                source_files=[],
-                git_ref=False,
-                capture_stdout=False,
-                capture_stderr=False,
-                capture_traceback=False,
+                name=record.title, tags=list(record.labels),
+                source_files=[], git_ref=False, capture_stdout=False, capture_stderr=False, capture_traceback=False,
                 capture_hardware_metrics=False,
-            )
+            )  # fmt: skip
         self._wait_seconds = record.wait_seconds
         self._run["parameters"] = dict(record.parameters)
         self._run.wait()
         return run_id
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """The epoch is the step of each series."""
         for name, value in metrics.items():
             self._run[f"metrics/{name}"].append(value, step=epoch)
         self._run.wait()
 
     def finish(self, outcome: Outcome) -> None:
-        """Figures as values, pictures and checkpoint as files."""
         for name, value in outcome.figures.items():
             self._run[f"figures/{name}"] = value
         for path in outcome.pictures:
@@ -67,7 +59,6 @@ class Neptune:
         self._run.wait()
 
     def close(self, ended: Ended) -> None:
-        """Say how it ended."""
         self._run["ended"] = ended
         self._run["sys/failed"] = ended == "failed"
         self._run.stop(seconds=self._wait_seconds)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from birdinfer.training.tracking.tracker import Ended, FoldRecord, Outcome, client
+from birdinfer.training.tracking.base import Ended, FoldRecord, Outcome, client
 
 _EXTRA = "tensorboard"
 _PROTO = "tensorboard.compat.proto"
@@ -21,31 +21,29 @@ _PROTO = "tensorboard.compat.proto"
 class TensorBoard:
     """A fold's event files."""
 
-    def start(self, record: FoldRecord, run_id: str, epochs_told: int) -> str:
-        """Begin a file; readers put it after the earlier ones of the folder."""
+    def start(self, record: FoldRecord, run_id: str, epochs_logged: int) -> str:
+        """Readers put the file after the earlier ones of the folder."""
         self._event = client(f"{_PROTO}.event_pb2", _EXTRA)
         self._summary = client(f"{_PROTO}.summary_pb2", _EXTRA).Summary
         folder = record.folder.joinpath(*record.labels, f"fold{record.fold}")
         is_there = bool(run_id) and any(folder.glob("events.out.tfevents.*"))
-        self._last_epoch = epochs_told if is_there else 0
+        self._last_epoch = epochs_logged if is_there else 0
         self._writer = client("tensorboard.summary.writer.event_file_writer", _EXTRA).EventFileWriter(str(folder))
         if is_there:
             # What an earlier file says of this step and later ones is then no part of the curves.
             log = self._event.SessionLog(status=self._event.SessionLog.START)
-            self._add(epochs_told + 1, session_log=log)
+            self._add(epochs_logged + 1, session_log=log)
         else:
             self._parameters(record)
         self._writer.flush()
         return run_id if is_there else uuid.uuid4().hex
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """A scalar each."""
         self._last_epoch = epoch
         self._scalars(metrics)
         self._writer.flush()
 
     def finish(self, outcome: Outcome) -> None:
-        """Figures as scalars at the last epoch, pictures as they are."""
         self._scalars(outcome.figures)
         for path in outcome.pictures:
             self._values(self._last_epoch, self._summary.Value(tag=f"pictures/{path.stem}", image=self._image(path)))
@@ -55,19 +53,15 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self, ended: Ended) -> None:
-        """Say how it ended, and close the file."""
         self._text("ended", ended, self._last_epoch)
         self._writer.close()
 
     def _parameters(self, record: FoldRecord) -> None:
-        rows = "".join(f"| {name} | {_cell(value)} |\n" for name, value in record.parameters.items())
+        cells = {name: str(value).replace("|", "\\|").replace("\n", " ") for name, value in record.parameters.items()}
+        rows = "".join(f"| {name} | {cell} |\n" for name, cell in cells.items())
         self._text("parameters", f"| key | value |\n|---|---|\n{rows}", 0)
-        self._add(
-            0,
-            summary=client("tensorboard.plugins.hparams.summary_v2", _EXTRA).hparams_pb(
-                dict(record.parameters), record.title
-            ),
-        )
+        hparams = client("tensorboard.plugins.hparams.summary_v2", _EXTRA).hparams_pb
+        self._add(0, summary=hparams(dict(record.parameters), record.title))
 
     def _scalars(self, values: Mapping[str, float]) -> None:
         self._values(self._last_epoch, *(self._summary.Value(tag=n, simple_value=x) for n, x in values.items()))
@@ -89,7 +83,3 @@ class TensorBoard:
 
     def _add(self, step: int, **what: Any) -> None:
         self._writer.add_event(self._event.Event(wall_time=time.time(), step=step, **what))
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")

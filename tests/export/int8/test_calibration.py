@@ -3,10 +3,10 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from awkward_network import answers
+from awkward_network import graph_logits
 
 from birdinfer.export.int8.calibration import N_SAMPLES, histogram, logits_of, observe
-from birdinfer.export.int8.nodes import int8_values, is_int8
+from birdinfer.export.int8.prepare import int8_values, is_int8
 
 
 def test_all_that_becomes_8_bit_is_seen_in_every_window(awkward_calibrated):
@@ -53,9 +53,9 @@ def test_windows_are_asked_for_one_by_one_and_progress_ends_at_all(awkward_graph
             self.asked += 1
             return awkward_windows[index : index + 1]
 
-    told, windows = [], Decoded()
-    observed = observe(awkward_calibrated.model(), windows, lambda done, of: told.append((done, of)))
-    assert told == [(done, 10) for done in range(1, 11)]
+    reported, windows = [], Decoded()
+    observed = observe(awkward_calibrated.model(), windows, lambda done, of: reported.append((done, of)))
+    assert reported == [(done, 10) for done in range(1, 11)]
     assert windows.asked == 10
     held = observe(awkward_calibrated.model(), np.split(awkward_windows[:5], 5))
     for name, seen in held.seen.items():
@@ -65,7 +65,7 @@ def test_windows_are_asked_for_one_by_one_and_progress_ends_at_all(awkward_graph
 
 def test_logits_are_those_of_the_graph(awkward_graph, awkward_windows):
     found = logits_of(ir.load(awkward_graph), np.split(awkward_windows, 40))
-    np.testing.assert_allclose(found, answers(awkward_graph, awkward_windows), atol=1e-4)
+    np.testing.assert_allclose(found, graph_logits(awkward_graph, awkward_windows), atol=1e-4)
 
 
 def test_a_histogram_is_numpys_but_for_values_at_the_bins_edges():

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from birdinfer.engines import EnginePlan, load_engine, parse_spec
 from birdinfer.errors import ConfigError, MissingExtraError
-from birdinfer.export.int8.nncf import quantize_nncf
+from birdinfer.export.int8.alternatives import quantize_nncf
+from birdinfer.inference.engines import EnginePlan, load_engine, parse_spec
 
 needs_nncf = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="needs nncf (extra nncf)")
 
@@ -34,9 +34,9 @@ class TestGraph:
     def test_says_nearly_what_fp32_says(self, made, awkward_graph, awkward_windows, engine):
         if engine == "openvino":
             pytest.importorskip("openvino")
-        heard = awkward_windows[16:]
-        wanted = logits(awkward_graph, "onnxruntime", heard, 4)
-        found = logits(made[0], f"{engine}:int8", heard, 4)
+        inputs = awkward_windows[16:]
+        wanted = logits(awkward_graph, "onnxruntime", inputs, 4)
+        found = logits(made[0], f"{engine}:int8", inputs, 4)
         assert np.abs(found - wanted).max() > 0
         assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.95
 
@@ -52,7 +52,7 @@ class TestGraph:
             {each.key: each.value for each in before.metadata_props}
         ) == 2
 
-    def test_what_was_done_is_told(self, made):
+    def test_what_was_done_is_returned(self, made):
         n_int8 = sum(node.op_type == "QuantizeLinear" for node in onnx.load(made[0]).graph.node)
         assert n_int8 > 5
         assert made[1].endswith(f"performance preset, 16 windows, {n_int8} values in INT8")
@@ -61,16 +61,18 @@ class TestGraph:
         quantize_nncf(awkward_graph, tmp_path / "int8.onnx", list(awkward_windows[:4, None]))
         assert capfd.readouterr().out == ""
 
-    def test_its_makers_are_not_told(self):
+    def test_telemetry_is_off(self):
         """In a process of its own: within pytest NNCF keeps quiet by itself."""
         pytest.importorskip("openvino_telemetry")
         code = (
-            "import os; from birdinfer.export.int8.nncf import import_nncf; import_nncf();"
+            "import os; from birdinfer.export.int8.alternatives import import_nncf; import_nncf();"
             "from nncf.telemetry import telemetry; print(type(telemetry).__name__, 'NNCF_CI' in os.environ)"
         )
         environment = {name: value for name, value in os.environ.items() if not name.startswith("NNCF")}
-        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-        assert told.stdout.split() == ["MagicMock", "False"]
+        callback = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+        )
+        assert callback.stdout.split() == ["MagicMock", "False"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ class TestGraph:
         ([np.full((1, 1, 4, 4), np.nan, np.float32)], "values that are not finite"),
     ],
 )
-def test_windows_that_tell_nothing_are_refused(tmp_path, windows, words):
+def test_useless_windows_are_refused(tmp_path, windows, words):
     with pytest.raises(ConfigError, match=words):
         quantize_nncf(tmp_path / "a.onnx", tmp_path / "b.onnx", windows)
 

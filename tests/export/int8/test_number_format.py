@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from birdinfer.errors import ConfigError
-from birdinfer.export.int8.number_format import FORMATS, TARGETS, find_format, native_target
+from birdinfer.export.int8.qdq import FORMATS, TARGETS, find_format, native_target
 
 
 @pytest.mark.parametrize("target", TARGETS)

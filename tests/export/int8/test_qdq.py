@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from birdinfer.export.graphs.graph_edit import array_of, input_of, nodes_of
 from birdinfer.export.int8.calibration import logits_of
-from birdinfer.export.int8.number_format import FORMATS, TARGETS
-from birdinfer.export.int8.qdq import insert_qdq, mean_shift
+from birdinfer.export.int8.qdq import FORMATS, TARGETS, insert_qdq, mean_shift
 from birdinfer.export.int8.quantize import chosen_ranges
+from birdinfer.export.onnx.edit import array_of, input_of, nodes_of
 
 
 def quantised(calibrated, target="vnni", kept=()):
     """The network in QDQ form, its logits not corrected."""
     model = calibrated.model()
     ranges = chosen_ranges(model.graph, calibrated.observed, "window_error")
-    insert_qdq(model.graph, ranges, calibrated.observed.channel_means, kept, FORMATS[target])
+    insert_qdq(
+        model.graph, ranges, calibrated.observed.channel_means, fp32_activations=kept, number_format=FORMATS[target]
+    )
     return model
 
 

@@ -8,12 +8,11 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from awkward_network import HEARING, SHAPE, Answering, answers
+from awkward_network import INPUT_CONFIG, SHAPE, LogitsOf, graph_logits
 from onnx import TensorProto, helper
 
 from birdinfer.errors import ConfigError, OutputError
-from birdinfer.export.graphs.onnx import INPUT_NAME, OUTPUT_NAME, export_graph
-from birdinfer.export.int8.number_format import FORMATS, TARGETS, native_target
+from birdinfer.export.int8.qdq import FORMATS, TARGETS, native_target
 from birdinfer.export.int8.quantize import (
     METHODS,
     Int8Settings,
@@ -22,7 +21,8 @@ from birdinfer.export.int8.quantize import (
     int8_model,
     write_int8,
 )
-from birdinfer.scores import sigmoid
+from birdinfer.export.onnx.torch_export import INPUT_NAME, OUTPUT_NAME, export_graph
+from birdinfer.inference.activation import sigmoid
 
 
 @pytest.fixture(scope="module")
@@ -47,23 +47,23 @@ def optimised(int8):
 
 
 def test_answers_stay_near_fp32_on_windows_that_calibration_has_not_seen(awkward_graph, int8, awkward_windows):
-    wanted, found = (answers(path, awkward_windows[24:]) for path in (awkward_graph, int8))
+    wanted, found = (graph_logits(path, awkward_windows[24:]) for path in (awkward_graph, int8))
     assert np.abs(sigmoid(found) - sigmoid(wanted)).max() < 0.05
     assert np.sqrt(np.square(found - wanted).mean()) < 0.05 * wanted.std()
     assert not np.array_equal(found, wanted)
 
 
 def test_the_middle_calibration_window_is_answered_as_by_fp32(awkward_graph, int8, awkward_windows):
-    wanted, found = (answers(path, awkward_windows[:24]) for path in (awkward_graph, int8))
+    wanted, found = (graph_logits(path, awkward_windows[:24]) for path in (awkward_graph, int8))
     np.testing.assert_allclose(np.median(found - wanted, axis=0), 0, atol=1e-4)
 
 
 def test_pitfall_4_int8_answers_do_not_depend_on_the_batch(int8, awkward_windows):
-    together = answers(int8, awkward_windows)
+    together = graph_logits(int8, awkward_windows)
     np.testing.assert_allclose(
-        np.concatenate([answers(int8, window[None]) for window in awkward_windows]), together, atol=1e-5
+        np.concatenate([graph_logits(int8, window[None]) for window in awkward_windows]), together, atol=1e-5
     )
-    np.testing.assert_allclose(answers(int8, awkward_windows[::-1])[::-1], together, atol=1e-5)
+    np.testing.assert_allclose(graph_logits(int8, awkward_windows[::-1])[::-1], together, atol=1e-5)
 
 
 def test_names_batch_axis_and_metadata_are_kept(int8, awkward_graph):
@@ -110,7 +110,7 @@ def test_openvino_reads_it_too(int8, awkward_windows):
     openvino = pytest.importorskip("openvino")
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(int8), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    assert np.abs(sigmoid(compiled([awkward_windows])[0]) - sigmoid(answers(int8, awkward_windows))).max() < 0.05
+    assert np.abs(sigmoid(compiled([awkward_windows])[0]) - sigmoid(graph_logits(int8, awkward_windows))).max() < 0.05
 
 
 def test_relu_and_max_pool(tmp_path, awkward_windows):
@@ -120,9 +120,9 @@ def test_relu_and_max_pool(tmp_path, awkward_windows):
         net.Conv2d(1, 8, 3), net.ReLU(), net.MaxPool2d(2), net.Conv2d(8, 8, 3), net.ReLU(), net.Conv2d(8, 8, 1),
         net.AdaptiveAvgPool2d(1), net.Flatten(), net.Linear(8, 4),
     )  # fmt: skip
-    export_graph(Answering(model), HEARING, tmp_path / "fp32.onnx", {})
+    export_graph(LogitsOf(model), INPUT_CONFIG, tmp_path / "fp32.onnx", {})
     write_int8(calibrate_graph(tmp_path / "fp32.onnx", np.split(awkward_windows, 40)), tmp_path / "int8.onnx")
-    wanted, found = (answers(tmp_path / name, awkward_windows) for name in ("fp32.onnx", "int8.onnx"))
+    wanted, found = (graph_logits(tmp_path / name, awkward_windows) for name in ("fp32.onnx", "int8.onnx"))
     assert np.sqrt(np.square(found - wanted).mean()) < 0.05 * wanted.std()
 
 
@@ -137,10 +137,10 @@ def test_hard_swishes_run_in_int8_and_answer_as_fp32(tmp_path, awkward_windows, 
     )  # fmt: skip
     for layer in (model[0], model[2], model[4]):
         layer.weight.data *= 4  # values on both sides of -3 and 3
-    export_graph(Answering(model), HEARING, tmp_path / "fp32.onnx", {})
+    export_graph(LogitsOf(model), INPUT_CONFIG, tmp_path / "fp32.onnx", {})
     calibrated = calibrate_graph(tmp_path / "fp32.onnx", np.split(awkward_windows[:24], 24))
-    write_int8(calibrated, tmp_path / "int8.onnx", Int8Settings(numbers=FORMATS[target]))
-    wanted, found = (answers(tmp_path / name, awkward_windows[24:]) for name in ("fp32.onnx", "int8.onnx"))
+    write_int8(calibrated, tmp_path / "int8.onnx", Int8Settings(number_format=FORMATS[target]))
+    wanted, found = (graph_logits(tmp_path / name, awkward_windows[24:]) for name in ("fp32.onnx", "int8.onnx"))
     assert np.sqrt(np.square(found - wanted).mean()) < 0.05 * wanted.std()
     count = Counter(node.op_type for node in optimised_graph(tmp_path / "int8.onnx").graph.node)
     if target == "arm" and native_target() != "arm":
@@ -151,17 +151,17 @@ def test_hard_swishes_run_in_int8_and_answer_as_fp32(tmp_path, awkward_windows, 
 
 
 @pytest.mark.parametrize(
-    ("windows", "complaint"),
+    ("windows", "message"),
     [
         ([], "calibration: holds no windows - give 32 or more windows of real sound"),
         (
             [np.zeros((1, 1, *SHAPE), np.float32), np.full((1, 1, *SHAPE), np.nan, np.float32)],
-            "calibration: holds windows that are answered with what is no number - leave those out",
+            "calibration: holds windows whose logits are not finite - leave those out",
         ),
     ],
 )
-def test_calibration_that_says_nothing_is_refused(awkward_graph, windows, complaint):
-    with pytest.raises(ConfigError, match=complaint):
+def test_calibration_that_says_nothing_is_refused(awkward_graph, windows, message):
+    with pytest.raises(ConfigError, match=message):
         calibrate_graph(awkward_graph, windows)
 
 
@@ -187,18 +187,18 @@ def test_every_way_to_choose_ranges_makes_a_graph_that_answers_nearly_as_fp32(
     awkward_graph, awkward_calibrated, awkward_windows, tmp_path, method
 ):
     write_int8(awkward_calibrated, tmp_path / "int8.onnx", Int8Settings(method))
-    wanted, found = (answers(path, awkward_windows[24:]) for path in (awkward_graph, tmp_path / "int8.onnx"))
+    wanted, found = (graph_logits(path, awkward_windows[24:]) for path in (awkward_graph, tmp_path / "int8.onnx"))
     assert 0 < np.sqrt(np.square(found - wanted).mean()) < 0.1 * wanted.std()
 
 
 def test_one_odd_window_does_not_spoil_the_ranges_of_all_others(awkward_graph, awkward_windows, tmp_path):
     odd = 300 * awkward_windows[:1]
     calibrated = calibrate_graph(awkward_graph, [*np.split(awkward_windows[:23], 23), odd])
-    wanted, errors = answers(awkward_graph, awkward_windows[24:]), {}
+    wanted, errors = graph_logits(awkward_graph, awkward_windows[24:]), {}
     for method in ("window_error", "percentile", "minmax"):
         path = tmp_path / f"{method}.onnx"
         write_int8(calibrated, path, Int8Settings(method))
-        found = answers(path, awkward_windows[24:])
+        found = graph_logits(path, awkward_windows[24:])
         errors[method] = float(np.sqrt(np.square(found - wanted).mean()) / wanted.std())
     assert errors["window_error"] < 0.06
     assert errors["percentile"] > 4 * errors["window_error"]
@@ -209,9 +209,9 @@ def test_with_everything_kept_in_fp32_answers_are_those_of_fp32(
     awkward_graph, awkward_calibrated, awkward_windows, tmp_path
 ):
     kept = tuple(chosen_ranges(awkward_calibrated.model().graph, awkward_calibrated.observed, "minmax"))
-    write_int8(awkward_calibrated, tmp_path / "kept.onnx", Int8Settings(kept=kept))
+    write_int8(awkward_calibrated, tmp_path / "kept.onnx", Int8Settings(fp32_activations=kept))
     assert not [node for node in onnx.load(tmp_path / "kept.onnx").graph.node if node.op_type == "QuantizeLinear"]
-    wanted, found = (answers(path, awkward_windows) for path in (awkward_graph, tmp_path / "kept.onnx"))
+    wanted, found = (graph_logits(path, awkward_windows) for path in (awkward_graph, tmp_path / "kept.onnx"))
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 

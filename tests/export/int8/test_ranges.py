@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import hardswish
 
-from birdinfer.export.int8.ranges import (
+from birdinfer.export.int8.calibration import (
     HARD_SWISH,
     SILU,
     Range,
@@ -25,7 +25,7 @@ def seen_of(windows):
     """What calibration sees of windows [windows, values]."""
     windows = np.asarray(windows, np.float32)
     counts = np.histogram(windows, 4096)[0].astype(np.int64)
-    return Seen(windows.min(axis=1), windows.max(axis=1), windows, counts)
+    return Seen(lows=windows.min(axis=1), highs=windows.max(axis=1), samples=windows, counts=counts)
 
 
 def normal_windows(n_windows=20, mean=0.0, deviation=1.0):
@@ -67,7 +67,9 @@ def test_moving_average_weighs_the_newest_window_by_a_tenth():
 @pytest.mark.parametrize(("kept", "span"), [(100.0, (0.0, 6.0)), (99.0, (0.0, 6.0)), (98.0, (2.0, 4.0))])
 def test_percentile_cuts_both_ends_alike(kept, span):
     ends = np.array([0.0], np.float32), np.array([6.0], np.float32)
-    seen = Seen(*ends, np.zeros((1, 1), np.float32), np.array([1, 0, 49, 49, 0, 1]))
+    seen = Seen(
+        lows=ends[0], highs=ends[1], samples=np.zeros((1, 1), np.float32), counts=np.array([1, 0, 49, 49, 0, 1])
+    )
     assert percentile(seen, kept) == Range(*span)
 
 
@@ -128,7 +130,7 @@ def test_before_a_hard_swish_the_range_begins_at_minus_three_and_clips_what_is_r
 @pytest.mark.parametrize(("follower", "function"), [(SILU, torch.nn.functional.silu), (HARD_SWISH, hardswish)])
 def test_followers_are_torchs_own(follower, function):
     values = np.linspace(-100, 100, 1001, dtype=np.float32)
-    np.testing.assert_allclose(follower.answers(values), function(torch.from_numpy(values)).numpy(), atol=1e-5)
+    np.testing.assert_allclose(follower.output(values), function(torch.from_numpy(values)).numpy(), atol=1e-5)
 
 
 def test_a_silus_own_output_keeps_its_least_value():

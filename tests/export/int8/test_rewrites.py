@@ -5,17 +5,17 @@ from collections import Counter
 import numpy as np
 import onnx_ir as ir
 import torch
-from awkward_network import HEARING, Answering, answers
+from awkward_network import INPUT_CONFIG, LogitsOf, graph_logits
 
-from birdinfer.export.graphs.onnx import export_graph
-from birdinfer.export.int8.rewrites import rewrite, scaled_value
+from birdinfer.export.int8.prepare import rewrite, scaled_value
+from birdinfer.export.onnx.torch_export import export_graph
 
 
 def test_rewrites_change_no_answer(awkward_graph, awkward_windows, tmp_path):
     rewritten = ir.load(awkward_graph)
     rewrite(rewritten.graph)
     ir.save(rewritten, tmp_path / "rewritten.onnx")
-    wanted, found = (answers(path, awkward_windows) for path in (awkward_graph, tmp_path / "rewritten.onnx"))
+    wanted, found = (graph_logits(path, awkward_windows) for path in (awkward_graph, tmp_path / "rewritten.onnx"))
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     count = Counter(node.op_type for node in rewritten.graph)
     assert not {"Expand", "AveragePool", "Shape", "Concat"} & set(count)
@@ -30,11 +30,11 @@ def test_a_hard_swish_of_activations_becomes_a_product_and_one_of_single_numbers
         net.Conv2d(1, 8, 3), net.Hardswish(), net.Conv2d(8, 8, 3), net.Hardswish(), net.AdaptiveAvgPool2d(1),
         net.Conv2d(8, 8, 1), net.Hardswish(), net.Flatten(), net.Linear(8, 12),
     )  # fmt: skip
-    export_graph(Answering(model), HEARING, tmp_path / "fp32.onnx", {})
+    export_graph(LogitsOf(model), INPUT_CONFIG, tmp_path / "fp32.onnx", {})
     rewritten = ir.load(tmp_path / "fp32.onnx")
     rewrite(rewritten.graph)
     ir.save(rewritten, tmp_path / "rewritten.onnx")
     count = Counter(node.op_type for node in rewritten.graph)
     assert (count["HardSigmoid"], count["Mul"], count["HardSwish"]) == (2, 2, 1)
-    wanted, found = (answers(tmp_path / name, awkward_windows) for name in ("fp32.onnx", "rewritten.onnx"))
+    wanted, found = (graph_logits(tmp_path / name, awkward_windows) for name in ("fp32.onnx", "rewritten.onnx"))
     np.testing.assert_allclose(found, wanted, atol=1e-5)

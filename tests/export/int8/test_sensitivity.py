@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from birdinfer.export.int8 import sensitivity
+from birdinfer.export.int8 import search as sensitivity
 from birdinfer.export.int8.quantize import Int8Settings, chosen_ranges, int8_model
-from birdinfer.export.int8.sensitivity import logit_error, logits_together, sensitivities
+from birdinfer.export.int8.search import logit_error, logits_together, sensitivities
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def test_a_spoilt_range_is_found_and_moves_its_activation_ahead(awkward_calibrat
     observed = awkward_calibrated.observed
     name = sorted(observed.seen)[3]
     seen = observed.seen[name]
-    spoilt = observed._replace(seen={**observed.seen, name: seen._replace(highs=100 * seen.highs)})
-    told, windows = [], awkward_windows[24:]
+    spoilt = observed._replace(seen={**observed.seen, name: replace(seen, highs=100 * seen.highs)})
+    callback, windows = [], awkward_windows[24:]
     plain = sensitivities(awkward_calibrated, windows, Int8Settings("minmax"))
     ranked = sensitivities(
-        replace(awkward_calibrated, observed=spoilt), windows, Int8Settings("minmax"), lambda *now: told.append(now)
+        replace(awkward_calibrated, observed=spoilt), windows, Int8Settings("minmax"), lambda *now: callback.append(now)
     )
     errors, before = ({one.name: one.error for one in found} for found in (ranked, plain))
     assert errors[name] > 5 * before[name]
@@ -44,10 +44,10 @@ def test_a_spoilt_range_is_found_and_moves_its_activation_ahead(awkward_calibrat
     }
     places = [[one.name for one in found].index(name) for found in (ranked, plain)]
     assert places[0] < places[1]
-    assert told == [(done, len(ranked)) for done in range(1, len(ranked) + 1)]
+    assert callback == [(done, len(ranked)) for done in range(1, len(ranked) + 1)]
 
 
-def test_errors_of_single_activations_foretell_the_error_of_all(awkward_calibrated, awkward_windows, found):
+def test_errors_of_single_activations_predict_the_error_of_all(awkward_calibrated, awkward_windows, found):
     wanted = logits_together(awkward_calibrated.model(), awkward_windows[24:])
     whole = logit_error(wanted, logits_together(int8_model(awkward_calibrated), awkward_windows[24:]))
     # Independent errors add up as squares.
@@ -77,11 +77,11 @@ def test_many_activations_are_tried_with_their_neighbours_and_the_worst_one_by_o
 ):
     monkeypatch.setattr(sensitivity, "_N_GROUPS", 5)
     monkeypatch.setattr(sensitivity, "_N_OPENED", 1)
-    told = []
-    grouped = sensitivities(awkward_calibrated, awkward_windows[24:], Int8Settings(), lambda *now: told.append(now))
+    callback = []
+    grouped = sensitivities(awkward_calibrated, awkward_windows[24:], Int8Settings(), lambda *now: callback.append(now))
     alone, errors = ({one.name: one.error for one in ranked} for ranked in (found, grouped))
     assert errors.keys() == alone.keys()
     exact = [name for name in errors if errors[name] == alone[name]]
     assert 0 < len(exact) < len(errors) / 2
-    assert [done for done, _ in told] == list(range(1, len(told) + 1))
-    assert len(told) < len(errors)
+    assert [done for done, _ in callback] == list(range(1, len(callback) + 1))
+    assert len(callback) < len(errors)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_clips import TINY_FRONTEND, call
 
-from birdinfer.training.recipe.augment import AugmentConfig
-from birdinfer.training.targets import Targets
+from birdinfer.training.data.targets import Targets
+from birdinfer.training.recipe.schema import AugmentConfig
 
 
 @pytest.fixture(scope="session")

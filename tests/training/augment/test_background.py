@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from making import write_sound
+from make_bundles import write_sound
 from tiny_clips import RATE, TINY_FRONTEND
 
 from birdinfer.config import WaveformConfig
@@ -35,33 +35,33 @@ class TestFindBackground:
 class TestRandomBackground:
     def test_is_cut_from_anywhere_in_any_file(self, background_dir):
         files = find_background(str(background_dir), background_dir).files
-        heard = [random_background(files, TINY_FRONTEND, np.random.default_rng(seed)) for seed in range(6)]
-        assert {window.shape for window in heard} == {(LENGTH,)}
-        assert {window.dtype for window in heard} == {np.dtype(np.float32)}
-        assert len({window.tobytes() for window in heard}) == 6
+        output = [random_background(files, TINY_FRONTEND, np.random.default_rng(seed)) for seed in range(6)]
+        assert {window.shape for window in output} == {(LENGTH,)}
+        assert {window.dtype for window in output} == {np.dtype(np.float32)}
+        assert len({window.tobytes() for window in output}) == 6
 
     def test_same_generator_same_window(self, background_dir):
         files = find_background(str(background_dir), background_dir).files
         once, again = (random_background(files, TINY_FRONTEND, np.random.default_rng(3)) for _ in range(2))
         np.testing.assert_array_equal(once, again)
 
-    def test_has_no_margins_for_models_that_hear_waveforms(self, background_dir):
-        hearing = WaveformConfig(TINY_FRONTEND.audio, TINY_FRONTEND.window)
+    def test_has_no_margins_for_models_that_take_waveforms(self, background_dir):
+        input_config = WaveformConfig(TINY_FRONTEND.audio, TINY_FRONTEND.window)
         files = find_background(str(background_dir), background_dir).files
-        assert len(random_background(files, hearing, np.random.default_rng(0))) == hearing.window_samples
+        assert len(random_background(files, input_config, np.random.default_rng(0))) == input_config.window_samples
 
     def test_a_file_shorter_than_a_window_ends_in_silence(self, tmp_path):
         write_sound(tmp_path / "short.wav", np.full(RATE // 4, 0.5, np.float32), RATE)
-        heard = random_background([tmp_path / "short.wav"], TINY_FRONTEND, np.random.default_rng(0))
-        assert len(heard) == LENGTH
-        assert heard[TINY_FRONTEND.margin_samples] == pytest.approx(0.5, abs=1e-4)
-        assert not heard[LENGTH // 2 : LENGTH // 2 + 100].any()
+        output = random_background([tmp_path / "short.wav"], TINY_FRONTEND, np.random.default_rng(0))
+        assert len(output) == LENGTH
+        assert output[TINY_FRONTEND.margin_samples] == pytest.approx(0.5, abs=1e-4)
+        assert not output[LENGTH // 2 : LENGTH // 2 + 100].any()
 
     @pytest.mark.parametrize("name", ["broken.ogg", "gone.wav"])
     def test_pitfall_13_a_file_that_cannot_be_decoded_is_silent(self, name, tmp_path):
         (tmp_path / "broken.ogg").write_text("no sound")
-        heard = random_background([tmp_path / name], TINY_FRONTEND, np.random.default_rng(0))
-        np.testing.assert_array_equal(heard, np.zeros(LENGTH, np.float32))
+        output = random_background([tmp_path / name], TINY_FRONTEND, np.random.default_rng(0))
+        np.testing.assert_array_equal(output, np.zeros(LENGTH, np.float32))
 
     def test_a_broken_file_shifts_no_later_chance(self, background_dir, tmp_path):
         (tmp_path / "broken.ogg").write_text("no sound")
@@ -71,7 +71,7 @@ class TestRandomBackground:
         assert good.random() == bad.random()
 
 
-def test_files_that_cannot_be_decoded_are_told_and_left_out(tmp_path, background_dir):
+def test_files_that_cannot_be_decoded_are_reported_and_left_out(tmp_path, background_dir):
     """Pitfall 13: not one of them turns to silence without a word."""
     for path in background_dir.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from birdinfer.training.augment.masks import mask
+from birdinfer.training.augment.spectrogram import mask
 
 
 def rng(*seed):

@@ -5,7 +5,7 @@ import torch
 from birdinfer.training.augment import mix_waveforms
 from birdinfer.training.augment.level import LOUDEST_RMS, batch_rms
 from birdinfer.training.augment.mixing import cutmix, mixup, overlay
-from birdinfer.training.targets import Targets
+from birdinfer.training.data.targets import Targets
 
 
 def rng(*seed):
@@ -62,7 +62,7 @@ class TestMixup:
         targets = Targets(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1))
         assert equal(mixup(before, targets, only(mixup_probability=1.0, mixup_lambda=0.5), rng()), (before, targets))
 
-    def test_pitfall_13_a_failed_clip_makes_nobody_quieter(self, only, targets, waveforms):
+    def test_pitfall_13_a_failed_clip_makes_no_one_quieter(self, only, targets, waveforms):
         waveforms[1] = 0.0
         targets.window_weights[1] = 0.0
         config = only(mixup_probability=1.0, mixup_lambda=0.5)
@@ -87,12 +87,12 @@ class TestOverlay:
         config = only(overlay_probability=1.0, overlay_snr_db=(snr_db, snr_db), overlay_target=0.5)
         after, mixed = overlay(waveforms, targets, config, rng(5))
         added = after - waveforms
-        laid = added.any(1)
-        assert laid.any()
-        ratio_db = 20 * (batch_rms(waveforms) / batch_rms(added)).log10()[laid]
+        overlaid = added.any(1)
+        assert overlaid.any()
+        ratio_db = 20 * (batch_rms(waveforms) / batch_rms(added)).log10()[overlaid]
         torch.testing.assert_close(ratio_db, torch.full_like(ratio_db, snr_db), atol=0.05, rtol=0)
         assert torch.equal(mixed.values.diagonal(), torch.ones(4))
-        torch.testing.assert_close(mixed.values.sum(1), torch.where(laid, 1.5, 1.0))
+        torch.testing.assert_close(mixed.values.sum(1), torch.where(overlaid, 1.5, 1.0))
 
     def test_its_sound_and_its_label_are_the_same_ones(self, only, waveforms, targets):
         config = only(overlay_probability=1.0, overlay_snr_db=(0.0, 0.0), overlay_target=0.5)
@@ -102,7 +102,7 @@ class TestOverlay:
             assert torch.equal(likeness > 0.9, mixed.values[window] == 0.5)
 
     @pytest.mark.parametrize("level", [0.0, 1e-9, 10 * LOUDEST_RMS, 1e30])
-    def test_silence_and_damage_lie_below_nobody(self, level, only, waveforms, targets):
+    def test_silence_and_damage_lie_below_no_one(self, level, only, waveforms, targets):
         waveforms[0] = level
         config = only(overlay_probability=1.0)
         for seed in range(10):
@@ -112,7 +112,7 @@ class TestOverlay:
             assert mixed.values[0].tolist() == [1.0, 0.0, 0.0, 0.0]
             assert after.isfinite().all()
 
-    def test_a_failed_clip_is_nobodys_background(self, only, waveforms, targets):
+    def test_a_failed_clip_is_no_ones_background(self, only, waveforms, targets):
         targets.window_weights[3] = 0.0
         for seed in range(10):
             after, mixed = overlay(waveforms, targets, only(overlay_probability=1.0), rng(seed))
@@ -120,7 +120,7 @@ class TestOverlay:
             assert mixed.values[:3, 3].sum() == 0
             assert mixed.window_weights.tolist() == [1.0, 1.0, 1.0, 0.0]
 
-    def test_nobody_is_laid_over_himself(self, only):
+    def test_no_one_is_mixed_with_himself(self, only):
         targets = Targets(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1))
         before = torch.full((1, 100), 0.1)
         assert equal(overlay(before, targets, only(overlay_probability=1.0), rng()), (before, targets))

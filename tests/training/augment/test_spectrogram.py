@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from birdinfer.training.augment import augment_spectrograms
-from birdinfer.training.augment import spectrogram as room
+from birdinfer.training.augment import spectrogram as module
 from birdinfer.training.augment.spectrogram import SPREAD_DB, change_brightness, filter_bands, raise_power
-from birdinfer.training.recipe.augment import AugmentConfig
-from birdinfer.training.targets import Targets
+from birdinfer.training.data.targets import Targets
+from birdinfer.training.recipe.schema import AugmentConfig
 
 STEPS = ["filter", "power", "brightness", "mixup", "cutmix", "mask"]
 
@@ -58,7 +58,7 @@ class TestEveryStep:
         assert after.shape == shape
         assert after.isfinite().all()
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(
         seed=st.integers(0, 10**6), scale=st.sampled_from([0.01, 1.0, 12.0]), shift=st.sampled_from([-60.0, 0.0, 0.5])
     )
@@ -154,8 +154,8 @@ class TestTogether:
     def test_masks_come_last(self, monkeypatch, only, spectrograms, targets):
         order = []
         for name in ("filter_bands", "raise_power", "change_brightness", "mixup", "cutmix", "mask"):
-            original = getattr(room, name)
-            monkeypatch.setattr(room, name, lambda *given, n=name, f=original: (order.append(n), f(*given))[1])
+            original = getattr(module, name)
+            monkeypatch.setattr(module, name, lambda *given, n=name, f=original: (order.append(n), f(*given))[1])
         config = only(**{f"{step}_probability": 1.0 for step in STEPS}, mixup_on="spectrogram")
         augment_spectrograms(spectrograms, targets, config, rng())
         assert order == ["filter_bands", "raise_power", "change_brightness", "mixup", "cutmix", "mask"]

@@ -98,7 +98,7 @@ class TestShiftPitch:
 
     @pytest.mark.parametrize("semitones", SEMITONES)
     def test_no_click_at_the_ends(self, semitones):
-        # A resampler takes what lies beyond for silence; a level that goes on shows it at once.
+        # A resampler takes what lies beyond for silence; a level that continues shows it at once.
         level = np.full(N, 0.3, np.float32)
         np.testing.assert_allclose(shift_pitch(level, semitones, RATE), level, rtol=1e-4)
 
@@ -134,7 +134,7 @@ class TestBoth:
         wanted = hz if change is stretch else 0.9 * hz
         assert abs(cents(pitch_hz(changed, sample_rate), wanted)) < 5
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(st.integers(-40, 4), st.floats(0.5, 2.0))
     def test_a_sound_that_swells_out_of_nothing_never_bursts(self, change, exponent, amount):
         # Near the least float32 a phase has no digits left; turned by it, what follows would grow frame by frame.

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_clips import RATE, TINY_FRONTEND
 
 from birdinfer.config import WaveformConfig
 from birdinfer.training.augment import WaveformAugment, find_background
-from birdinfer.training.augment import waveform as room
+from birdinfer.training.augment import waveform as module
 from birdinfer.training.augment.level import LOUDEST_RMS, rms
-from birdinfer.training.recipe.augment import AugmentConfig
+from birdinfer.training.recipe.schema import AugmentConfig
 
 STEPS = ["stretch", "pitch", "roll", "reverb", "white_noise", "pink_noise", "background", "gain"]
 ALL = {f"{step}_probability": 1.0 for step in STEPS}
@@ -89,10 +89,10 @@ class TestWhatItDoes:
         augment = WaveformAugment(only(background_probability=1.0), TINY_FRONTEND, [tmp_path / "broken.ogg"])
         np.testing.assert_array_equal(augment(samples, rng()), samples)
 
-    def test_a_model_that_hears_waveforms_gets_its_own_length(self, only, background):
-        hearing = WaveformConfig(TINY_FRONTEND.audio, TINY_FRONTEND.window)
-        window = rng(1).normal(0, 0.1, hearing.window_samples).astype(np.float32)
-        assert WaveformAugment(only(**ALL), hearing, background)(window, rng()).shape == window.shape
+    def test_a_model_that_takes_waveforms_gets_its_own_length(self, only, background):
+        input_config = WaveformConfig(TINY_FRONTEND.audio, TINY_FRONTEND.window)
+        window = rng(1).normal(0, 0.1, input_config.window_samples).astype(np.float32)
+        assert WaveformAugment(only(**ALL), input_config, background)(window, rng()).shape == window.shape
 
 
 class TestWhatIsDrawn:
@@ -102,7 +102,7 @@ class TestWhatIsDrawn:
     def drawn(self, monkeypatch, samples):
         def draw(name, config):
             calls = []
-            monkeypatch.setattr(room, name, lambda *given: calls.append(given) or samples)
+            monkeypatch.setattr(module, name, lambda *given: calls.append(given) or samples)
             augment = WaveformAugment(config, TINY_FRONTEND)
             for seed in range(60):
                 augment(samples, rng(seed))
@@ -126,14 +126,14 @@ class TestWhatIsDrawn:
         assert high - 0.15 * (high - low) < values.max() <= high
         assert values.mean() == pytest.approx((low + high) / 2, abs=0.1 * (high - low))
 
-    def test_at_the_rate_of_the_hearing(self, drawn, only):
+    def test_at_the_rate_of_the_input(self, drawn, only):
         assert {given[2] for given in drawn("stretch", only(stretch_probability=1.0))} == {RATE}
 
     def test_the_order_is_that_of_a_sounds_way(self, monkeypatch, only, samples, background):
         order = []
         for name in ("stretch", "shift_pitch", "reverberate", "white_noise", "pink_noise", "random_background"):
-            original = getattr(room, name)
-            monkeypatch.setattr(room, name, lambda *given, n=name, f=original: (order.append(n), f(*given))[1])
+            original = getattr(module, name)
+            monkeypatch.setattr(module, name, lambda *given, n=name, f=original: (order.append(n), f(*given))[1])
         WaveformAugment(only(**ALL), TINY_FRONTEND, background)(samples, rng())
         assert order == ["stretch", "shift_pitch", "reverberate", "white_noise", "pink_noise", "random_background"]
 
@@ -150,7 +150,6 @@ EXTREME = AugmentConfig(
 )
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.floats(-44, 38), st.integers(1, 3000), st.integers(0, 1000), st.booleans())
 def test_finite_sound_stays_finite_whatever_is_asked_for(exponent, n_samples, seed, is_click):
     shape = np.eye(1, n_samples)[0] if is_click else rng(seed).uniform(-1, 1, n_samples)

@@ -6,10 +6,10 @@ from tiny_clips import TINY_FRONTEND
 from tiny_models import TINY
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.models import build_model
 from birdinfer.training.models.activation import count_costly, swap_for_relu
-from birdinfer.training.recipe.learning import ModelConfig
-from birdinfer.training.torchvision_shim import import_timm
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.models.timm_import import import_timm
+from birdinfer.training.recipe.schema import ModelConfig
 
 COSTLY = {"SiLU", "GELU", "GELUTanh", "Hardswish", "HardSwish", "Swish", "GammaAct"}
 
@@ -67,9 +67,7 @@ def test_a_network_of_relus_stays_as_it_is_and_says_so(name):
 
 class TestNormalizerFree:
     def gamma(self, of):
-        from timm.models import nfnet
-
-        return nfnet._nonlin_gamma[of]
+        return import_timm("timm.models.nfnet")._nonlin_gamma[of]
 
     def test_the_factor_of_the_convolutions_follows_the_activation(self):
         model = network("test_nfnet")
@@ -80,13 +78,12 @@ class TestNormalizerFree:
             assert module.scale / scale == pytest.approx(self.gamma("relu") / self.gamma("silu"))
 
     def test_the_factor_of_scaled_activations_follows_and_convolutions_keep_theirs(self):
-        from timm.models.nfnet import GammaAct, NfCfg, NormFreeNet
-
-        config = NfCfg(depths=(1, 1, 1, 1), channels=(16, 16, 32, 32), act_layer="gelu", gamma_in_act=True)
-        model = NormFreeNet(config, in_chans=1, num_classes=3)
+        nfnet = import_timm("timm.models.nfnet")
+        config = nfnet.NfCfg(depths=(1, 1, 1, 1), channels=(16, 16, 32, 32), act_layer="gelu", gamma_in_act=True)
+        model = nfnet.NormFreeNet(config, in_chans=1, num_classes=3)
         scales = [module.scale for module in model.modules() if hasattr(module, "scale")]
         swap_for_relu(model)
-        acts = [module for module in model.modules() if isinstance(module, GammaAct)]
+        acts = [module for module in model.modules() if isinstance(module, nfnet.GammaAct)]
         assert acts
         assert {act.gamma for act in acts} == {self.gamma("relu")}
         assert scales == [module.scale for module in model.modules() if hasattr(module, "scale")]
@@ -94,11 +91,10 @@ class TestNormalizerFree:
         assert "nothing is swapped" in swap_for_relu(model)
 
     def test_noise_keeps_its_variance_from_layer_to_layer(self):
-        from timm.layers import ScaledStdConv2d
-
         torch.manual_seed(0)
+        convolution = import_timm("timm.layers").ScaledStdConv2d
         model = torch.nn.Sequential(
-            torch.nn.SiLU(), ScaledStdConv2d(64, 256, 3, padding=0, gamma=self.gamma("silu"), bias=False)
+            torch.nn.SiLU(), convolution(64, 256, 3, padding=0, gamma=self.gamma("silu"), bias=False)
         )
         swap_for_relu(model)
         noise = torch.randn(8, 64, 24, 24)
@@ -108,7 +104,7 @@ class TestNormalizerFree:
 
 class TestInARecipe:
     @pytest.mark.parametrize("name", ["cnn", "cnn-gem", "sed"])
-    def test_built_swapped_and_told(self, name):
+    def test_built_swapped_and_reported(self, name):
         import msgspec
 
         lines = []

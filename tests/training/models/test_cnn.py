@@ -4,10 +4,10 @@ from tiny_clips import TINY_FRONTEND
 
 from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.errors import ConfigError
-from birdinfer.training.models import build_model
-from birdinfer.training.models.pooling import POOLINGS
-from birdinfer.training.recipe.learning import ModelConfig
-from birdinfer.training.torchvision_shim import import_timm
+from birdinfer.training.models.image import POOLINGS
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.models.timm_import import import_timm
+from birdinfer.training.recipe.schema import ModelConfig
 
 PICTURE = FrontEndConfig(mel=MelConfig(resize=(64, 64)))
 
@@ -78,7 +78,7 @@ def test_unknown_backbone_with_no_near_name():
 
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_unknown_weights_of_a_known_backbone_suggest_the_nearest(pretrained):
-    """Told before anything is fetched: timm would have asked the hub for nothing, and blamed the network."""
+    """Reported before anything is fetched: timm would have asked the hub for nothing, and blamed the network."""
     config = ModelConfig(backbone="test_efficientnet.r160_in22k", pretrained=pretrained)
     with pytest.raises(ConfigError, match=r"knows no '.*in22k' - did you mean test_efficientnet.r160_in1k"):
         build_model(config, 5, TINY_FRONTEND, start=True)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.training.models.pooling import POOLINGS, GeneralisedMean, mean_and_maximum, smooth_in_time
+from birdinfer.training.models.image import POOLINGS, GeneralisedMean, mean_and_maximum, smooth_in_time
 
 FEATURES = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 DEFINITIONS = {

@@ -3,8 +3,8 @@ import torch
 from tiny_clips import TINY_FRONTEND
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.models import build_model
-from birdinfer.training.recipe.learning import ModelConfig
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.recipe.schema import ModelConfig
 
 
 @pytest.mark.parametrize(("backbone", "kind"), [("gru", torch.nn.GRU), ("lstm", torch.nn.LSTM)])

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import distributed
 
-from birdinfer.training.models.norms import freeze_norms
-from birdinfer.training.models.shared_norms import SharingNorms, share_norms
-from birdinfer.training.torchvision_shim import import_timm
+from birdinfer.training.models.batch_norm import SyncedNorms, freeze_norms, sync_norms
+from birdinfer.training.models.timm_import import import_timm
 
 N = 2
 
@@ -23,9 +22,9 @@ class Together:
     def exchange(self, value):
         self._values[threading.current_thread().name] = value.detach().clone()
         self._barrier.wait()
-        everyones = [self._values[str(rank)] for rank in range(N)]
+        all_gather = [self._values[str(rank)] for rank in range(N)]
         self._barrier.wait()
-        return everyones
+        return all_gather
 
     def all_gather(self, parts, value):
         for part, theirs in zip(parts, self.exchange(value), strict=True):
@@ -50,7 +49,7 @@ def side_by_side(monkeypatch):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(timeout=60)
+            thread.join()
         return [found[rank] for rank in range(N)]
 
     return run
@@ -88,7 +87,7 @@ def test_parts_of_a_batch_are_normalised_learn_and_are_measured_as_the_whole(kin
     plain, inputs = network(kind), batch(kind)
     copies = [copy.deepcopy(plain) for _ in range(N)]
     outs, slopes, buffers = zip(
-        *side_by_side(lambda rank: step(share_norms(copies[rank], N), copies[rank], inputs, rank, N)), strict=True
+        *side_by_side(lambda rank: step(sync_norms(copies[rank], N), copies[rank], inputs, rank, N)), strict=True
     )
     whole_out, whole_slopes, whole_buffers = step(plain, plain, inputs)
     assert whole_buffers
@@ -108,31 +107,31 @@ def test_without_sharing_they_would_not_be():
     assert (alone - out[0::N]).abs().max() > 1e-3
 
 
-def test_norms_that_hold_still_ask_nobody():
+def test_norms_that_hold_still_ask_no_one():
     """Nor does prediction: no collective is there to be called."""
     plain, inputs = network("2d"), batch("2d")
     freeze_norms(plain)
     expected = plain(inputs)
-    assert torch.equal(share_norms(plain, N)(inputs), expected)
-    assert torch.equal(share_norms(plain.eval(), N)(inputs), expected)
+    assert torch.equal(sync_norms(plain, N)(inputs), expected)
+    assert torch.equal(sync_norms(plain.eval(), N)(inputs), expected)
 
 
 def test_nfnets_weights_are_standardised_by_each_for_itself():
-    """It calls batch_norm, too, on its weights: nothing of a batch is in them, and nobody is asked."""
+    """It calls batch_norm, too, on its weights: nothing of a batch is in them, and no one is asked."""
     layer = import_timm().layers.ScaledStdConv2dSame(3, 4, 3).train()
     inputs = torch.randn(2, 3, 8, 8)
-    assert torch.equal(SharingNorms(layer, N)(inputs), layer(inputs))
+    assert torch.equal(SyncedNorms(layer, N)(inputs), layer(inputs))
 
 
 def test_a_network_without_norms_stays_itself():
     plain = torch.nn.Linear(2, 2)
-    assert share_norms(plain, N) is plain
+    assert sync_norms(plain, N) is plain
 
 
 def test_parameters_and_names_stay_the_networks_own():
     plain = network("timm")
     names, before = list(plain.state_dict()), [id(x) for x in plain.parameters()]
-    shared = share_norms(plain, N)
+    shared = sync_norms(plain, N)
     assert [id(x) for x in shared.parameters()] == before
     assert list(plain.state_dict()) == names
 
@@ -142,7 +141,7 @@ def test_half_precision_is_summed_in_single(side_by_side):
     norm = torch.nn.BatchNorm2d(1)
     inputs = (torch.randn(4, 1, 160, 160, generator=torch.Generator().manual_seed(2)) + 300).bfloat16()
     copies = [copy.deepcopy(norm) for _ in range(N)]
-    outs = side_by_side(lambda rank: SharingNorms(copies[rank], N)(inputs[rank::N]))
+    outs = side_by_side(lambda rank: SyncedNorms(copies[rank], N)(inputs[rank::N]))
     assert outs[0].dtype == torch.bfloat16
     torch.testing.assert_close(
         copies[0].running_mean, inputs.double().mean().float().reshape(1) * 0.1, rtol=1e-5, atol=0

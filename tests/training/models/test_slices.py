@@ -4,22 +4,24 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from making import tone, write_sound
+from make_bundles import tone, write_sound
 from tiny_clips import LABELS, RATE, TINY_FRONTEND
 from tiny_models import TINY, windows
 
 from birdinfer import Predictor
-from birdinfer.config import PostConfig
-from birdinfer.export.bundler import export_run
-from birdinfer.export.graphs import faster_export
-from birdinfer.labels import Species
+from birdinfer.export.onnx import choose_exporter as faster_export
+from birdinfer.export.run import export_run
+from birdinfer.export.settings import ExportSettings
+from birdinfer.postprocess.config import PostConfig
+from birdinfer.species import Species
 from birdinfer.training.checkpoint import MODEL, Header, Progress, save_checkpoint
-from birdinfer.training.models import build_model
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.data import DataConfig
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.recipe.schema import DataConfig, Recipe
 
 pytestmark = pytest.mark.no_cover
-"""Rooms have tests of their own; tracing two exporters at work takes half as long again."""
+"""Modules have tests of their own; tracing two exporters at work takes half as long again."""
+BOTH_EXPORTERS = "cnn"
+"""The newer exporter takes ten times as long; it makes graphs of each family in tests/export."""
 SECONDS = 4.6
 """Five rows of 1 s, the last of them not full."""
 
@@ -33,11 +35,11 @@ def recording(tmp_path_factory):
 
 def trained_for_a_step(recipe):
     torch.manual_seed(0)
-    hearing, heard = windows(recipe.model, 4)
-    assert hearing == recipe.hearing
-    model = build_model(recipe.model, len(LABELS), recipe.hearing, start=True)
+    input_config, output = windows(recipe.model, 4)
+    assert input_config == recipe.input_config
+    model = build_model(recipe.model, len(LABELS), recipe.input_config, start=True)
     optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
-    logits = model(heard)
+    logits = model(output)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.clip, torch.eye(4))
     loss.backward()
     optimiser.step()
@@ -59,6 +61,8 @@ def write_run(run, clips_dir, recipe):
 @pytest.mark.parametrize("name", TINY)
 def test_from_recipe_to_scores(name, clips_dir, recording, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
+    if name != BOTH_EXPORTERS:
+        monkeypatch.setattr(faster_export, "_TOGETHER", (("torchscript",),))
     # Both exporters' graphs run beside each other, but for a moment: either may be kept here.
     monkeypatch.setattr(faster_export, "N_ROUNDS", 1)
     monkeypatch.setattr(faster_export, "TURN_SECONDS", 0.0)
@@ -70,7 +74,9 @@ def test_from_recipe_to_scores(name, clips_dir, recording, tmp_path, monkeypatch
         post=PostConfig((1.0,)),
     )
     write_run(tmp_path / "runs" / name, clips_dir, recipe)
-    bundle = export_run(tmp_path / "runs" / name, tmp_path / "bundle", engines=("onnxruntime", "openvino"))
+    bundle = export_run(
+        ExportSettings(run=tmp_path / "runs" / name, out=tmp_path / "bundle", engines=("onnxruntime", "openvino"))
+    ).bundle
     scores = Predictor(bundle).predict(recording)
     assert scores.shape == (5, len(LABELS))
     assert np.isfinite(scores).all()

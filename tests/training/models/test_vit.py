@@ -5,9 +5,9 @@ from tiny_clips import TINY_FRONTEND
 
 from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.errors import ConfigError
-from birdinfer.training.models import build_model
-from birdinfer.training.recipe.learning import ModelConfig
-from birdinfer.training.torchvision_shim import import_timm
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.models.timm_import import import_timm
+from birdinfer.training.recipe.schema import ModelConfig
 
 TEST_VIT = ModelConfig("vit", "test_vit")
 
@@ -27,12 +27,12 @@ def test_a_picture_that_patches_do_not_divide_is_padded_not_cut():
     torch.manual_seed(0)
     model = build_model(TEST_VIT, 3, picture(40, 50), start=False).eval()
     assert model.backbone.patch_embed.grid_size == (3, 4)
-    heard = torch.randn(1, 1, 40, 50)
-    last = heard.clone()
+    output = torch.randn(1, 1, 40, 50)
+    last = output.clone()
     last[..., -1:] += 5
-    assert (model(heard).clip - model(last).clip).abs().max() > 1e-4
-    whole = torch.nn.functional.pad(heard, (0, 14, 0, 8))
-    torch.testing.assert_close(model(heard).clip, model.backbone(whole))
+    assert (model(output).clip - model(last).clip).abs().max() > 1e-4
+    whole = torch.nn.functional.pad(output, (0, 14, 0, 8))
+    torch.testing.assert_close(model(output).clip, model.backbone(whole))
 
 
 def test_native_spectrograms_are_pictures_too():

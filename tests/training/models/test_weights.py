@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from tiny_clips import TINY_FRONTEND
 
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
-from birdinfer.training.models import build_model
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.models.weights import tensors_only
-from birdinfer.training.recipe.learning import ModelConfig
-from birdinfer.training.torchvision_shim import import_timm
+from birdinfer.training.recipe.schema import ModelConfig
 
 TINY = ModelConfig(backbone="test_efficientnet")
 ON_TIMM = {
@@ -78,7 +78,7 @@ class TestHub:
         assert not (tmp_path / "exploded").exists()
 
     @pytest.mark.parametrize("before", [None, "0", "1"])
-    def test_the_switch_is_put_back(self, monkeypatch, before):
+    def test_the_switch_is_restored(self, monkeypatch, before):
         name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
         monkeypatch.delenv(name, raising=False)
         if before is not None:
@@ -92,10 +92,10 @@ class TestHub:
 class TestTimmsFiles:
     @pytest.fixture
     def weights(self, tmp_path):
-        """A network for 3 channels and 7 classes, with a tensor that nobody knows."""
+        """A network for 3 channels and 7 classes, with a tensor that no one knows."""
         network = import_timm().create_model("test_efficientnet", in_chans=3, num_classes=7)
         path = tmp_path / "weights.safetensors"
-        save_file({**network.state_dict(), "foreign": torch.zeros(1)}, path)
+        save_file({**network.state_dict(), "unknown": torch.zeros(1)}, path)
         return path, network
 
     @pytest.mark.parametrize("config", ON_TIMM.values(), ids=ON_TIMM)
@@ -108,11 +108,11 @@ class TestTimmsFiles:
             if name != "conv_stem.weight" and not name.startswith("classifier"):
                 assert torch.equal(tensor, theirs[name]), name
 
-    def test_what_did_not_fit_is_told(self, weights):
+    def test_what_did_not_fit_is_reported(self, weights):
         notes = []
         build(weights=str(weights[0]), note=notes.append)
         assert "2 kept random: backbone.classifier.bias, backbone.classifier.weight" in notes[0]
-        assert "3 not used: classifier.bias, classifier.weight, foreign" in notes[0]
+        assert "3 not used: classifier.bias, classifier.weight, unknown" in notes[0]
 
     def test_three_channels_are_taken_as_they_are(self, weights):
         path, network = weights
@@ -135,7 +135,7 @@ class TestTimmsFiles:
         with pytest.raises(CheckpointError, match="is not a safetensors file"):
             build(weights=str(tmp_path / "w.safetensors"))
 
-    def test_foreign(self, tmp_path):
+    def test_unknown(self, tmp_path):
         save_file({"x": torch.zeros(3)}, tmp_path / "w.safetensors")
         with pytest.raises(CheckpointError, match="holds no tensor that fits"):
             build(weights=str(tmp_path / "w.safetensors"))

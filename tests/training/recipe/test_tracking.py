@@ -1,11 +1,11 @@
 import pytest
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.recipe import NOT_DECISIVE, Recipe, flatten
-from birdinfer.training.recipe.file import load_recipe
+from birdinfer.training.recipe.schema import NOT_DECISIVE, Recipe, flatten
+from birdinfer.training.recipe.toml import load_recipe
 
 
-def test_nobody_records_a_run_unless_asked():
+def test_no_one_records_a_run_unless_asked():
     assert Recipe().tracking.trackers == ()
     assert Recipe().tracking.mode == "offline"
 
@@ -17,7 +17,7 @@ def test_trackers_are_chosen_on_the_command_line():
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "reported"),
     [
         ('tracking.trackers=["comet"]', "'comet' - allowed is mlflow or neptune or tensorboard or wandb"),
         ('tracking.trackers=["wandb", "mlflow", "wandb"]', "names wandb twice"),
@@ -26,8 +26,8 @@ def test_trackers_are_chosen_on_the_command_line():
         ("tracking.api_key=secret", "there is no such key"),
     ],
 )
-def test_what_no_tracker_can_use_is_refused(override, told):
-    with pytest.raises(ConfigError, match=told):
+def test_what_no_tracker_can_use_is_refused(override, reported):
+    with pytest.raises(ConfigError, match=reported):
         load_recipe(None, [override])
 
 

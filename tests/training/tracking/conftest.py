@@ -11,12 +11,9 @@ import msgspec
 import pytest
 from one_fold import Recorder
 
-from birdinfer.training.plan import Run
-from birdinfer.training.recipe import Recipe
-from birdinfer.training.recipe.file import write_recipe
-from birdinfer.training.recipe.learning import LoopConfig
-from birdinfer.training.recipe.tracking import TrackingConfig
-from birdinfer.training.run import train
+from birdinfer.training.recipe.schema import LoopConfig, Recipe, TrackingConfig
+from birdinfer.training.recipe.toml import write_recipe
+from birdinfer.training.run import Run, train_run
 
 ALL = ("tensorboard", "wandb", "mlflow", "neptune")
 EPOCHS = 3
@@ -24,27 +21,25 @@ EPOCHS = 3
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from birdinfer.training.recipe.file import load_recipe
-from birdinfer.training.report import Silent
-from birdinfer.training.plan import Run
-from birdinfer.training.run import train
-from birdinfer.training.tracking.reporter import TrackedReporter
+from birdinfer.training.recipe.toml import load_recipe
+from birdinfer.training.run import Run, train_run
+from birdinfer.training.tracking.reporter import TrackingCallback
 
-real = TrackedReporter.epoch
+real = TrackingCallback.on_epoch_end
 
-def epoch(self, row, is_best):
+def on_epoch_end(self, row, is_best):
     if row.epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     real(self, row, is_best)
 
-TrackedReporter.epoch = epoch
+TrackingCallback.on_epoch_end = on_epoch_end
 recipe, data, run_dir = map(Path, sys.argv[1:])
-train(Run(load_recipe(recipe), data, run_dir, (0,), "cpu"), Silent())
+train_run(Run(recipe=load_recipe(recipe), data_dir=data, run_dir=run_dir, folds=(0,), device="cpu"))
 """
 
 
 class Tracked(NamedTuple):
-    """A run that was killed when it had validated epoch 2 and told epoch 1, and resumed."""
+    """A run that was killed when it had validated epoch 2 and logged epoch 1, and resumed."""
 
     run_dir: Path
     notes_when_killed: bytes
@@ -68,7 +63,7 @@ class Tracked(NamedTuple):
 
 @pytest.fixture(scope="package")
 def short_recipe(plain_recipe) -> Recipe:
-    """Three epochs, recorded by nobody."""
+    """Three epochs, without trackers."""
     return msgspec.structs.replace(plain_recipe, loop=LoopConfig(epochs=EPOCHS, batch_size=8, val_windows=1))
 
 
@@ -80,8 +75,8 @@ def tracked_run(short_recipe, clips_dir, tmp_path_factory) -> Tracked:
     (folder / "recipe.toml").write_text(write_recipe(recipe))
     run_dir = folder / "runs" / "tiny"
     words = [sys.executable, "-c", KILLED, folder / "recipe.toml", clips_dir, run_dir]
-    killed = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
+    killed = subprocess.run(words, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     notes, reporter = (run_dir / "fold0" / "tracking.json").read_bytes(), Recorder()
-    train(Run(recipe, clips_dir, run_dir, (0,), "cpu", resume=True), reporter)
+    train_run(Run(recipe=recipe, data_dir=clips_dir, run_dir=run_dir, folds=(0,), device="cpu", resume=True), reporter)
     return Tracked(run_dir, notes, reporter.messages, killed.stdout + killed.stderr, recipe)

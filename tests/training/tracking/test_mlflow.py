@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from birdinfer.errors import ConfigError
+from birdinfer.training.tracking.base import FoldRecord, Outcome
 from birdinfer.training.tracking.mlflow import DATABASE, MLflow
-from birdinfer.training.tracking.tracker import FoldRecord, Outcome
 
 # A folder with signs that mean something in a URI.
 FOLDER = "a run #1 of 50 %"
@@ -19,7 +19,10 @@ def folder(tmp_path_factory):
 
 
 def record(folder, fold):
-    return FoldRecord(fold, ("tiny",), {"optim.lr": 1e-3, "long": "x" * 10_000}, folder, "birds", False, 60.0)
+    return FoldRecord(
+        fold=fold, labels=("tiny",), parameters={"optim.lr": 1e-3, "long": "x" * 10_000}, folder=folder,
+        project="birds", is_online=False, wait_seconds=60.0,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +57,8 @@ def test_folds_side_by_side_share_one_experiment(store, ids):
 
 @pytest.mark.parametrize("fold", [0, 1])
 def test_each_has_its_own_curve(store, ids, fold):
-    told = [(one.step, one.value) for one in store.get_metric_history(ids[fold], "train_loss")]
-    assert told == [(1, 1.0 + fold), (2, 0.5 + fold)]
+    logged = [(one.step, one.value) for one in store.get_metric_history(ids[fold], "train_loss")]
+    assert logged == [(1, 1.0 + fold), (2, 0.5 + fold)]
 
 
 def test_a_folder_that_no_address_can_name_is_refused(tmp_path):
@@ -68,12 +71,12 @@ def test_a_parameter_that_is_too_long_is_cut(store, ids):
     assert store.get_run(ids[0]).data.params == {"optim.lr": "0.001", "long": "x" * 6_000}
 
 
-def test_a_run_goes_on_and_no_epoch_is_there_twice(store, ids, folder, tmp_path):
+def test_a_run_continues_and_no_epoch_is_there_twice(store, ids, folder, tmp_path):
     tracker = MLflow()
     assert store.get_run(ids[0]).info.status == "KILLED"
     assert tracker.start(record(folder, 0), ids[0], 1) == ids[0]
     assert store.get_run(ids[0]).info.status == "RUNNING"
-    # Epoch 2 was told, but a kill came before that was noted.
+    # Epoch 2 was logged, but a kill came before its state was saved.
     for epoch in (2, 3):
         tracker.epoch(epoch, {"train_loss": 1.0 / epoch, "lr": 0.1})
     (tmp_path / "best.safetensors").write_bytes(b"weights")

@@ -2,16 +2,17 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 from one_fold import assert_same_bits
 from wandb_file import records
 
-from birdinfer.report.runs import draw_run
-from birdinfer.training.plan import Run
-from birdinfer.training.report import Silent
-from birdinfer.training.run import train
-from birdinfer.training.tracking.notes import read_notes
+from birdinfer.plots.training import draw_run
+from birdinfer.training.run import Run, train_run
+from birdinfer.training.tracking.reporter import read_states
+
+pytestmark = pytest.mark.slow  # a training with four trackers, killed and resumed
 
 COLUMNS = ("train_loss", "val_loss", "val_macro_auc", "val_padded_cmap", "val_top1", "lr", "seconds", "wait_share")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -62,20 +63,20 @@ def operations(tracked_run):
 class TestTheRun:
     def test_it_was_killed_between_an_epoch_and_its_record(self, tracked_run):
         notes = json.loads(tracked_run.notes_when_killed)
-        assert {name: note["epochs_told"] for name, note in notes.items()} == dict.fromkeys(
+        assert {name: note["epochs_logged"] for name, note in notes.items()} == dict.fromkeys(
             tracked_run.recipe.tracking.trackers, 1
         )
 
-    def test_it_goes_on_in_the_same_records(self, tracked_run):
+    def test_it_continues_in_the_same_records(self, tracked_run):
         before = json.loads(tracked_run.notes_when_killed)
-        after = read_notes(tracked_run.fold_dir / "tracking.json")
+        after = read_states(tracked_run.fold_dir / "tracking.json")
         assert {name: note.run_id for name, note in after.items()} == {
             name: note["run_id"] for name, note in before.items()
         }
-        assert {(note.epochs_told, note.is_finished) for note in after.values()} == {(3, True)}
+        assert {(note.epochs_logged, note.is_finished) for note in after.values()} == {(3, True)}
 
-    def test_it_ends_with_the_bits_of_a_run_that_nobody_recorded(self, tracked_run, short_recipe, clips_dir, tmp_path):
-        train(Run(short_recipe, clips_dir, tmp_path, (0,), "cpu"), Silent())
+    def test_it_ends_with_the_bits_of_a_run_without_trackers(self, tracked_run, short_recipe, clips_dir, tmp_path):
+        train_run(Run(recipe=short_recipe, data_dir=clips_dir, run_dir=tmp_path, folds=(0,), device="cpu"))
         assert_same_bits(tmp_path / "fold0", tracked_run.fold_dir)
         assert not (tmp_path / "fold0" / "tracking.json").exists()
         assert not (tmp_path / "tracking").exists()
@@ -97,10 +98,10 @@ class TestTheRun:
 class TestTensorBoard:
     @pytest.mark.parametrize("column", COLUMNS)
     def test_every_epoch_once(self, events, tracked_run, column):
-        told = [(event.step, event.value) for event in events.Scalars(column)]
-        assert told == [(epoch, pytest.approx(value, rel=1e-6)) for epoch, value in tracked_run.history(column)]
+        logged = [(event.step, event.value) for event in events.Scalars(column)]
+        assert logged == [(epoch, pytest.approx(value, rel=1e-6)) for epoch, value in tracked_run.history(column)]
 
-    def test_what_was_told_before_the_kill_is_still_there(self, tracked_run):
+    def test_what_was_logged_before_the_kill_is_still_there(self, tracked_run):
         assert len(list(tracked_run.tracking.glob("tensorboard/tiny/fold0/events.out.tfevents.*"))) == 2
 
     def test_parameters_as_text_and_as_hyperparameters(self, events):
@@ -128,8 +129,8 @@ class TestWandB:
     @pytest.mark.parametrize("column", COLUMNS)
     def test_every_epoch_once(self, files, tracked_run, column):
         rows = [_row(one) for path in files for one in records(path, "history")]
-        told = [(row["_step"], row[column]) for row in rows if column in row]
-        assert told == tracked_run.history(column)
+        logged = [(row["_step"], row[column]) for row in rows if column in row]
+        assert logged == tracked_run.history(column)
 
     def test_both_files_are_one_run_of_a_group(self, files):
         runs = [records(path, "run")[0] for path in files]
@@ -166,8 +167,8 @@ class TestMLflow:
     @pytest.mark.parametrize("column", COLUMNS)
     def test_every_epoch_once(self, stored, tracked_run, column):
         client, run = stored
-        told = [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, column)]
-        assert told == tracked_run.history(column)
+        logged = [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, column)]
+        assert logged == tracked_run.history(column)
 
     def test_parameters_and_tags(self, stored):
         _, run = stored
@@ -188,8 +189,8 @@ class TestMLflow:
 class TestNeptune:
     @pytest.mark.parametrize("column", COLUMNS)
     def test_every_epoch_once(self, operations, tracked_run, column):
-        told = [(one.step, one.value) for each in _at(operations, "metrics", column) for one in each.values]
-        assert told == tracked_run.history(column)
+        logged = [(one.step, one.value) for each in _at(operations, "metrics", column) for one in each.values]
+        assert logged == tracked_run.history(column)
 
     def test_both_folders_are_one_run(self, operations):
         assert {one.value for one in _at(operations, "sys", "name")} == {"tiny fold 0"}
@@ -209,9 +210,10 @@ class TestNeptune:
         assert _at(operations, "ended")[-1].value == "finished"
 
 
-def test_pictures_of_the_whole_run_are_drawn_beside_the_records(tracked_run):
-    """The folder of records is no fold, and disturbs nobody who reads the run."""
-    assert [path.name for path in draw_run(tracked_run.run_dir)] == ["history.png", "species.png"]
+def test_pictures_of_the_whole_run_are_drawn_beside_the_records(tracked_run, tmp_path):
+    """The folder of records is no fold, and disturbs no reader of the run."""
+    copy = shutil.copytree(tracked_run.run_dir, tmp_path / "run")  # other tests list what the run itself holds
+    assert [path.name for path in draw_run(copy)] == ["history.png", "species.png"]
 
 
 def _size(png):

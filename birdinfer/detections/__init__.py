@@ -1,0 +1,1 @@
+"""Which species was present when: detections as tables, as pages to listen to, as summaries."""

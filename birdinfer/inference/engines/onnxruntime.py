@@ -1,0 +1,94 @@
+"""ONNX Runtime on the CPU, one thread a call: fp32 and INT8 graphs."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from birdinfer.errors import BundleError, MissingExtraError
+from birdinfer.inference.engines.base import GraphFacts, run_in_batches
+from birdinfer.inference.onnx_files import other_kind
+from birdinfer.typing import Float32
+
+_MADE_BY_A_NEWER_ONNX = re.compile(r"Unsupported model IR version|Opset \d+ is under development")
+
+
+class OnnxRuntimeEngine:
+    """A graph in ONNX Runtime."""
+
+    def __init__(self, path: Path, outputs: Sequence[str], batch_size: int, content: bytes | None = None) -> None:
+        self._session = open_session(path, ["CPUExecutionProvider"], content)
+        self.facts = read_facts(self._session)
+        check_outputs(path, self.facts, outputs)
+        self._outputs = list(outputs)
+        fixed = self.facts.input_shape[0]
+        self._is_fixed, self._batch_size = fixed is not None, fixed or batch_size
+
+    def run(self, batch: Float32) -> dict[str, Float32]:
+        """Compute the outputs by name, each [windows, ...], of a batch [windows, ...]."""
+        return run_in_batches(self._run, batch, self._batch_size, fixed=self._is_fixed)
+
+    def _run(self, batch: Float32) -> dict[str, Float32]:
+        outputs = self._session.run(self._outputs, {self.facts.input_name: batch})
+        return {name: np.asarray(output, np.float32) for name, output in zip(self._outputs, outputs, strict=True)}
+
+
+def open_session(path: Path, providers: Sequence[object], content: bytes | None = None) -> Any:
+    """Open a session of one thread on these providers; raises MissingExtraError, BundleError for a bad graph.
+
+    ``content``: the graph, if it is not that of the file as it is.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu") from error
+    options = onnxruntime.SessionOptions()
+    # The worker threads already use all cores: a thread pool per session would compete with them.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # Nothing below a fatal error on the screen: it raises the same text, which becomes one line.
+    options.log_severity_level = 4
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        return onnxruntime.InferenceSession(content or str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's own exception classes share no base but Exception
+        raise BundleError(path, *_why_not(path, error)) from error
+
+
+def _why_not(path: Path, error: Exception) -> tuple[str, str]:
+    """Why ONNX Runtime refuses a graph, and what to do."""
+    import onnxruntime
+
+    if other := other_kind(path):
+        return other
+    if _MADE_BY_A_NEWER_ONNX.search(str(error)):
+        hint = "pip install -U onnxruntime, or export it for an older opset"
+        return f"is newer than this ONNX Runtime ({onnxruntime.__version__})", hint
+    return f"cannot be loaded by ONNX Runtime ({error})", "export it again"
+
+
+def read_facts(session: Any) -> GraphFacts:
+    """Read the first input, outputs and metadata of a session's graph; a graph without input has one without name."""
+    name, shape = next(((each.name, each.shape) for each in session.get_inputs()), ("", ()))
+    return GraphFacts(
+        name,
+        _sizes(shape),
+        {output.name: _sizes(output.shape) for output in session.get_outputs()},
+        dict(session.get_modelmeta().custom_metadata_map),
+    )
+
+
+def check_outputs(path: Path, facts: GraphFacts, names: Sequence[str]) -> None:
+    """Raise BundleError for a graph that takes no batch, or lacks an output."""
+    if not facts.input_shape:
+        raise BundleError(path, "takes no batch of windows", "export it again")
+    for name in names:
+        if name not in facts.outputs:
+            raise BundleError(path, f"has no output {name!r}, it has {', '.join(facts.outputs)}", "export it again")
+
+
+def _sizes(shape: Sequence[object]) -> tuple[int | None, ...]:
+    """Sizes of the axes; the name of a free axis becomes None."""
+    return tuple(size if isinstance(size, int) else None for size in shape)

@@ -1,0 +1,1 @@
+"""One resumable run with a deadline: soundscapes -> a table of probabilities."""

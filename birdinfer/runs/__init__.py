@@ -1,0 +1,1 @@
+"""What training and search leave on disk, read and written without torch."""

@@ -1,0 +1,39 @@
+"""The names of what a training run (``runs/NAME/``) and a study (``runs/STUDY/``) leave on disk."""
+
+import shutil
+from pathlib import Path
+
+RECIPE_FILE = "recipe.toml"
+LOGS_DIR = "logs"  # what processes beside this one, or jobs of a cluster, wrote
+LAST, BEST = "last.safetensors", "best.safetensors"
+"""In a fold's folder: all that a resume needs; the weights that count."""
+
+TRIALS_DIR = "trials"  # runs in a folder of this name are the trials of a study
+STUDY_FILE = "study.json"  # what the study searches; written last, so that a study with this file is whole
+SPACE_FILE, BEST_FILE = "space.toml", "best.toml"
+TRIALS_FILE, CURVES_FILE, IMPORTANCE_FILE = "trials.csv", "curves.csv", "importance.csv"
+STUDY_LEASE = "study.lease"  # held by a worker while it claims a trial or writes the tables
+PROBLEM_FILE = "failed.txt"  # in a trial's run: why it cannot be trained
+
+
+def fold_dir(run_dir: Path, fold: int) -> Path:
+    """The folder of a run's fold, numbered from 0."""
+    return run_dir / f"fold{fold}"
+
+
+def trial_dir(study_dir: Path, number: int) -> Path:
+    """The folder of a trial's run, numbered from 0."""
+    return study_dir / TRIALS_DIR / f"{number:04}"
+
+
+def trial_lease(study_dir: Path, number: int) -> Path:
+    """The file that a worker holds while it trains a trial."""
+    return study_dir / TRIALS_DIR / f"{number:04}.lease"
+
+
+def remove_weights(run_dir: Path) -> None:
+    """Remove a run's checkpoints, which take a hundred times the space of its tables."""
+    for path in run_dir.glob("fold*/*.safetensors"):
+        path.unlink(missing_ok=True)
+    for path in run_dir.glob("fold*/soup"):
+        shutil.rmtree(path, ignore_errors=True)

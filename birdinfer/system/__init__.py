@@ -1,0 +1,1 @@
+"""The operating system: atomic files, locks, signals, processor cores, timing, TOML."""

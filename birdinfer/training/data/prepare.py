@@ -1,0 +1,156 @@
+"""Data folder and recipe -> the clips of a run, their folds and where their sound comes from.
+
+What this decides is written to ``folds.csv`` once; a run that is resumed, or trains another fold, reads it there.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from birdinfer.config import AudioConfig, WaveformConfig
+from birdinfer.errors import CheckpointError
+from birdinfer.species import Species
+from birdinfer.training.callbacks import SILENT, TrainingCallback
+from birdinfer.training.data.cache import CacheSettings, build_cache
+from birdinfer.training.data.duplicates import LONGEST_SECONDS, SAMPLE_RATE, Decision, decide, find_duplicates
+from birdinfer.training.data.folds import (
+    FOLDS_FILE,
+    LEFT_OUT,
+    TEST,
+    assign_folds,
+    coverage,
+    gone_clips,
+    leaks,
+    read_folds,
+    write_folds,
+)
+from birdinfer.training.data.metadata import Clip, Metadata, read_metadata, without_rare
+from birdinfer.training.data.sources import ClipDecoder, ClipSource, DecodedSource
+from birdinfer.training.recipe.schema import Recipe
+
+_CHOICE = 20
+"""First element of the seed that chooses ``data.max_clips`` of the clips."""
+
+
+class PreparedData(NamedTuple):
+    """The clips of a run and their folds."""
+
+    species: tuple[Species, ...]
+    clips: tuple[Clip, ...]
+    folds: tuple[int, ...]
+    """Of each clip: 0 and up, -1 always in training, -2 test."""
+
+    def training(self, fold: int) -> tuple[Clip, ...]:
+        """What a fold's model learns from."""
+        return tuple(clip for clip, its in zip(self.clips, self.folds, strict=True) if its not in {fold, TEST})
+
+    def held_out(self, fold: int) -> tuple[Clip, ...]:
+        """What a fold's model is validated on; ``TEST`` gives the clips that no fold sees."""
+        return tuple(clip for clip, its in zip(self.clips, self.folds, strict=True) if its == fold)
+
+
+def prepare_data(recipe: Recipe, data_dir: Path, run_dir: Path, callback: TrainingCallback = SILENT) -> PreparedData:
+    """Read the data and its folds, which are assigned and written down if the run has none yet.
+
+    Raises:
+        BirdinferError: data or folds cannot be used.
+    """
+    # The headers of 50,000 clips take half a minute.
+    callback.on_message(f"reading {data_dir}")
+    metadata = without_rare(read_metadata(data_dir, recipe.data.fold_column), recipe.data.min_clips_per_species)
+    path = run_dir / FOLDS_FILE
+    notes = list(metadata.notes)
+    if path.exists():
+        folds = _as_before(path, metadata.clips)
+    else:
+        if recipe.data.folds_file:
+            notes += gone_clips(Path(recipe.data.folds_file), metadata.clips)
+        folds = _choose(_assign(metadata, recipe, callback), recipe)
+        write_folds(path, metadata.clips, folds)
+    kept = [(clip, fold) for clip, fold in zip(metadata.clips, folds, strict=True) if fold != LEFT_OUT]
+    clips, its = tuple(clip for clip, _ in kept), tuple(fold for _, fold in kept)
+    for note in (*notes, *leaks(clips, its, recipe.data), *coverage(clips, its, recipe.data)):
+        callback.on_message(note)
+    return PreparedData(metadata.species, clips, its)
+
+
+def _as_before(path: Path, clips: Sequence[Clip]) -> list[int]:
+    """The folds that the run has, for the very clips that it has.
+
+    Raises:
+        CheckpointError: clips are gone, so that what is trained now would not fit what is there.
+        MetadataError: there are new ones, or the file is damaged.
+    """
+    gone = gone_clips(path, clips)
+    if gone:
+        raise CheckpointError(path, gone[0], "put them back, or train into another run with --run")
+    return read_folds(path, clips)
+
+
+def open_source(
+    recipe: Recipe,
+    clips: Sequence[Clip],
+    cache_dir: Path | None,
+    callback: TrainingCallback,
+    between: Callable[[], None],
+) -> ClipSource:
+    """Open the clips' sound: decoded as it is needed, or once before.
+
+    Args:
+        recipe: says which.
+        clips: of all folds.
+        cache_dir: where decoded clips are kept; None for the user's own cache folder.
+        callback: receives the progress of decoding.
+        between: called now and then; may raise to stop.
+
+    Raises:
+        BirdinferError: the cache cannot be written, or people's voices cannot be found here.
+    """
+    if not recipe.data.cache:
+        return DecodedSource(recipe.input_config, recipe.data.max_seconds)
+    settings = CacheSettings(recipe.input_config, recipe.data.max_seconds, recipe.data.remove_voice)
+    cache = build_cache(clips, settings, cache_dir, partial(callback.on_progress, "decoding clips"), between)
+    callback.on_message(f"{len(clips)} clips decoded in the cache, {cache.bytes / 1e9:.2f} GB")
+    if recipe.data.remove_voice:
+        callback.on_message(f"{cache.voice_seconds:.0f} s of people's voices are cut out")
+    for line in cache.notes:
+        callback.on_message(f"odd, but used: {line}")
+    return cache
+
+
+def _assign(metadata: Metadata, recipe: Recipe, callback: TrainingCallback) -> list[int]:
+    clips, duplicates = metadata.clips, _duplicates(metadata.clips, recipe, callback)
+    for note in duplicates.notes:
+        callback.on_message(note)
+    kept = [index for index in range(len(clips)) if index not in duplicates.left_out]
+    assigned = assign_folds([clips[index] for index in kept], recipe.data, recipe.seed, duplicates.kept_together)
+    folds = [LEFT_OUT] * len(clips)
+    for index, fold in zip(kept, assigned, strict=True):
+        folds[index] = fold
+    return folds
+
+
+def _duplicates(clips: Sequence[Clip], recipe: Recipe, callback: TrainingCallback) -> Decision:
+    config = recipe.data
+    if config.duplicates == "keep":
+        return Decision(frozenset(), (), ())
+    decode = None
+    if config.remove_voice or any(clip.is_part for clip in clips):
+        # Announcements of one person in two recordings are alike, the birds are not; nor are two parts of one file.
+        sound = WaveformConfig(AudioConfig(SAMPLE_RATE), recipe.input_config.window)
+        decode = ClipDecoder(CacheSettings(sound, config.max_seconds or LONGEST_SECONDS, config.remove_voice))
+    found = find_duplicates(clips, partial(callback.on_progress, "searching for duplicates"), decode)
+    return decide(clips, found, config.duplicates)
+
+
+def _choose(folds: list[int], recipe: Recipe) -> list[int]:
+    there = [index for index, fold in enumerate(folds) if fold != LEFT_OUT]
+    most = recipe.data.max_clips
+    if not 0 < most < len(there):
+        return folds
+    rng = np.random.default_rng((_CHOICE, recipe.seed))
+    chosen = set(rng.choice(there, most, replace=False).tolist())
+    return [fold if index in chosen else LEFT_OUT for index, fold in enumerate(folds)]

@@ -1,0 +1,332 @@
+"""One fold: its clips, loaders of their windows, the state that its training starts from, and the files it writes.
+
+``loop.py`` trains it. In: :class:`Fold`, the recipe and clips. Out: best.safetensors, last.safetensors, history.csv,
+oof.csv (out-of-fold probabilities), classes.csv, taxa.csv and test.csv in the fold's folder, written in an order in
+which a kill at any moment loses nothing.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from birdinfer.errors import CheckpointError
+from birdinfer.runs.layout import BEST, LAST
+from birdinfer.species import Species
+from birdinfer.system.files import write_atomic
+from birdinfer.system.signals import StopRequest
+from birdinfer.tables.csv import csv_text
+from birdinfer.training.augment import WaveformAugment
+from birdinfer.training.callbacks import SILENT, TrainingCallback
+from birdinfer.training.checkpoint import (
+    MODEL,
+    Checkpoint,
+    EpochRow,
+    Header,
+    Progress,
+    load_checkpoint,
+    load_header,
+    save_checkpoint,
+    versions,
+)
+from birdinfer.training.data.dataset import (
+    EpochBatches,
+    TrainingWindows,
+    ValidationWindows,
+    training_loader,
+    validation_loader,
+)
+from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.sampling import EpochSampler
+from birdinfer.training.data.sources import ClipSource
+from birdinfer.training.data.targets import TargetMaker
+from birdinfer.training.devices import Precision
+from birdinfer.training.distributed import Distributed
+from birdinfer.training.evaluate import Validation, classes_table, oof_table, taxa_table
+from birdinfer.training.fake_quantization import FakeQuantized
+from birdinfer.training.models.registry import build_model
+from birdinfer.training.models.weights import check_weights
+from birdinfer.training.recipe.schema import NOT_DECISIVE, ModelConfig, Recipe, flatten
+from birdinfer.training.state import TrainingState
+
+OUT_OF_FOLD, TEST_SCORES = "oof.csv", "test.csv"
+HISTORY, CLASSES, TAXA = "history.csv", "classes.csv", "taxa.csv"
+SOUP_DIR = "soup"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fold:
+    """A fold to train."""
+
+    recipe: Recipe
+    species: tuple[Species, ...]
+    number: int
+    training: tuple[Clip, ...]
+    validation: tuple[Clip, ...]
+    """Empty where everything trains (``data.all_data``)."""
+    test: tuple[Clip, ...] = ()
+    """Clips that no fold sees; empty unless ``data.test_share`` is set."""
+    source: ClipSource
+    """Where the clips' sound comes from."""
+    background: tuple[Path, ...] = ()
+    """Files to mix in (``augment.background_dir``)."""
+    data_dir: Path
+    folder: Path
+    """Where everything of the fold is written."""
+
+    @property
+    def labels(self) -> list[str]:
+        """Columns of the logits."""
+        return [species.label for species in self.species]
+
+    def clips_per_label(self) -> list[int]:
+        """How many training clips have each label as their primary one."""
+        counts = Counter(clip.primary_label for clip in self.training)
+        return [counts[label] for label in self.labels]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """What all folds of a run share."""
+
+    device: torch.device
+    processes: Distributed
+    """The processes that train the same network."""
+    stop: StopRequest
+    callback: TrainingCallback = SILENT
+
+
+# ---- Loaders
+
+
+class FoldData:
+    """This process's share of the windows to train on, in batches, and of the clips to validate on."""
+
+    def __init__(self, fold: Fold, processes: Distributed, pin: bool) -> None:
+        """Build everything but the worker processes, which start with the first batch.
+
+        Args:
+            fold: the fold.
+            processes: that train together.
+            pin: whether to put batches into memory that a GPU copies from fastest.
+        """
+        recipe = fold.recipe
+        augment = WaveformAugment(recipe.augment, recipe.input_config, fold.background)
+        targets = TargetMaker(fold.labels, recipe.labels, fold.training)
+        windows = TrainingWindows(fold.training, recipe, fold.source, targets, augment)
+        sampler = EpochSampler(windows.item_labels, recipe.data, recipe.seed)
+        self.batches = EpochBatches(sampler, recipe, processes.rank, processes.n)
+        self.training: DataLoader[Any] = training_loader(windows, self.batches, recipe, pin)
+        self.validation = clips_loader(fold, fold.validation, range(processes.rank, len(fold.validation), processes.n))
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self.batches)
+
+
+def clips_loader(fold: Fold, clips: Sequence[Clip], indices: Sequence[int]) -> DataLoader[Any]:
+    """A loader of the windows of ``clips[index]`` for each of ``indices``."""
+    return validation_loader(ValidationWindows(clips, fold.recipe, fold.source), indices, fold.recipe)
+
+
+# ---- Files
+
+
+class FoldFiles:
+    """Writes checkpoints and tables of one fold; of several processes only the first one writes."""
+
+    def __init__(self, fold: Fold, state: TrainingState, processes: Distributed) -> None:
+        self._fold, self._state, self._writes = fold, state, processes.is_first
+        self._header = Header(
+            fold.recipe, fold.species, fold.number, Progress(), str(fold.data_dir.resolve()), versions()
+        )
+
+    def save_last(self, progress: Progress) -> None:
+        """Write last.safetensors: everything that a resume needs."""
+        if self._writes:
+            progress.numbers = self._state.numbers()
+            self._save(self._fold.folder / LAST, progress, self._state.tensors())
+
+    def save_epoch(self, progress: Progress, validation: Validation, is_best: bool) -> None:
+        """Write a validated epoch: weights to average later, the best weights, history, and then the state."""
+        if not self._writes:
+            return
+        self._keep_for_averaging(progress)
+        if is_best:
+            self.save_best(progress, self._state.validated, validation)
+        write_atomic(self._fold.folder / HISTORY, history_table(progress.history))
+        # Last: once it names the epoch as finished, everything of the epoch is on disk.
+        self.save_last(progress)
+
+    def save_best(self, progress: Progress, model: torch.nn.Module, validation: Validation) -> None:
+        """Write best.safetensors, and how it scores the validation clips."""
+        fold = self._fold
+        self._save(fold.folder / BEST, progress, _weights(model))
+        if fold.validation:
+            write_atomic(fold.folder / OUT_OF_FOLD, oof_table(validation, fold.labels))
+            write_atomic(fold.folder / CLASSES, classes_table(validation, fold.species))
+            write_atomic(fold.folder / TAXA, taxa_table(validation, fold.species))
+
+    def best_epochs(self, progress: Progress) -> list[Checkpoint]:
+        """Read the weights of the ``optim.soup_epochs`` best epochs."""
+        return [load_checkpoint(self._epoch_path(epoch)) for epoch in self._epochs_to_average(progress)]
+
+    def _keep_for_averaging(self, progress: Progress) -> None:
+        wanted = self._epochs_to_average(progress)
+        if progress.epoch in wanted:
+            self._save(self._epoch_path(progress.epoch), progress, _weights(self._state.validated))
+        keep = {self._epoch_path(epoch) for epoch in wanted}
+        for path in (self._fold.folder / SOUP_DIR).glob("*.safetensors"):
+            if path not in keep:
+                path.unlink()
+
+    def _epochs_to_average(self, progress: Progress) -> list[int]:
+        recipe = self._fold.recipe
+        first = recipe.first_frozen_epoch if recipe.optim.frozen_norm_epochs else 1
+        return best_epochs([row for row in progress.history if row.epoch >= first], recipe.optim.soup_epochs)
+
+    def _epoch_path(self, epoch: int) -> Path:
+        return self._fold.folder / SOUP_DIR / f"epoch{epoch:04}.safetensors"
+
+    def _save(self, path: Path, progress: Progress, tensors: dict[str, torch.Tensor]) -> None:
+        save_checkpoint(path, msgspec.structs.replace(self._header, progress=progress), tensors)
+
+
+def is_better(score: float | None, progress: Progress) -> bool:
+    """Whether a score beats the best one so far; where one of them cannot be computed, the latest epoch is the best."""
+    return score is None or progress.best_auc is None or score > progress.best_auc
+
+
+def best_epochs(history: Sequence[EpochRow], n_epochs: int) -> list[int]:
+    """The epochs with the highest macro AUC, in order of time; of equal ones the earlier; unscored ones never."""
+    scored = [row for row in history if row.val_macro_auc is not None]
+    ordered = sorted(scored, key=lambda row: (-(row.val_macro_auc or 0.0), row.epoch))
+    return sorted(row.epoch for row in ordered[:n_epochs])
+
+
+def history_table(history: Sequence[EpochRow]) -> str:
+    """history.csv: one row per epoch; an empty cell is a value that could not be computed."""
+    return csv_text(EpochRow.__struct_fields__, (msgspec.structs.astuple(row) for row in history))
+
+
+def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+
+
+# ---- Weights to start from (``model.weights``)
+
+FOLD = "{fold}"
+"""Stands in ``model.weights`` for the fold's number."""
+
+
+def model_of_fold(config: ModelConfig, fold: int) -> ModelConfig:
+    """The network of a fold: its weights, if there are any to start from, are the fold's own."""
+    return msgspec.structs.replace(config, weights=config.weights.replace(FOLD, str(fold)))
+
+
+def check_start_weights(recipe: Recipe, folds: Sequence[int]) -> None:
+    """Check that each fold has the weights that the recipe starts it from.
+
+    Raises:
+        InputNotFoundError: there are no such weights.
+        CheckpointError: what should be a checkpoint of the fold is none, or of another fold.
+    """
+    for fold in folds:
+        path = Path(model_of_fold(recipe.model, fold).weights)
+        if recipe.model.weights:
+            check_weights(path)
+        if _continues(recipe):
+            _check_fold(load_header(path), path, fold)
+
+
+def check_species(recipe: Recipe, fold: int, species: Sequence[Species]) -> None:
+    """Check that a fold which continues an earlier run's has that run's columns.
+
+    Raises:
+        CheckpointError: it has others.
+    """
+    if not _continues(recipe):
+        return
+    path = Path(model_of_fold(recipe.model, fold).weights)
+    if load_header(path).species != tuple(species):
+        what = f"was trained for other species than the {len(species)} of the data"
+        raise CheckpointError(path, what, "name its own data with --data")
+
+
+def _continues(recipe: Recipe) -> bool:
+    """Whether a fold continues the same fold of an earlier run, instead of starting from any weights."""
+    return FOLD in recipe.model.weights or recipe.loss.teacher_share > 0
+
+
+def _check_fold(header: Header, path: Path, fold: int) -> None:
+    if header.fold != fold:
+        what = f"is of fold {header.fold}: it was trained on clips that fold {fold} holds out"
+        raise CheckpointError(path, what, f"write model.weights with {FOLD} for the fold's number")
+
+
+# ---- The state that training starts from: a new one, or the one that an interrupted run has saved
+
+_INIT = 10
+"""First element of the seed of a network's first weights."""
+
+
+def init_state(fold: Fold, precision: Precision, session: Session) -> tuple[TrainingState, Progress]:
+    """Build the network and its optimizer, and restore what an interrupted run has saved of them.
+
+    Raises:
+        CheckpointError: the saved state is damaged, or of another recipe or other species.
+        ConfigError: the recipe's network cannot be built.
+    """
+    recipe, path = fold.recipe, fold.folder / LAST
+    saved = load_checkpoint(path) if path.exists() else None
+    if saved is not None:
+        check_same_recipe(saved.recipe, recipe, path)
+        if saved.species != fold.species:
+            raise CheckpointError(path, "was trained for other species", "train into another run with --run")
+    else:
+        check_species(recipe, fold.number, fold.species)
+    session.processes.check_batch(recipe.loop)
+    torch.manual_seed(int(np.random.default_rng((_INIT, recipe.seed, fold.number)).integers(2**62)))
+    model = build_model(
+        model_of_fold(recipe.model, fold.number),
+        len(fold.species),
+        recipe.input_config,
+        start=saved is None,
+        activation=recipe.loss.activation,
+        note=session.callback.on_message,
+    )
+    # channels_last: the memory layout in which convolutions are fastest on CPU and GPU.
+    model = model.to(session.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    scaler = torch.amp.GradScaler(session.device.type, enabled=precision == "fp16")
+    learner = FakeQuantized(model) if recipe.loop.fake_quantise else None
+    state = TrainingState(model, recipe.optim, scaler, session.processes, learner)
+    if saved is None:
+        return state, Progress()
+    state.restore(saved)
+    # No process may still be reading when the first one writes.
+    session.processes.wait()
+    return state, saved.header.progress
+
+
+def check_same_recipe(saved: Recipe, asked: Recipe, path: Path) -> None:
+    """Refuse to resume a run with another recipe than it was started with.
+
+    Raises:
+        CheckpointError: a key that decides the result differs; it says which.
+    """
+    before, after = flatten(saved), flatten(asked)
+    differing = sorted(key for key in before if key not in NOT_DECISIVE and before[key] != after[key])
+    if differing:
+        key = differing[0]
+        more = f" and {len(differing) - 1} more keys differ" if len(differing) > 1 else ""
+        raise CheckpointError(
+            path,
+            f"was trained with {key} = {before[key]!r}, asked is {after[key]!r}{more}",
+            "resume with the same recipe, or train into another run with --run",
+        )

@@ -1,1 +1,0 @@
-"""Which clips validate which model."""

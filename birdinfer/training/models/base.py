@@ -1,0 +1,61 @@
+"""What a family's builder is given, and what it may count on."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+
+from birdinfer.config import FrontEndConfig, InputConfig, WaveformConfig
+from birdinfer.errors import ConfigError
+from birdinfer.training.recipe.schema import ModelConfig
+
+Activation = Literal["sigmoid", "softmax"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blueprint:
+    """A network to build."""
+
+    config: ModelConfig
+    n_labels: int
+    input_config: InputConfig
+    activation: Activation
+    pretrained: bool
+    """Whether to fetch timm's weights."""
+
+    def input_shape(self) -> tuple[int, int]:
+        """Rows and columns of the spectrogram that it takes.
+
+        Raises:
+            ConfigError: the input is a waveform.
+        """
+        if not isinstance(self.input_config, FrontEndConfig):
+            raise self._refusal("takes a log-mel, it was given waveforms")
+        return self.input_config.input_shape
+
+    def window_samples(self) -> int:
+        """Samples of the waveform that it takes.
+
+        Raises:
+            ConfigError: the input is a log-mel.
+        """
+        if not isinstance(self.input_config, WaveformConfig):
+            raise self._refusal("takes waveforms, it was given a log-mel")
+        return self.input_config.window_samples
+
+    def _refusal(self, what: str) -> ConfigError:
+        return ConfigError(
+            "model.family", f"{self.config.family} {what}", "build it with the recipe's own input_config"
+        )
+
+
+# ---- What every network answers
+
+
+class Logits(NamedTuple):
+    """A network's answer to a batch of windows, before sigmoid or softmax."""
+
+    clip: torch.Tensor
+    """[windows, labels]"""
+    frames: torch.Tensor | None = None
+    """[windows, frames, labels] of a sound event detector; None for other networks."""

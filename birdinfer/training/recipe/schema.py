@@ -1,0 +1,434 @@
+"""A recipe: all that decides a training run, as one frozen value; read from TOML, travelling inside each checkpoint.
+
+Front end and post-processing are those of :mod:`birdinfer.config` and :mod:`birdinfer.postprocess.config`. ``toml.py``
+reads and writes it, and names the file, the key, the value and what is allowed where something is wrong.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from birdinfer.config import FrontEndConfig, InputConfig, WaveformConfig
+from birdinfer.postprocess.config import PostConfig
+
+# ---- Sections ``data`` and ``labels``
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""A probability or a share of something, 0 to 1."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+GroupedBy = Literal["author", "recording", "site"]
+
+
+class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which clips, how folds are assigned, how often each clip is drawn, and which windows of it are used."""
+
+    n_folds: Annotated[int, msgspec.Meta(ge=2, le=50)] = 5
+    fold_column: str = ""
+    """Column of train.csv that gives the folds; "" assigns them by label and group."""
+    folds_file: str = ""
+    """A folds.csv of an earlier run, to validate on the same clips again; "" assigns new folds."""
+    val_share: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
+    """Instead of folds one split: fold 0 validates on this share of the clips, the others train; 0 for folds."""
+    test_share: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
+    """A share of the clips that no fold sees; each fold's best model is scored on it once, at its end."""
+    all_data: bool = False
+    """Train on every clip and validate on none: the last model, once everything is decided."""
+
+    group_by: tuple[GroupedBy, ...] = ("author", "recording")
+    """What is never on both sides of a fold: one author's clips, one recording's (columns group, url), or one site's
+    (latitude and longitude to 0.01 degrees)."""
+    duplicates: Literal["keep", "group", "remove"] = "keep"
+    """Recordings that sound alike under two names or collections: unsearched, kept on one side, or only the first
+    kept. Searching decodes every clip once."""
+    complete_fold0: bool = False
+    """Every species that has two independent recordings is validated in fold 0, too."""
+    min_clips_per_species: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 1
+    """Clips of species with fewer are left out; the species keep their columns. 1 leaves out none."""
+    max_clips: Count = 0
+    """Train and validate on a random choice of this many clips; 0 takes all."""
+
+    sampling_power: Annotated[float, msgspec.Meta(ge=-1, le=0)] = 0.0
+    """A clip is drawn with weight (clips of its species)^power: 0 takes each clip once per epoch, -0.5 is what winners
+    of BirdCLEF use for the long tail, -1 makes all species equally frequent."""
+    upsample_to: Count = 0
+    """Species with fewer clips are repeated until each epoch has this many of them; 0 repeats none."""
+    cap_at: Count = 0
+    """Of a species at most this many clips are drawn in an epoch, others in the next one; 0 caps none."""
+
+    windows: Literal["random", "centre", "first", "all"] = "random"
+    """Which window of a training clip is used: another one each time, its middle, its beginning; or each of its
+    windows side by side, as clips of their own."""
+    max_seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
+    """Only this much of a clip, from its beginning, is used; 0 uses all of it."""
+    cache: bool = False
+    """Decode every clip once into a memory-mapped file of 16-bit samples (1 GB for 4.6 hours at 32 kHz), instead of
+    each window when it is needed."""
+    remove_voice: bool = False
+    """Cut people's speech out of clips (Silero VAD); needs the cache."""
+
+    def __post_init__(self) -> None:
+        if self.remove_voice and not self.cache:
+            raise ValueError("remove_voice is true, it needs cache = true")
+        if bool(self.fold_column) + bool(self.folds_file) + bool(self.val_share) > 1:
+            raise ValueError("fold_column, folds_file and val_share each say how clips are split, only one can")
+        if self.val_share + self.test_share >= 1:
+            raise ValueError(
+                f"val_share + test_share is {self.val_share + self.test_share:g}, nothing is left to train on"
+            )
+        if 0 < self.cap_at < self.upsample_to:
+            raise ValueError(f"cap_at is {self.cap_at}, less than upsample_to, {self.upsample_to}")
+
+
+class LabelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a clip's labels ask of the model. A primary label's target is 1."""
+
+    secondary: Literal["target", "masked", "ignored"] = "target"
+    """Species that a clip names in secondary_labels: wanted as ``secondary_target``; left out of the loss, for they
+    sound somewhere in the clip, perhaps not in this window; or taken for absent."""
+    secondary_target: Share = 0.5
+    secondary_loss_weight: Share = 1.0
+    """Weight of these species' cells in the loss."""
+    kind: Literal["hard", "soft"] = "hard"
+    """``soft``: a clip's targets are divided by their sum, so that they are a distribution."""
+    smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """Targets are moved by this share towards an even guess, 1 / labels."""
+    rating_weight: Share = 0.0
+    """How much a clip's rating (0 to 5 stars) counts in the loss: 0 not at all, 1 in proportion. Unrated clips (0 or
+    empty) count as the mean of the rated ones."""
+
+
+# ---- Section ``augment``
+
+Masks = Annotated[int, msgspec.Meta(ge=0, le=10)]
+Alpha = Annotated[float, msgspec.Meta(gt=0, le=20)]
+Range = tuple[float, float]
+"""From and to; drawn evenly between."""
+
+
+class AugmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Waveforms first, one by one, then mixed with one another, then as spectrograms. A probability is per window."""
+
+    gain_probability: Share = 0.5
+    gain_db: Annotated[float, msgspec.Meta(ge=0, le=40)] = 6.0
+    """Louder or quieter by at most this."""
+
+    roll_probability: Share = 0.0
+    """Shift a window in time, in a circle: for clips that hardly exceed a window."""
+
+    pitch_probability: Share = 0.0
+    pitch_semitones: Annotated[float, msgspec.Meta(ge=0, le=12)] = 1.0
+    """Higher or lower by at most this, as long as before."""
+
+    stretch_probability: Share = 0.0
+    stretch_rate: Range = (0.9, 1.1)
+    """Faster (above 1) or slower, as high as before."""
+
+    reverb_probability: Share = 0.0
+    reverb_seconds: Range = (0.1, 0.8)
+    """Time in which the echo falls by 60 dB."""
+    reverb_wet: Range = (0.1, 0.5)
+    """Share of the echo in the result's power."""
+
+    white_noise_probability: Share = 0.0
+    pink_noise_probability: Share = 0.0
+    noise_snr_db: Range = (5.0, 30.0)
+    """Signal over white or pink noise."""
+
+    background_dir: str = ""
+    """Folder of sound files to mix in, relative to the working folder or to the data folder; "" mixes nothing."""
+    background_probability: Share = 0.5
+    background_snr_db: Range = (3.0, 30.0)
+    """Signal over background."""
+
+    overlay_probability: Share = 0.0
+    """Add a quieter window of another clip, as background."""
+    overlay_snr_db: Range = (3.0, 20.0)
+    overlay_target: Share = 0.5
+    """The quieter clip's targets count by this share."""
+
+    mixup_probability: Share = 0.5
+    mixup_on: Literal["waveform", "spectrogram"] = "waveform"
+    mixup_alpha: Alpha = 0.4
+    """Beta(alpha, alpha) gives the share of the second window."""
+    mixup_lambda: Share = 0.0
+    """A fixed share of the second window instead; 0 draws it from Beta."""
+    mixup_labels: Literal["max", "mixed"] = "max"
+    """``max``: both species are there, whatever their share; ``mixed``: as much as their share. Cutmix goes by it,
+    too."""
+
+    cutmix_probability: Share = 0.0
+    """Replace a stretch of time of the spectrogram by another window's."""
+    cutmix_alpha: Alpha = 1.0
+
+    mask_probability: Share = 0.5
+    time_masks: Masks = 2
+    time_mask_share: Share = 0.1
+    """Widest time mask, as a share of the frames."""
+    frequency_masks: Masks = 2
+    frequency_mask_share: Share = 0.1
+    """Widest frequency mask, as a share of the mel bands."""
+
+    brightness_probability: Share = 0.0
+    """Brightness and contrast of the spectrogram, taken as a picture."""
+    brightness: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.2
+    """Added, at most, in standard deviations of the window."""
+    contrast: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.2
+    """The spread about the mean is scaled by 1 - contrast to 1 + contrast."""
+
+    power_probability: Share = 0.0
+    power_exponent: Range = (0.5, 3.0)
+    """The spectrogram, as a picture from 0 to 1, raised to this: quiet sound is drowned or lifted."""
+
+    filter_probability: Share = 0.0
+    """FilterAugment (Nam 2022): bands of frequency louder or quieter."""
+    filter_bands: tuple[int, int] = (3, 6)
+    filter_db: Annotated[float, msgspec.Meta(ge=0, le=40)] = 6.0
+
+    def __post_init__(self) -> None:
+        for name, lowest, highest in (
+            ("background_snr_db", -30, 80),
+            ("noise_snr_db", -30, 80),
+            ("overlay_snr_db", -30, 80),
+            ("stretch_rate", 0.5, 2),
+            ("reverb_seconds", 0.01, 5),
+            ("reverb_wet", 0, 1),
+            ("power_exponent", 0.1, 10),
+            ("filter_bands", 1, 32),
+        ):
+            low, high = getattr(self, name)
+            if not lowest <= low <= high <= highest:
+                raise ValueError(f"{name} is {[low, high]}, needed is {lowest} <= from <= to <= {highest}")
+
+
+# ---- Sections ``model``, ``loss``, ``optim`` and ``loop``
+
+Some = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+Rate = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The network: input -> logits."""
+
+    family: str = "cnn"
+    """``cnn``, ``sed``, ``rnn``, ``vit`` (these take log-mels) or ``raw`` (takes the waveform)."""
+    backbone: str = "efficientnet_b0"
+    """A model of timm for cnn, sed and vit; ``gru`` or ``lstm`` for rnn; ``small`` or ``wav2vec2_base`` for raw."""
+    pretrained: bool = False
+    """Start from timm's weights, fetched from its hub."""
+    weights: str = ""
+    """Start from this local .safetensors file instead; "" for none. ``{fold}`` in it stands for the fold's number:
+    with runs/NAME/fold{fold}/best.safetensors each fold continues its own, and what it held out stays held out."""
+    in_channels: Literal[1, 3] = 1
+    """3 gives a network the same spectrogram three times, as its pictures had three colours; 1 sums its first layer."""
+    pooling: Literal["native", "avg", "max", "avgmax", "gem", "meanfreq"] = "native"
+    """How a cnn's feature map becomes one vector: as timm has it; mean, maximum, their sum; generalised mean
+    (Radenovic 2018); or the mean over frequency, then mean plus maximum over time."""
+    activation: Literal["native", "relu"] = "native"
+    """``relu`` puts it in the place of every SiLU, GELU or hard-swish on a feature map of cnn and sed: what is exported
+    is faster, most of all in INT8 (efficientnet_b0: 1.15 times in fp32, 1.5 times in INT8; see
+    ``models/activation.py``). Weights that were trained with the native ones need a fine-tune
+    (``train --finetune-for-int8``), after which macro AUC on ESC-10 was 0.941 instead of 0.943."""
+    hidden: Annotated[int, msgspec.Meta(ge=8, le=4096)] = 256
+    """Width of sed's attention and of rnn's layers (each direction)."""
+    layers: Annotated[int, msgspec.Meta(ge=1, le=12)] = 2
+    """Recurrent layers of rnn."""
+    drop_rate: Rate = 0.2
+    drop_path_rate: Rate = 0.0
+
+
+class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is minimised."""
+
+    name: str = "bce"
+    """``bce``, ``ce`` (scores are then a softmax), ``focal``, ``focal_bce``, ``asymmetric`` or ``soft_auc``."""
+    focal_gamma: Annotated[float, msgspec.Meta(ge=0, le=10)] = 2.0
+    focal_alpha: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.25
+    """Weight of present species against absent ones in a focal loss; -1 weighs none."""
+    asymmetric_gamma_negative: Annotated[float, msgspec.Meta(ge=0, le=10)] = 4.0
+    asymmetric_gamma_positive: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
+    asymmetric_clip: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.05
+    """Absent species below this probability cost nothing."""
+    bce_share: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.25
+    """Weight of the BCE that ``soft_auc`` and ``focal_bce`` add."""
+    class_weight_power: Annotated[float, msgspec.Meta(ge=-1, le=0)] = 0.0
+    """A species' cells weigh (its clips)^power, scaled to a mean of 1; 0 weighs all alike."""
+    frame_share: Share = 0.5
+    """Of sed: share of the loss on the loudest frame's logits; the rest is on the clip's."""
+    teacher_share: Share = 0.0
+    """Share of the loss that is the distance to the probabilities of the network in ``model.weights``, a checkpoint of
+    the same fold (distillation): what a fine-tune would forget is kept; 0 for no teacher."""
+
+    @property
+    def activation(self) -> Literal["sigmoid", "softmax"]:
+        """What makes logits that were trained with this loss into probabilities."""
+        return "softmax" if self.name == "ce" else "sigmoid"
+
+
+class OptimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The optimiser, its schedule, and which weights are kept."""
+
+    name: str = "adamw"
+    """``adamw``, ``adam``, ``rmsprop``, or any that timm's create_optimizer_v2 knows."""
+    lr: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1e-3
+    weight_decay: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
+    schedule: Literal["cosine", "restarts", "exponential", "polynomial", "plateau", "constant"] = "cosine"
+    warmup_epochs: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.0
+    final_lr_share: Share = 0.01
+    """The schedule ends at this share of lr; plateau never falls below it."""
+    restart_epochs: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 5.0
+    """Length of restarts' cosines (SGDR, Loshchilov 2017)."""
+    decay_power: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
+    """Of the polynomial: (1 - way)^power."""
+    plateau_factor: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    plateau_epochs: Some = 2
+    """Epochs without a better macro AUC after which plateau multiplies lr by its factor."""
+    clip_norm: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 5.0
+    """Gradients are scaled down to this norm."""
+    ema_decay: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """Decay per step of the averaged weights that are validated and kept; 0 keeps the weights themselves."""
+    frozen_norm_epochs: Count = 0
+    """In the last this many epochs BatchNorm computes with its running statistics, as in prediction (see
+    ``models/batch_norm.py``): the network that is trained is then the one that is exported, and the best of these
+    epochs is kept. For INT8. All epochs, if the network starts from weights."""
+    soup_epochs: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    """The weights of the best this many epochs are averaged at the end and kept if they validate better; 0 for none."""
+
+
+class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long, how many at once, how often saved."""
+
+    epochs: Some = 20
+    batch_size: Some = 32
+    """Windows behind each step, over all processes and parts."""
+    accumulate: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    """Parts that a batch is computed in, one after another: more need less memory."""
+    patience: Count = 0
+    """Stop after this many epochs without a better macro AUC; 0 never does."""
+    val_windows: Annotated[int, msgspec.Meta(ge=1, le=64)] = 3
+    """Windows of a validation clip, evenly spaced; its probability is their mean."""
+    num_workers: Annotated[int, msgspec.Meta(ge=0, le=128)] = 0
+    """Processes that decode; 0 decodes between the steps. Changes no result."""
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    """Mixed precision. ``auto``: on a GPU bf16, or fp16 with a scaler where bf16 is missing; on a CPU float32."""
+    fake_quantise: bool = False
+    """Round weights and feature maps of cnn and sed in training as INT8 will (see ``fake_quantization.py``), so that
+    the network learns to live with it; what is validated and kept is plain. A step takes half as long again."""
+    checkpoint_every_steps: Count = 500
+    """Save within an epoch, too; 0 saves at its end only. Changes no result."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, it cannot be cut into accumulate = {self.accumulate} parts"
+            )
+
+
+# ---- Section ``tracking``: changes no result
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "neptune"]
+
+
+class TrackingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which trackers, and what they are given."""
+
+    trackers: tuple[TrackerName, ...] = ()
+    """Each needs the extra of its name: ``pip install "birdinfer[wandb]"``."""
+    mode: Literal["offline", "online"] = "offline"
+    """``offline`` writes below ``folder`` and asks no network; ``online`` sends to the service of W&B and Neptune and
+    to the server that MLFLOW_TRACKING_URI names. TensorBoard always writes files."""
+    project: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] = "birdinfer"
+    """W&B's project, MLflow's experiment; Neptune's project online, as ``workspace/project``."""
+    folder: str = ""
+    """Where the records lie; several runs may share one. "" for ``tracking`` in the run's own folder (of a search's
+    trial: in the search's)."""
+    pictures: bool = True
+    """Give them the pictures of a finished fold: its curves, its scores per species."""
+    checkpoint: bool = True
+    """Give them best.safetensors of a finished fold, which is large."""
+    wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 120.0
+    """The longest that the training waits for a tracker: at its start, after an epoch, and at its end, where a
+    checkpoint may have to be sent. One that takes longer is given up."""
+
+    def __post_init__(self) -> None:
+        twice = next((name for name in self.trackers if self.trackers.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"tracking.trackers names {twice} twice")
+
+
+WAVEFORM_FAMILIES = frozenset({"raw"})
+"""Model families that take the waveform itself."""
+FEATURE_MAPS = frozenset({"cnn", "sed"})
+"""Model families whose convolutions INT8 makes faster."""
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that decides a run."""
+
+    name: str = "default"
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+    data: DataConfig = DataConfig()
+    labels: LabelConfig = LabelConfig()
+    frontend: FrontEndConfig = FrontEndConfig()
+    """Of a model that takes waveforms, only ``audio`` and ``window`` count."""
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    loop: LoopConfig = LoopConfig()
+    post: PostConfig = PostConfig()
+    """Not of the training: what the exported bundle does to its scores."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Not of the training: who else keeps a record of it."""
+
+    def __post_init__(self) -> None:
+        if not self.name or any(sign in self.name for sign in "/\\\0") or self.name in {".", ".."}:
+            raise ValueError(f"name is {self.name!r}, needed is one that a folder can have")
+        if self.loss.teacher_share and not self.model.weights:
+            raise ValueError(f"loss.teacher_share is {self.loss.teacher_share:g}, it needs a teacher, model.weights")
+        if self.loop.fake_quantise and self.model.family not in FEATURE_MAPS:
+            raise ValueError(f"loop.fake_quantise is true, {self.model.family} has no convolutions to round")
+        self._check_frozen_norms()
+
+    @property
+    def input_config(self) -> InputConfig:
+        """The model's input, in training as in the exported bundle."""
+        if self.model.family in WAVEFORM_FAMILIES:
+            return WaveformConfig(self.frontend.audio, self.frontend.window)
+        return self.frontend
+
+    @property
+    def first_frozen_epoch(self) -> int:
+        """From which epoch on, counted from 1, norms hold still; one beyond the last where they never do."""
+        return self.loop.epochs - self.optim.frozen_norm_epochs + 1
+
+    def _check_frozen_norms(self) -> None:
+        n_frozen, epochs = self.optim.frozen_norm_epochs, self.loop.epochs
+        if n_frozen > epochs:
+            raise ValueError(f"optim.frozen_norm_epochs is {n_frozen}, more than loop.epochs = {epochs}")
+        if n_frozen == epochs and not (self.model.weights or self.model.pretrained):
+            what = f"optim.frozen_norm_epochs is {n_frozen}, all of loop.epochs: norms would never measure anything"
+            raise ValueError(f"{what}, make it less or start from model.weights")
+        if 0 < n_frozen < epochs and self.loop.patience:
+            raise ValueError(
+                "loop.patience may end the run before optim.frozen_norm_epochs begin, set one of them to 0"
+            )
+
+
+NOT_DECISIVE = frozenset(
+    {"name", "loop.num_workers", "loop.checkpoint_every_steps", "post.smoothing_kernel", "post.steps"}
+    | {f"tracking.{field}" for field in TrackingConfig.__struct_fields__}
+)
+"""Keys that change no result: a run may be resumed with other values."""
+
+
+def flatten(recipe: Recipe) -> dict[str, object]:
+    """A recipe as ``{"optim.lr": 0.001, ...}``."""
+
+    def walk(prefix: str, table: dict[str, object]) -> dict[str, object]:
+        flat: dict[str, object] = {}
+        for key, value in table.items():
+            flat |= walk(f"{prefix}{key}.", value) if isinstance(value, dict) else {prefix + key: value}
+        return flat
+
+    return walk("", msgspec.to_builtins(recipe))

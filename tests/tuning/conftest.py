@@ -1,0 +1,15 @@
+"""Fixtures that are shared with other folders."""
+
+from fixtures_of_training import background_dir, clips_dir, one_thread, plain_recipe, tiny_recipe
+from fixtures_of_tuning import finished, search, small_recipe
+
+__all__ = [
+    "background_dir",
+    "clips_dir",
+    "finished",
+    "one_thread",
+    "plain_recipe",
+    "search",
+    "small_recipe",
+    "tiny_recipe",
+]
