@@ -106,7 +106,7 @@ def write_pseudo_labels(
 
 
 def _write_header(file: BinaryIO, n_rows: int, n_labels: int) -> None:
-    """Write the header of an array whose first axis may grow: numpy leaves room for its digits."""
+    """Write the header of an array whose first axis may grow: numpy pads it for more digits."""
     header = {"descr": "<f2", "fortran_order": False, "shape": (n_rows, n_labels)}
     np.lib.format.write_array_header_1_0(file, header)
 
