@@ -17,7 +17,7 @@ from birdinfer.cli.options import Merge, bundle_folder, with_scoring
 from birdinfer.config import FrontEndConfig, InputConfig
 from birdinfer.errors import ConfigError
 from birdinfer.inference.bundle import Bundle, store_settings
-from birdinfer.inference.external.add_model import AddedModel, add_model
+from birdinfer.inference.external.add_model import AddedModel, AddOptions, add_model
 from birdinfer.inference.manifest import Graph, Manifest, Member
 from birdinfer.inference.members import remove_member, with_weights
 from birdinfer.postprocess.steps import write_step
@@ -70,13 +70,13 @@ def adopt(
     """
     from birdinfer.export.get_model import as_onnx
 
+    options = AddOptions(
+        name=name, sample_rate=sample_rate, window_seconds=window, overlap_seconds=overlap, peak=peak, output=output,
+        frames=frames, embedding=embedding, activation=activation.value, weight=weight, replace=replace,
+        species_list=species,
+    )  # fmt: skip
     with stderr().status("asking the graph what it takes and gives"), as_onnx(graph) as converted:
-        adopted = add_model(
-            converted, labels, bundle, name=name, sample_rate=sample_rate, window_seconds=window,
-            overlap_seconds=overlap, peak=peak, output=output, frames=frames, embedding=embedding,
-            activation=activation.value, weight=weight, replace=replace, species_list=species,
-            on_wait=lambda line: stderr().print(escape(line)),
-        )  # fmt: skip
+        adopted = add_model(converted, labels, bundle, options, on_wait=lambda line: stderr().print(escape(line)))
     print_added(adopted)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError, MissingExtraError
 from birdinfer.export.tflite.model import is_tflite
-from birdinfer.inference.external.add_model import AddedModel, add_model
+from birdinfer.inference.external.add_model import AddedModel, AddOptions, add_model
 from birdinfer.inference.external.download import download, file_problem, models_folder
 from birdinfer.inference.external.known_models import KnownModel, Package
 from birdinfer.system.files import write_atomic
@@ -66,15 +66,8 @@ def get_model(
     """
     model, labels = find_files(known, source, labels, progress)
     with as_onnx(model) as graph:
-        return add_model(
-            graph,
-            labels,
-            bundle_folder,
-            name=known.name,
-            species_list=species_list,
-            expected=known,
-            on_wait=progress.on_wait,
-        )
+        options = AddOptions(name=known.name, species_list=species_list)
+        return add_model(graph, labels, bundle_folder, options, expected=known, on_wait=progress.on_wait)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from birdinfer.export.onnx.frontend import PROBABILITIES_NAME, export_with_front
 from birdinfer.features.log_mel import windows_to_input
 from birdinfer.inference.activation import activate
 from birdinfer.inference.engines import EnginePlan, load_engine, parse_spec
-from birdinfer.inference.external.add_model import add_model
+from birdinfer.inference.external.add_model import AddOptions, add_model
 from birdinfer.inference.external.onnx_probe import input_config_of, open_external_graph
 from birdinfer.postprocess.config import PostConfig
 
@@ -192,7 +192,7 @@ def test_it_may_be_adopted_and_then_says_what_the_member_said(tmp_path, out):
     labels.write_text("\n".join(LABELS))
     with pytest.raises(BundleError, match=r"has 2 outputs of 4 labels .*give --output"):
         add_model(out, labels, tmp_path / "adopted")
-    adopted = add_model(out, labels, tmp_path / "adopted", output=PROBABILITIES_NAME).member
+    adopted = add_model(out, labels, tmp_path / "adopted", AddOptions(output=PROBABILITIES_NAME)).member
     assert adopted.waveform == WaveformConfig(config.audio, config.window)
     assert (adopted.outputs.clip, adopted.outputs.activation) == (PROBABILITIES_NAME, "none")
     write_sound(tmp_path / "a.wav", sound, 24_000, "FLOAT")

@@ -13,7 +13,8 @@ from birdinfer.config import AggregationConfig
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, LabelError, OutputError
 from birdinfer.inference.activation import activate
 from birdinfer.inference.external import add_model as home
-from birdinfer.inference.external.add_model import add_model
+from birdinfer.inference.external import write_member
+from birdinfer.inference.external.add_model import AddOptions, add_model
 from birdinfer.postprocess.config import PostConfig
 
 GRAPH_LABELS = ("stranger", "1161364", "Homo sapiens", "comcuc", "0012", "another stranger")
@@ -70,7 +71,7 @@ def test_the_bundle_says_the_weighted_mean_where_the_member_knows_a_label(
 ):
     path, samples = sound
     folds = predict(folder, path)
-    added = add_model(graph(ending=ending), labels, folder, weight=0.5)
+    added = add_model(graph(ending=ending), labels, folder, AddOptions(weight=0.5))
     assert added.member.outputs.activation == activation
     assert added.member.label_columns == KNOWN
     assert added.unknown_labels == ("47158son16",)
@@ -84,7 +85,7 @@ def test_the_bundle_says_the_weighted_mean_where_the_member_knows_a_label(
 def test_softmax_of_logits_is_over_all_the_graphs_columns(graph, labels, folder, sound):
     path, samples = sound
     folds = predict(folder, path)
-    add_model(graph(), labels, folder, activation="softmax")
+    add_model(graph(), labels, folder, AddOptions(activation="softmax"))
     scores = activate(loudness_logits(samples.reshape(3, -1), len(GRAPH_LABELS)), "softmax")
     np.testing.assert_allclose(predict(folder, path), blend(folds, scores, 1, KNOWN), atol=2e-5)
 
@@ -127,7 +128,7 @@ def test_fixed_batches_and_a_channel_axis(graph, labels, folder, sound, shape, e
 def test_windows_are_scaled_to_a_peak_if_the_model_was_fed_so(graph, labels, folder, sound):
     path, samples = sound
     folds = predict(folder, path)
-    member = add_model(graph(), labels, folder, peak=0.25).member
+    member = add_model(graph(), labels, folder, AddOptions(peak=0.25)).member
     assert member.waveform.peak == 0.25
     windows = samples.reshape(3, -1)
     centered = windows - windows.mean(axis=1, keepdims=True)
@@ -138,12 +139,15 @@ def test_windows_are_scaled_to_a_peak_if_the_model_was_fed_so(graph, labels, fol
     write_sound(silence, np.zeros(160_000, np.float32))
     assert np.isfinite(predict(folder, silence)).all()
     with pytest.raises(ConfigError, match="--peak: peak is 2"):
-        add_model(graph(), labels, folder, peak=2.0, replace=True)
+        add_model(graph(), labels, folder, AddOptions(peak=2.0, replace=True))
 
 
 def test_free_length_and_overlap(graph, labels, folder, sound):
     member = add_model(
-        graph(("batch", "samples")), labels, folder, sample_rate=32_000, window_seconds=5.0, overlap_seconds=2.5
+        graph(("batch", "samples")),
+        labels,
+        folder,
+        AddOptions(sample_rate=32_000, window_seconds=5.0, overlap_seconds=2.5),
     ).member
     assert member.aggregation.stride_seconds == 2.5
     assert predict(folder, sound[0]).shape == (3, 4)
@@ -154,7 +158,7 @@ def test_frames_are_used_if_asked_for(graph, labels, folder, sound):
     clip_alone = add_model(graph(frames=True), labels, folder).member
     assert (clip_alone.outputs.frames, clip_alone.aggregation.frame_share) == (None, 0)
     without = predict(folder, path)
-    both = add_model(graph(frames=True), labels, folder, frames="frame_scores", replace=True).member
+    both = add_model(graph(frames=True), labels, folder, AddOptions(frames="frame_scores", replace=True)).member
     assert (both.outputs.clip, both.outputs.frames) == ("scores", "frame_scores")
     assert both.aggregation.frame_share == home.FRAME_SHARE
     assert np.abs(predict(folder, path) - without).max() > 1e-6
@@ -162,7 +166,7 @@ def test_frames_are_used_if_asked_for(graph, labels, folder, sound):
 
 def test_its_entry_says_where_it_comes_from(graph, labels, folder):
     before = Bundle.load(folder).manifest
-    add_model(graph(), labels, folder, name="perch_v2")
+    add_model(graph(), labels, folder, AddOptions(name="perch_v2"))
     after = Bundle.load(folder).manifest
     assert (after.provenance, after.species, after.members[:2]) == (before.provenance, before.species, before.members)
     member = after.members[2]
@@ -181,7 +185,7 @@ def test_a_namesake_gives_way_if_asked(graph, labels, folder):
     add_model(graph(), labels, folder)
     with pytest.raises(ConfigError, match="there is a member 'perch' already - choose another name, or give --replace"):
         add_model(graph(), labels, folder)
-    add_model(graph(seed=1), labels, folder, replace=True, weight=2.0)
+    add_model(graph(seed=1), labels, folder, AddOptions(replace=True, weight=2.0))
     members = Bundle.load(folder).manifest.members
     assert [(member.name, member.weight) for member in members] == [("fold0", 1), ("fold1", 1), ("perch", 2)]
     assert sorted(path.name for path in folder.glob("*.onnx")) == ["fold0.onnx", "fold1.onnx", "perch-2.onnx"]
@@ -222,7 +226,9 @@ class TestNewBundle:
             add_model(graph(), labels, tmp_path)
 
     def test_of_frames_alone(self, graph, labels, sound, tmp_path):
-        member = add_model(graph(clip=False, frames=True), labels, tmp_path / "new", frames="frame_scores").member
+        member = add_model(
+            graph(clip=False, frames=True), labels, tmp_path / "new", AddOptions(frames="frame_scores")
+        ).member
         assert (member.outputs.clip, member.aggregation.frame_share) == (None, 1.0)
         path, samples = sound
         found = Predictor(Bundle.load(tmp_path / "new"), post=PostConfig((1.0,))).predict(path)
@@ -234,7 +240,7 @@ class TestNewBundle:
             add_model(graph(), labels, labels / "new")
 
     def test_refused_leaves_nothing(self, graph, labels, tmp_path, monkeypatch):
-        monkeypatch.setattr(home, "Predictor", fail_with(KeyboardInterrupt))
+        monkeypatch.setattr(write_member, "Predictor", fail_with(KeyboardInterrupt))
         before = sorted(tmp_path.iterdir())
         with pytest.raises(KeyboardInterrupt):
             add_model(graph(), labels, tmp_path / "new")
@@ -273,7 +279,7 @@ def fail_with(error):
 def test_every_refusal_is_one_line_and_leaves_the_bundle(graph, labels, folder, graph_options, options, error, problem):
     path, before = graph(**graph_options), files_of(folder)
     with pytest.raises(error, match=problem) as caught:
-        add_model(path, labels, folder, **options)
+        add_model(path, labels, folder, AddOptions(**options))
     assert "\n" not in str(caught.value)
     assert files_of(folder) == before
 
@@ -388,11 +394,20 @@ def test_processes_that_change_a_bundle_at_once_wait_for_each_other(graph, label
 class TestKilled:
     """Whatever fails, the old bundle is byte for byte as it was."""
 
-    @pytest.mark.parametrize("step", ["file_sha256", "Predictor", "save_manifest", "_try_out", "_with_member"])
+    @pytest.mark.parametrize(
+        ("module", "step"),
+        [
+            (home, "file_sha256"),
+            (home, "try_out"),
+            (home, "_with_member"),
+            (write_member, "Predictor"),
+            (write_member, "save_manifest"),
+        ],
+    )
     @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full"), BundleError("x", "y")])
-    def test_before_the_manifest(self, graph, labels, folder, monkeypatch, step, error):
+    def test_before_the_manifest(self, graph, labels, folder, monkeypatch, module, step, error):
         path, before = graph(), files_of(folder)
-        monkeypatch.setattr(home, step, fail_with(error))
+        monkeypatch.setattr(module, step, fail_with(error))
         with pytest.raises((KeyboardInterrupt, OSError, BundleError)):
             add_model(path, labels, folder)
         assert files_of(folder) == before
@@ -418,14 +433,14 @@ class TestKilled:
             seen.append(Bundle.load(folder).manifest)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(home, "_write_manifest", look)
+        monkeypatch.setattr(home, "write_manifest", look)
         with pytest.raises(KeyboardInterrupt):
             add_model(path, labels, folder)
         assert [member.name for member in seen[0].members] == ["fold0", "fold1"]
 
     def test_an_engine_that_stumbles_is_named(self, graph, labels, folder, monkeypatch):
         path = graph()
-        monkeypatch.setattr(home, "Predictor", fail_with(RuntimeError("reshape\nfailed")))
+        monkeypatch.setattr(write_member, "Predictor", fail_with(RuntimeError("reshape\nfailed")))
         with pytest.raises(BirdinferError, match=r"does not run as a member \(reshape failed\)"):
             add_model(path, labels, folder)
 
@@ -438,7 +453,7 @@ class TestOwnSpecies:
         )
         taxonomy = tmp_path / "taxonomy.csv"
         taxonomy.write_text(rows)
-        added = add_model(graph(), labels, tmp_path / "own", species_list=taxonomy)
+        added = add_model(graph(), labels, tmp_path / "own", AddOptions(species_list=taxonomy))
         bundle = Bundle.load(tmp_path / "own")
         assert bundle.labels == ("0012", "new1", "comcuc")
         assert bundle.manifest.species[0].class_name == "Amphibia"
@@ -460,4 +475,4 @@ class TestOwnSpecies:
 
     def test_cannot_be_changed_in_a_bundle_that_is_there(self, graph, labels, folder):
         with pytest.raises(ConfigError, match="--species: the bundle has its species already"):
-            add_model(graph(), labels, folder, species_list=labels)
+            add_model(graph(), labels, folder, AddOptions(species_list=labels))
