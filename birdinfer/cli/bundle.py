@@ -163,6 +163,7 @@ def _member_facts(loaded: Bundle, member: Member) -> dict[str, Any]:
         **{key: known[key] for key in kept},
         "hears": input_text(member.input_config),
         "graphs": {precision: _file_facts(loaded, graph) for precision, graph in member.graphs.items()},
+        "sequence": known["sequence"],
         "stride_seconds": _stride_seconds(loaded.manifest, member),
         "labels_known": _n_known(loaded, member),
         "out_of_fold_macro_auc": member.out_of_fold_macro_auc,
@@ -223,6 +224,8 @@ def _graphs(loaded: Bundle, member: Member) -> str:
     for precision, graph in member.graphs.items():
         owner = owners[graph.file]
         shown.append(f"{precision} {_size(loaded, graph) if owner == member.name else f'in the file of {owner}'}")
+    if member.sequence is not None:
+        shown.append(f"head of {member.sequence.n_windows} windows {_size(loaded, member.sequence.graph)}")
     return ", ".join(shown)
 
 

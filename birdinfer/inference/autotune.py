@@ -23,7 +23,7 @@ from birdinfer.inference.bundle import Bundle
 from birdinfer.inference.engines import FROM_FP32_GRAPHS, SUPPORTED, EnginePlan, EngineSpec
 from birdinfer.inference.engines.benchmark import windows_per_second
 from birdinfer.inference.manifest import Figures, Member, Precision, Tolerance
-from birdinfer.inference.member_group import members_of_equal_cost
+from birdinfer.inference.member_group import MemberScores, members_of_equal_cost
 from birdinfer.inference.predictor import Predictor, make_plan, members_in, share_in
 from birdinfer.system.cpu import available_cores, one_thread_per_worker, physical_cores
 from birdinfer.system.files import cache_path, write_atomic
@@ -253,10 +253,13 @@ class _Autotuner:
 
 def _probabilities(predictor: Predictor, inputs: Sequence[tuple[WindowBatch, Float32]]) -> dict[str, Float32]:
     found: dict[str, list[Float32]] = {}
+    sequences = predictor.file_sequences("")
+    known: list[MemberScores] = []
     for batch, batch_inputs in inputs:
-        for scores in predictor.member_groups[batch.member_group].score(batch.first, batch_inputs):
-            flat = [np.ravel(each) for each in (scores.clip, scores.frames) if each is not None]
-            found.setdefault(predictor.bundle.manifest.members[scores.member].name, []).extend(flat)
+        known += sequences.add(predictor.member_groups[batch.member_group].score(batch.first, batch_inputs))
+    for scores in (*known, *sequences.finish()):
+        flat = [np.ravel(each) for each in (scores.clip, scores.frames) if each is not None]
+        found.setdefault(predictor.bundle.manifest.members[scores.member].name, []).extend(flat)
     return {member: np.concatenate(flat) for member, flat in found.items()}
 
 

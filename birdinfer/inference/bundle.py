@@ -107,7 +107,7 @@ class Bundle:
     @property
     def files(self) -> list[Path]:
         """The files that the bundle is read from: manifest, graphs, tables of steps."""
-        graphs = {graph.file for member in self.manifest.members for graph in member.graphs.values()}
+        graphs = {graph.file for member in self.manifest.members for graph in member.every_graph}
         tables = tables_of(self.manifest.post.steps)  # in the folder, or as they are given
         named = [Path(MANIFEST_NAME), *map(Path, sorted(graphs)), *tables]
         return [*(self.folder / name for name in named), *tables]
@@ -160,6 +160,9 @@ class Bundle:
                 aggregation = overlapping(
                     aggregation, overlap_seconds, member.input_config.window.window_seconds, whose
                 )
+                if member.sequence is not None and aggregation != member.aggregation:
+                    what = f"{overlap_seconds:g} s, but the head of member {member.name!r} was fitted to other windows"
+                    raise ConfigError("--overlap", what, "leave it out")
             if merge is not None:
                 aggregation = msgspec.structs.replace(aggregation, overlap=merge)
             members.append(msgspec.structs.replace(member, aggregation=aggregation))
@@ -195,7 +198,7 @@ class Bundle:
             with_table_in(step, self.folder)
         _check_sharing(path, manifest)
         # A file that members share is read once.
-        stated = {(graph.file, graph.sha256): graph for member in manifest.members for graph in member.graphs.values()}
+        stated = {(graph.file, graph.sha256): graph for member in manifest.members for graph in member.every_graph}
         for graph in (*stated.values(), *manifest.for_other_hosts):
             self._check_file(graph)
         # Folds share their front end: computed once for all of them.

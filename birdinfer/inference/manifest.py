@@ -98,6 +98,26 @@ class Outputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.clip is None and self.frames is None
 
 
+class SequenceHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A graph that scores the windows of a file together (:mod:`birdinfer.inference.sequence`).
+
+    It takes [1, n_windows, n_numbers + 2]: a member's embeddings of neighbouring windows, the number of the site (from
+    1; 0 unknown) and the hour of the day (24 unknown). It gives logits [1, n_windows, labels].
+    """
+
+    graph: Graph
+    n_windows: int
+    n_numbers: int
+    """Of an embedding."""
+    sites: tuple[str, ...] = ()
+    """As names of recordings spell them."""
+    output: str = "logits"
+
+    def __post_init__(self) -> None:
+        if self.n_windows < 2 or self.n_numbers < 1:
+            raise ValueError(f"a sequence of {self.n_windows} windows and {self.n_numbers} numbers, needed are 2 and 1")
+
+
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model of the ensemble."""
 
@@ -124,8 +144,12 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     out_of_fold_macro_auc: float | None = None
     variants: tuple[Variant, ...] = ()
     """All graphs tried when it was exported, accepted or not; the first is fp32."""
+    sequence: SequenceHead | None = None
+    """What scores its windows; the graphs give their embeddings alone. None: the graphs score them."""
 
     def __post_init__(self) -> None:
+        if self.sequence is not None and (not self.outputs.is_encoder or self.aggregation.frame_share):
+            raise ValueError(f"member {self.name!r} has a head for sequences, and scores of its own")
         if (self.frontend is None) == (self.waveform is None):
             raise ValueError(f"member {self.name!r} needs either frontend or waveform")
         if "fp32" not in self.graphs:
@@ -143,6 +167,11 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         input_config = self.frontend or self.waveform
         assert input_config is not None  # see __post_init__
         return input_config
+
+    @property
+    def every_graph(self) -> tuple[Graph, ...]:
+        """All that it is made of: its graphs in each precision, and its head's."""
+        return (*self.graphs.values(), *((self.sequence.graph,) if self.sequence is not None else ()))
 
 
 class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -241,4 +270,6 @@ def scores_sha256(manifest: Manifest) -> str:
         del outputs["embedding"]
         if (outputs["slope"], outputs["intercept"]) == (1, 0):  # as before there were any
             del outputs["slope"], outputs["intercept"]
+        if member["sequence"] is None:
+            del member["sequence"]
     return hashlib.sha256(msgspec.json.encode(settings)).hexdigest()

@@ -238,7 +238,7 @@ def _probabilities(loaded: LoadedMember, first: int, n_windows: int, outputs: di
         )
 
     clip, frames = activated(means.clip, 2), activated(means.frames, 3)
-    if means.is_encoder:
+    if means.is_encoder and loaded.member.sequence is None:
         clip = np.zeros((n_windows, loaded.n_columns), np.float32)
     asked = loaded.graph.output_names.get(means.embedding or "")
     embeddings = None if asked is None else _checked_embeddings(loaded, outputs[asked], n_windows)

@@ -48,9 +48,9 @@ def remove_member(folder: Path, name: str, on_wait: Callable[[str], None] = lamb
         check_blend(old.blend, [member.name for member in members], [member.weight for member in members])
         save_manifest(folder, msgspec.structs.replace(old, members=members, calibration=None))
         left = Bundle.load(folder)
-        used = {graph.file for member in members for graph in member.graphs.values()}
+        used = {graph.file for member in members for graph in member.every_graph}
         (gone,) = (member for member in old.members if member.name == name)
-        for graph in gone.graphs.values():
+        for graph in gone.every_graph:
             if graph.file not in used:
                 with contextlib.suppress(OSError):  # one that stays does no harm
                     (folder / graph.file).unlink()

@@ -27,6 +27,7 @@ from birdinfer.inference.engines import FROM_FP32_GRAPHS, EnginePlan, EngineSpec
 from birdinfer.inference.ensemble import Blender, make_blend
 from birdinfer.inference.manifest import Member, Precision
 from birdinfer.inference.member_group import MemberGroup, MemberScores, load_member_groups
+from birdinfer.inference.sequence import FileSequences, load_sequences
 from birdinfer.postprocess.base import Pipeline, TableStep, with_table_in
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.postprocess.steps import AnyStep
@@ -94,6 +95,7 @@ class Predictor:
         steps = [_with_table(step, bundle.folder) for step in self.post.all_steps]
         self._pipeline = Pipeline(steps, bundle.manifest.species)
         self.member_groups: Sequence[MemberGroup] = load_member_groups(bundle, self.plan, embeddings=embeddings)
+        self._sequences = load_sequences(bundle, self.member_groups, self.plan)
         known = {loaded.index: loaded.labels for group in self.member_groups for loaded in group.members}
         members = bundle.manifest.members
         self._columns = [known[index] for index in range(len(members))]
@@ -167,8 +169,13 @@ class Predictor:
             for loaded in group.members
         }
         in_order = [aggregators[index] for index in range(len(aggregators))]
-        postprocessor = StreamingPostprocessor(self._pipeline, name or recording_name(path), len(self.labels))
-        return FileScores(in_order, self._blend, postprocessor)
+        name = name or recording_name(path)
+        postprocessor = StreamingPostprocessor(self._pipeline, name, len(self.labels))
+        return FileScores(in_order, self._blend, postprocessor, self.file_sequences(name))
+
+    def file_sequences(self, name: str) -> FileSequences:
+        """Make what scores the windows of a recording of this name by the heads of members that have one."""
+        return FileSequences(self._sequences, name)
 
     @property
     def whole_file_steps(self) -> list[str]:
@@ -184,9 +191,14 @@ class FileScores:
     """Accumulates the scores of one file and emits finished rows. Not thread-safe."""
 
     def __init__(
-        self, aggregators: Sequence[ScoreAggregator], blend: Blender, postprocessor: "StreamingPostprocessor"
+        self,
+        aggregators: Sequence[ScoreAggregator],
+        blend: Blender,
+        postprocessor: "StreamingPostprocessor",
+        sequences: FileSequences | None = None,
     ) -> None:
         self._aggregators, self._blend, self._postprocessor = aggregators, blend, postprocessor
+        self._sequences = sequences or FileSequences([], "")
         self._waiting: list[list[Float32]] = [[] for _ in aggregators]
         """Rows of each member that wait for those of another member."""
         self._blended = [np.zeros((0, postprocessor.n_labels), np.float32)]
@@ -196,8 +208,7 @@ class FileScores:
 
     def add(self, member_scores: Sequence[MemberScores]) -> None:
         """Add the members' scores of a batch of windows."""
-        for scores in member_scores:
-            self._aggregators[scores.member].add(scores.first, scores.clip, scores.frames)
+        self._aggregate(self._sequences.add(member_scores))
         self._blend_complete_rows()
         if self._n_blended - self._n_emitted > CHUNK_ROWS:
             # All except one: where members work at several rates, rounding may make a last row the file does not have.
@@ -210,6 +221,7 @@ class FileScores:
 
     def finish(self, n_rows: int) -> None:
         """End the file: no more scores come, and the rest of its ``n_rows`` rows can be taken."""
+        self._aggregate(self._sequences.finish())
         for aggregator in self._aggregators:
             aggregator.finish(n_rows)
         self._blend_complete_rows()
@@ -218,6 +230,8 @@ class FileScores:
 
     def finish_early(self) -> None:
         """End the file though more sound follows: with the last row for which all members have scores."""
+        self._aggregate(self._sequences.finish())
+        self._blend_complete_rows()
         self._emit(self._n_blended)
         self._finished.append(self._postprocessor.finish())
 
@@ -226,6 +240,10 @@ class FileScores:
         taken = [chunk for chunk in self._finished if len(chunk)]
         self._finished.clear()
         return taken
+
+    def _aggregate(self, member_scores: Sequence[MemberScores]) -> None:
+        for scores in member_scores:
+            self._aggregators[scores.member].add(scores.first, scores.clip, scores.frames)
 
     def _blend_complete_rows(self) -> None:
         for aggregator, waiting in zip(self._aggregators, self._waiting, strict=True):

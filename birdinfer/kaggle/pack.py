@@ -26,7 +26,7 @@ from packaging.requirements import Requirement
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.inference.bundle import MANIFEST_NAME, Bundle, save_manifest
 from birdinfer.inference.engines import parse_spec
-from birdinfer.inference.manifest import Graph, Manifest, Precision
+from birdinfer.inference.manifest import Graph, Manifest, Precision, SequenceHead
 from birdinfer.kaggle import wheels as wheel_sources
 from birdinfer.kaggle.competitions import Competition, kaggle_image
 from birdinfer.kaggle.notebook import NotebookSettings, cells, write_notebook, write_script
@@ -110,7 +110,7 @@ def _why_skipped(path: Path) -> str:
 
 def _files(manifest: Manifest) -> Iterator[str]:
     for member in manifest.members:
-        yield from (graph.file for graph in member.graphs.values())
+        yield from (graph.file for graph in member.every_graph)
     yield from (step.table for step in manifest.post.steps if isinstance(step, TableStep))
 
 
@@ -120,7 +120,13 @@ def _flattened(manifest: Manifest, names: dict[str, str]) -> Manifest:
     def moved(graphs: dict[Precision, Graph]) -> dict[Precision, Graph]:
         return {precision: replace(graph, file=names[graph.file]) for precision, graph in graphs.items()}
 
-    members = tuple(replace(member, graphs=moved(member.graphs)) for member in manifest.members)
+    def moved_head(head: SequenceHead | None) -> SequenceHead | None:
+        return head and replace(head, graph=replace(head.graph, file=names[head.graph.file]))
+
+    members = tuple(
+        replace(member, graphs=moved(member.graphs), sequence=moved_head(member.sequence))
+        for member in manifest.members
+    )
     steps = tuple(
         replace(step, table=names[step.table]) if isinstance(step, TableStep) else step for step in manifest.post.steps
     )

@@ -73,6 +73,8 @@ def _usual_stride_seconds(member: Member, row_seconds: float) -> float:
 
 def _is_dense(member: Member, row_seconds: float) -> bool:
     stride_seconds = member.aggregation.stride_seconds
+    if member.sequence is not None:  # its head was fitted to these windows
+        return False
     return stride_seconds is not None and stride_seconds < _usual_stride_seconds(member, row_seconds)
 
 

@@ -85,9 +85,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def remove_unused_graphs(folder: Path, old: Manifest, new: Manifest, given: Path) -> None:
     """Remove the graphs of a member that was replaced, not the one that was given; one that stays does no harm."""
-    used = {graph.file for member in new.members for graph in member.graphs.values()}
+    used = {graph.file for member in new.members for graph in member.every_graph}
     for member in old.members:
-        for graph in member.graphs.values():
+        for graph in member.every_graph:
             if graph.file not in used:
                 with contextlib.suppress(OSError):
                     if not given.samefile(folder / graph.file):
