@@ -38,6 +38,7 @@ COMMANDS = {
     "export": "Export every trained fold of a run, compare each graph with its torch model on real windows, write the "
     "bundle.",
     "predict": "Predict soundscapes of any number and length and write submission.csv.",
+    "pseudo-label": "Score recordings, and write a folder of pseudo-labels to train on.",
     "detect": "Find which species is present when, and write a folder of results.",
     "demo": "Make a few minutes of synthetic soundscapes, predict them with the demo bundle, score them, show the "
     "result.",
@@ -54,8 +55,8 @@ COMMANDS = {
     "kaggle": "From a bundle to the leaderboard: pack a submission, try it out as Kaggle would, push it.",
     "submission": "Check a submission before Kaggle does, or convert it to another year's format.",
 }
-"""Command -> the line that ``birdinfer --help`` shows. Its function, or group, has its name, in the module of that
-name.
+"""Command -> the line that ``birdinfer --help`` shows. Its function, or group, has its name, with _ for -, in the
+module of that name.
 """
 
 
@@ -76,7 +77,8 @@ class CommandGroup(TyperGroup):
 
 def load_command(name: str) -> Any:
     """Import a command of the table and return it with its options."""
-    found = steps if name == "steps" else getattr(import_module(f"birdinfer.cli.{name}"), name)
+    module = name.replace("-", "_")
+    found = steps if name == "steps" else getattr(import_module(f"birdinfer.cli.{module}"), module)
     if isinstance(found, typer.Typer):
         group = typer.main.get_group(found)
         group.name = name

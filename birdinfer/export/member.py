@@ -50,7 +50,6 @@ from birdinfer.training.recipe.schema import ModelConfig
 from birdinfer.typing import Float32
 from birdinfer.version import __version__
 
-SOUP = "soup"  # name of the member that has the mean weights of all folds
 
 
 class MemberMaker:

@@ -252,6 +252,10 @@ class Tables:
         self.write_seconds = 0.0  # what writing took the last time
         self._written_at = perf_counter()
 
+    def make_scheduler(self, bundle: Bundle, make_predictor: Callable[[Bundle], Predictor]) -> Scheduler:
+        """Decide which predictor takes which file: the whole bundle's takes all."""
+        return Scheduler(make_predictor(bundle))
+
     def remove_leftovers(self) -> None:
         """Remove temporary files of runs that were killed while they wrote; only for the run that holds the lock."""
         for table in (self.output, self.side_table):
@@ -459,8 +463,11 @@ class _Prediction:
     def _scheduler(self, plan: EnginePlan, paths: Sequence[Path]) -> Scheduler:
         if self._settings.budget_seconds is None:
             embeddings = self._embeddings is not None
-            return Scheduler(
-                Predictor(self._bundle, plan, channel=self._channel, speech=self._speech, embeddings=embeddings)
+            return self._tables.make_scheduler(
+                self._bundle,
+                lambda bundle: Predictor(
+                    bundle, plan, channel=self._channel, speech=self._speech, embeddings=embeddings
+                ),
             )
         from birdinfer.prediction.budget import Budget  # which costs every other start 8 ms
         from birdinfer.prediction.fallback_levels import fallback_levels
