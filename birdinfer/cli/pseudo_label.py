@@ -25,7 +25,8 @@ from birdinfer.cli.options import (
 )
 from birdinfer.cli.predict import EXIT_WITH_FAILURES, PredictionProgress
 from birdinfer.inference.bundle import Bundle
-from birdinfer.prediction.pseudo_label import PseudoLabelSettings, pseudo_label as write_pseudo_labels
+from birdinfer.prediction.pseudo_label import PseudoLabelSettings
+from birdinfer.prediction.pseudo_label import pseudo_label as write_pseudo_labels
 from birdinfer.prediction.run import PredictionOutcome
 
 

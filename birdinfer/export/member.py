@@ -44,12 +44,12 @@ from birdinfer.features import log_mel as mel
 from birdinfer.inference.bundle import file_sha256, labels_sha256
 from birdinfer.inference.manifest import Graph, Member, Outputs
 from birdinfer.inference.soundscapes import find_soundscapes
+from birdinfer.inference.trained_on import SOUP
 from birdinfer.runs.layout import BEST
 from birdinfer.training.checkpoint import Checkpoint, load_checkpoint
 from birdinfer.training.recipe.schema import ModelConfig
 from birdinfer.typing import Float32
 from birdinfer.version import __version__
-
 
 
 class MemberMaker:

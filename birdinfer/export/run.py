@@ -6,6 +6,7 @@ bundle unchanged. The weights of one fold are in memory at a time.
 """
 
 import os
+import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +24,13 @@ from birdinfer.export.member import MemberMaker
 from birdinfer.export.settings import ExportSettings
 from birdinfer.inference.bundle import MANIFEST_NAME, Bundle, save_manifest, stored_post
 from birdinfer.inference.manifest import FORMAT, Manifest, Provenance
+from birdinfer.inference.trained_on import RECORD
 from birdinfer.runs.layout import BEST
 from birdinfer.system.files import atomic_folder, check_replaceable
 from birdinfer.system.locks import locked
 from birdinfer.system.outputs import check_folder
 from birdinfer.training.checkpoint import Checkpoint, load_header
+from birdinfer.training.data.folds import FOLDS_FILE
 from birdinfer.version import __version__
 
 _SILENT = ExportCallback()
@@ -89,6 +92,8 @@ def export_run(settings: ExportSettings, callback: ExportCallback = _SILENT) -> 
             provenance=_provenance(run, first),
             for_other_hosts=maker.for_other_hosts,
         )
+        if (run / FOLDS_FILE).is_file():  # who was trained on what, for pseudo-labels and teachers
+            shutil.copyfile(run / FOLDS_FILE, staging / RECORD)
         save_manifest(staging, manifest)
         Bundle.load(staging)
         # While the folders change places, no process adds a member to the older one.

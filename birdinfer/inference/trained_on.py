@@ -60,7 +60,7 @@ class TrainedOn:
 
 
 def is_own(member: Member) -> bool:
-    """Whether a member was trained by birdinfer, so that a record can tell on what."""
+    """Whether a member was trained by birdinfer, so that a record can state its files."""
     return member.fold is not None or member.name == SOUP
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from birdinfer.audio.find import Found
-from birdinfer.errors import ConfigError
+from birdinfer.audio.speech import rows_with_speech
+from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.inference.bundle import Bundle
 from birdinfer.inference.predictor import Predictor
 from birdinfer.inference.results import Scheduler, SoundscapeResult
@@ -132,8 +133,9 @@ class PseudoLabelTables(Tables):
                 continue
             # The last window may be longer than what is left of the recording.
             ends = np.minimum(seconds * np.arange(1, len(rows) + 1), max(result.seconds, seconds / 1000)).tolist()
-            windows = [(index * seconds, end) for index, end in enumerate(ends) if index * seconds < end]
-            yield self._filenames[result.path], windows, rows[: len(windows)]
+            spoken = rows_with_speech(result.speech or (), seconds) if self._settings.voice == "skip" else ()
+            kept = [index for index, end in enumerate(ends) if index * seconds < end and index not in spoken]
+            yield self._filenames[result.path], [(index * seconds, ends[index]) for index in kept], rows[kept]
 
 
 def pseudo_label(
@@ -157,6 +159,7 @@ def pseudo_label(
     if not folder.is_dir():
         raise ConfigError("SOUNDSCAPES", f"{folder} is no folder", "name the folder that holds the recordings")
     found = _without(find_inputs([folder], callback), settings.leave_out, callback)
+    _require(found, folder, "name a folder with others than the held-out ones")
     tables = PseudoLabelTables(bundle, folder, settings, found)
     if tables.trained_on:
         named = ", ".join(path.name for path in tables.trained_on[:_NAMED])
@@ -165,7 +168,7 @@ def pseudo_label(
         callback.on_warning(what)
         gone = frozenset(tables.trained_on)
         found = replace(found, names={path: name for path, name in found.names.items() if path not in gone})
-        found.require("name recordings that the bundle was not trained on, or a bundle of several folds")
+        _require(found, folder, "name others, or a bundle that was not trained on them")
     if tables.n_out_of_fold:
         what = f"{tables.n_out_of_fold} recordings are scored out of fold, by members that were not trained on them"
         callback.on_message(what)
@@ -179,9 +182,12 @@ def _without(found: Found, names: frozenset[str], callback: PredictionCallback) 
     kept = {path: name for path, name in found.names.items() if not {name, path.name, path.stem} & names}
     if len(kept) < len(found.names):
         callback.on_message(f"{len(found.names) - len(kept)} recordings are held out and get no pseudo-labels")
-    left = replace(found, names=kept)
-    left.require("all recordings are held out: name others")
-    return left
+    return replace(found, names=kept)
+
+
+def _require(found: Found, folder: Path, hint: str) -> None:
+    if not found.names:
+        raise InputNotFoundError(folder, "holds no recording that may have pseudo-labels", hint)
 
 
 def _check_ranges(settings: PseudoLabelSettings) -> None:

@@ -24,10 +24,12 @@ OUTPUTS = {
     "predict --plots": FOLDER, "demo --out": FOLDER, "bundle adopt --bundle": FOLDER, "kaggle pack --out": FOLDER,
     "export --out": FOLDER, "train --runs-dir": FOLDER, "train --cache-dir": FOLDER, "tune --runs-dir": FOLDER,
     "tune --cache-dir": FOLDER, "detect --output": FOLDER, "predict --embeddings": FOLDER, "head fit --output": FOLDER,
+    "pseudo-label --output": FOLDER,
     "models get --output": FOLDER, "models location --output": GRAPH,
 }  # fmt: skip
 """What each command writes; the ending is the one that it may have."""
 INPUTS = {
+    "pseudo-label soundscapes", "pseudo-label --bundle",
     "predict inputs", "predict --bundle", "predict --sample-submission", "blend tables", "blend --bundle",
     "blend --taxonomy", "score submission", "score truth", "score --oof", "score --bundle", "score --taxonomy",
     "prior labels", "prior --soundscapes", "prior --taxonomy", "bundle adopt graph", "bundle adopt --labels",
@@ -62,6 +64,7 @@ CONTENTS = {
     "data/train.csv": "filename,primary_label\na.ogg,aaa\n", "wheels/a.whl": "wheel", "sound/site_0.ogg": "sound",
 }  # fmt: skip
 COMMAND_LINES = {
+    "pseudo-label": "sites --bundle bundle",
     "submission check": "scores.csv --sample sample.csv",
     "bundle show": "bundle",
     "bundle set": "bundle --post prior_shift:table=labels.csv",
