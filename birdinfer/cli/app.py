@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from birdinfer.cli.help import GROUPS, arrange_help
 from birdinfer.errors import BirdinferError
 from birdinfer.system.streams import lasting_streams
 from birdinfer.system.threads import leave
@@ -64,7 +65,12 @@ class CommandGroup(TyperGroup):
     """Import a command's module when it runs, so that ``birdinfer --help`` answers at once."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{**options, "commands": [TyperCommand(name, help=line) for name, line in COMMANDS.items()]})
+        commands = [
+            TyperCommand(name, help=COMMANDS[name], rich_help_panel=group)
+            for group, names in GROUPS.items()
+            for name in names
+        ]
+        super().__init__(**{**options, "commands": commands})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return load_command(cmd_name) if cmd_name in COMMANDS else None
@@ -82,10 +88,10 @@ def load_command(name: str) -> Any:
     if isinstance(found, typer.Typer):
         group = typer.main.get_group(found)
         group.name = name
-        return group
+        return arrange_help(group, name)
     single = typer.Typer(add_completion=False)
     single.command(name)(found)
-    return typer.main.get_command(single)
+    return arrange_help(typer.main.get_command(single), name)
 
 
 def steps() -> None:
@@ -106,7 +112,6 @@ app = typer.Typer(
     cls=CommandGroup,
     help="Bird-sound recognition ensembles on long field recordings: train folds, export a bundle, predict, score.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

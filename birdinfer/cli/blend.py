@@ -80,15 +80,15 @@ def blend(
     weights: Annotated[str | None, typer.Option(
         help="One for each table, as 0.8,0.2; equal if left out. They count by their ratio.")] = None,
     gate: Annotated[int | None, typer.Option(
-        min=1, help="Of --how gate: number of the table that lets the others' mean pass.")] = None,
+        min=1, help="With --how gate: which table (1, 2, ...) decides where the others' mean passes.")] = None,
     threshold: Annotated[float | None, typer.Option(
-        help="Of --how gate: where that table says so much or more, all passes.")] = None,
+        help="With --how gate: from this score of that table on, all passes.")] = None,
     match: Annotated[bool, typer.Option(
         "--match", help="First bring later tables onto the first one's distribution, per class.")] = False,
     post: Annotated[list[str] | None, typer.Option(
         help="A step of post-processing, e.g. smooth:kernel=0.2/0.6/0.2; repeat it.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Steps that need to know species ask this bundle, or")] = None,
-    taxonomy: Annotated[Path | None, typer.Option(help="this taxonomy.csv.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle whose species the steps go by.")] = None,
+    taxonomy: Annotated[Path | None, typer.Option(help="taxonomy.csv whose species the steps go by.")] = None,
     force: Force = False,
 ) -> None:  # fmt: skip
     """Blend the score tables of several models into one, and post-process it file by file.

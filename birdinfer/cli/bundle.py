@@ -49,7 +49,7 @@ def adopt(
     weight: Annotated[float, typer.Option(min=0, help="Its weight in the mean; a fold has 1.")] = 1.0,
     sample_rate: Annotated[int | None, typer.Option(
         help="Hz of its input; known of Perch v2 and BirdNET, else needed.")] = None,
-    window: Annotated[float | None, typer.Option(help="Seconds of its window; likewise.")] = None,
+    window: Annotated[float | None, typer.Option(help="Seconds of its window; known of Perch v2 and BirdNET.")] = None,
     overlap: Annotated[float | None, typer.Option(min=0, help="Seconds that its neighbouring windows share.")] = None,
     peak: Annotated[float | None, typer.Option(
         help="Scale each window, freed of its mean, to this peak (0.25 is usual for Perch).")] = None,
@@ -61,7 +61,7 @@ def adopt(
     activation: Annotated[Activation, typer.Option(
         help="What turns its outputs into probabilities; auto looks at their values.")] = Activation.auto,
     species: Annotated[Path | None, typer.Option(
-        help="Of a new bundle: the species it scores, as taxonomy.csv; all of the graph's if left out.")] = None,
+        help="Species that a new bundle scores, as taxonomy.csv; all of the graph's if left out.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a member of this name.")] = False,
 ) -> None:  # fmt: skip
     """Make an external ONNX graph that takes the waveform a member of a bundle, matching labels by name.

@@ -44,8 +44,8 @@ def calibrate(
         min=0, max=1, help="With --truth: lower scores are no detections.", show_default=f"{_LEAST}")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw how often which confidence is right: a PNG.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the thresholds, store nothing.")] = False,
-    resamples: Annotated[int, typer.Option(help="Of the recordings, for the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    resamples: Annotated[int, typer.Option(help="How often recordings are resampled for the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
 ) -> None:  # fmt: skip
     """Find from reviews the confidence from which on detections are right, and store it in the bundle.
 

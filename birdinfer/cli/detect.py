@@ -97,7 +97,7 @@ def detect(
     latitude: Annotated[float | None, which("--lat", help="Degrees north; left out: each recording's own.")] = None,
     longitude: Annotated[float | None, which("--lon", help="Degrees east; left out: each recording's own.")] = None,
     week: Annotated[int | None, which(
-        min=1, max=48, help="Of 48 in the year; left out: that of each recording's date.")] = None,
+        min=1, max=48, help="Week of the year, 1 to 48 (four a month); each recording's own if left out.")] = None,
     min_occurrence: Annotated[float, which(
         min=0, max=1, help="Least probability with which a species occurs.")] = FilterSettings().min_occurrence,
     timezone: Annotated[str, where(
@@ -108,12 +108,12 @@ def detect(
     clips: Annotated[int, listen(min=0, help="Clips to cut for each species.")] = 0,
     clip_choice: Annotated[ClipChoice, listen(
         help="Those with the highest confidence, any, or as many from each band of confidence.")] = ClipChoice.highest,
-    clip_format: Annotated[ClipFormat, listen(help="Of the clips.")] = ClipFormat.flac,
+    clip_format: Annotated[ClipFormat, listen(help="Format of the clips.")] = ClipFormat.flac,
     clip_padding: Annotated[float, listen(min=0, help="Seconds before and after a detection.")] = 1.0,
     page: Annotated[bool, listen(help="Make index.html, on which detections are listened to and reviewed.")] = True,
     page_events: Annotated[int, listen(
         min=1, help="Most detections on the page, of all species alike.")] = PageSettings().most_events,
-    seed: Annotated[int, listen(help="Of clips and page events that are drawn at random.")] = 0,
+    seed: Annotated[int, listen(help="Seed for clips and page events that are drawn at random.")] = 0,
     day_begins: Annotated[int, where(
         min=0, max=23, help="Hour at which a day of the summary begins; 12: a night is one day.")] = 0,
     summary: Annotated[bool, typer.Option(

@@ -63,11 +63,11 @@ def export(
     max_auc_fall_upper: Annotated[float | None, _int8_option(
         help="The most that the fall's upper bound (95 %) may be.")] = None,
     min_spearman: Annotated[float, _int8_option(help="Rank correlation with fp32, of every species.")] = 0.98,
-    min_speedup: Annotated[float, _int8_option(help="Times as fast as fp32.")] = 1.1,
+    min_speedup: Annotated[float, _int8_option(help="How many times as fast as fp32 it must be.")] = 1.1,
     judge_on: Annotated[Path | None, _int8_option(
         help="Labelled soundscapes for the acceptance test, besides held-out clips.")] = None,
     truth: Annotated[Path | None, _int8_option(
-        help="Their labels: row_id and a column of 0 or 1 each, or any other truth that score takes.")] = None,
+        help="Labels of these soundscapes: row_id and columns of 0 or 1, or any truth that score takes.")] = None,
 ) -> None:  # fmt: skip
     """Export every trained fold of a run, compare each graph with its torch model on real windows, write the bundle."""
     with needing("export", "torch"):

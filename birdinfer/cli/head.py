@@ -42,7 +42,7 @@ def fit(
         help="sigmoid: a recording holds any number of the species; softmax: each holds exactly one.")] = (
         Activation.sigmoid),
     folds: Annotated[int, typer.Option(help="Folds to split groups into.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split and of the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the intervals.")] = 0,
 ) -> None:  # fmt: skip
     """Fit a head to embeddings with known species, score it by cross-validation, and make a bundle of both.
 

@@ -40,16 +40,17 @@ kaggle = make_group("kaggle")
 def pack(
     bundle: Annotated[Path, typer.Option(help="Bundle folder: exports/NAME; or demo.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to: submission/NAME.")],
-    competition: Annotated[str, typer.Option(help="Its slug, birdclef-2021 to birdclef-2026.")] = "birdclef-2026",
+    competition: Annotated[str, typer.Option(help="birdclef-2021 to birdclef-2026.")] = "birdclef-2026",
     engine: Annotated[str, typer.Option(
-        help="As of predict --engine; its wheels are packed. auto: both engines, measured on Kaggle.")] = "auto",
+        help="As for predict --engine; its wheels are packed. auto: both engines, measured on Kaggle.")] = "auto",
     wheels: Annotated[list[Path] | None, typer.Option(
         help="Folder with wheels for Kaggle's Python; several may be given.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Let pip fetch the wheels that are not there.")] = False,
     budget_minutes: Annotated[float | None, typer.Option(
-        help="Of the whole notebook; 5 less than the competition allows if left out.", show_default=False)] = None,
+        help="Minutes for the whole notebook; 5 less than the competition allows if left out.",
+        show_default=False)] = None,
     title: Annotated[str | None, typer.Option(
-        help="Of the data set, 6 to 39 characters; from the bundle's name if left out.")] = None,
+        help="Title of the data set, 6 to 39 characters; from the bundle's name if left out.")] = None,
     owner: Annotated[str | None, typer.Option(
         envvar="KAGGLE_USERNAME", help="Your Kaggle account; needed before a push.")] = None,
     sample: Annotated[Path | None, typer.Option(
@@ -87,7 +88,7 @@ def push(
     packed: Annotated[Path, typer.Argument(help="What `birdinfer kaggle pack` has made: submission/NAME.")],
     only_print: Annotated[bool, typer.Option("--print", help="Print the commands instead; nothing is sent.")] = False,
     message: Annotated[str, typer.Option(
-        "--message", "-m", help="Of the version, and of the submission.")] = "birdinfer",
+        "--message", "-m", help="Message of the version and of the submission.")] = "birdinfer",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the notebook has run.")] = False,
     submit: Annotated[bool, typer.Option("--submit", help="Wait, and hand in what it wrote.")] = False,
     poll: Annotated[float, typer.Option(min=1, help="Seconds between two questions to Kaggle.")] = 15.0,
@@ -180,7 +181,7 @@ def dry_run(
     cores: Annotated[int, typer.Option(min=1, help="Cores, or all if the machine has fewer.")] = 4,
     layout: Annotated[Mounts, typer.Option(help="Where inputs are mounted: as in 2025, as in 2026.")] = Mounts.both,
     time_limit: Annotated[str | None, typer.Option(
-        help="Of one run, as 90m or 1h30m; the competition's if left out.")] = None,
+        help="Limit of one run, as 90m or 1h30m; the competition's if left out.")] = None,
 ) -> None:  # fmt: skip
     """Run a packed submission as Kaggle would: no network, Kaggle's Python, its folders, 4 cores, 30 GB.
 

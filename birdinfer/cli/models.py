@@ -47,7 +47,7 @@ def get(
         "address; where it is published if left out.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Its list of labels, where it does not come with it.")] = None,
     species: Annotated[Path | None, typer.Option(
-        help="Of a new bundle: the species it scores, as taxonomy.csv; all of the model's if left out.")] = None,
+        help="Species that the bundle scores, as taxonomy.csv; all of the model's if left out.")] = None,
 ) -> None:  # fmt: skip
     """Fetch a public model, check its sum, convert it if need be, and make a bundle of it."""
     from birdinfer.cli.bundle import print_added

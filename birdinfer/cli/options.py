@@ -86,9 +86,9 @@ VoiceOption = Annotated[Voice | None, typer.Option(
     "or replace it by silence before anything is scored.")]  # fmt: skip
 Output = Annotated[Path, typer.Option("--output", "-o", help="The table to write, a .csv; - is standard output.")]
 Channel = Annotated[str, typer.Option(
-    "--channel", metavar="mean|1|2|loudest|each", help="Of files with several: their mean, one of them by its number, "
-    "the loudest with which nothing is wrong (dead, noise, DC-shifted, clipped), or each as a recording of its own, "
-    "NAME_ch1 and so on.")]  # fmt: skip
+    "--channel", metavar="mean|1|2|loudest|each",
+    help="For files with several channels: their mean, one of them by its number, the loudest with which nothing is "
+    "wrong (dead, noise, DC-shifted, clipped), or each as a recording of its own, NAME_ch1 and so on.")]  # fmt: skip
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that birdinfer has not written.")]
 
 Recordings = Annotated[list[Path], typer.Argument(help="Sound files and folders of them (searched to the bottom).")]
@@ -160,13 +160,13 @@ StartAgain = Annotated[
 # Options that submit a command to a cluster instead of running it here; the same for train and tune.
 cluster_option = partial(typer.Option, rich_help_panel="Cluster")
 ClusterName = Annotated[str | None, cluster_option("--cluster", help="slurm: submit as jobs instead of running here.")]
-Partition = Annotated[str | None, cluster_option(help="Of the jobs; the cluster's own default.")]
+Partition = Annotated[str | None, cluster_option(help="Partition for the jobs; the cluster's default if left out.")]
 Gres = Annotated[str | None, cluster_option(help="What a job needs, as gpu:1 or gpu:V100:1.")]
 TimeLimit = Annotated[
     str | None, cluster_option("--time", help="A job's limit, as 12:00:00; it is requeued and continues.")
 ]
 Memory = Annotated[str | None, cluster_option("--mem", help="A job's memory, as 32G.")]
-Cpus = Annotated[int | None, cluster_option("--cpus-per-task", min=1, help="Cores of a process.")]
+Cpus = Annotated[int | None, cluster_option("--cpus-per-task", min=1, help="Cores for each process.")]
 Further = Annotated[
     list[str] | None, cluster_option("--sbatch", help="Any other option of sbatch, as account=birds; repeatable.")
 ]

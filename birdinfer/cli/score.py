@@ -72,8 +72,9 @@ def score(
     taxonomy: Annotated[Path | None, typer.Option(
         help="taxonomy.csv with the species' names and classes.", show_default=False)] = None,
     resamples: Annotated[int | None, _ablation_option(
-        min=1, max=1_000_000, help="Of the files, for the intervals.", show_default=str(_RESAMPLES))] = None,
-    seed: Annotated[int | None, _ablation_option(min=0, help="Of the resamples.", show_default="0")] = None,
+        min=1, max=1_000_000, help="How often files are resampled for the intervals.",
+        show_default=str(_RESAMPLES))] = None,
+    seed: Annotated[int | None, _ablation_option(min=0, help="Seed of the resampling.", show_default="0")] = None,
     plot: Annotated[Path | None, _ablation_option(help="Draw the gains with their intervals: a PNG.")] = None,
 ) -> None:  # fmt: skip
     """Score a submission against the truth: macro ROC-AUC (BirdCLEF 2024-2026) and padded cmAP (2023).

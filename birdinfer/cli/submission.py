@@ -24,7 +24,7 @@ def check(
         help="sample_submission.csv, whose rows and columns are needed in its order. Left out: only the form of the "
         "year's row ids is checked.", show_default=False)] = None,
     year: Annotated[int | None, typer.Option(
-        help="Of the format, 2021 to 2026; guessed from the sample, or the submission, if left out.",
+        help="Year of the format, 2021 to 2026; guessed from the sample, or the submission, if left out.",
         show_default=False)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:  # fmt: skip
@@ -49,7 +49,7 @@ def convert(
     table: Annotated[Path, typer.Argument(
         metavar="SUBMISSION", help="Probabilities, lists (2021) or True and False (2022).")],
     output: Output,
-    year: Annotated[int, typer.Option(help="Of the format to write, 2021 to 2026.")],
+    year: Annotated[int, typer.Option(help="Year of the format to write, 2021 to 2026.")],
     threshold: Annotated[float, typer.Option(
         min=0, max=1, help="A species is present from this probability on.")] = 0.5,
     sample: Annotated[Path | None, typer.Option(

@@ -48,7 +48,7 @@ def tune(
     pruner: Annotated[str, typer.Option(
         help="Who gives up trials that lag behind: halving, hyperband, median or none.")] = "halving",
     seed: Annotated[int, typer.Option(
-        min=0, max=2**31 - 1, help="Of the values that are drawn, not of the training.")] = 0,
+        min=0, max=2**31 - 1, help="Seed of the values that are drawn, not of the training.")] = 0,
     workers: Annotated[int | None, typer.Option(
         help="Processes that share the study: here, or jobs of a cluster.")] = None,
     devices: Annotated[str | None, typer.Option(
