@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from birdinfer.detections.events import Detection as Detection
     from birdinfer.detections.recordings import OriginSettings as OriginSettings
     from birdinfer.detections.recordings import Recording as Recording
+    from birdinfer.detections.similar import SimilarSettings as SimilarSettings
+    from birdinfer.detections.similar import SimilarWindow as SimilarWindow
+    from birdinfer.detections.similar import find_similar as find_similar
+    from birdinfer.detections.similar import write_similar as write_similar
     from birdinfer.errors import BirdinferError as BirdinferError
     from birdinfer.inference.bundle import Bundle as Bundle
     from birdinfer.inference.embeddings import read_embeddings as read_embeddings
@@ -63,11 +67,15 @@ _MODULES = {
     "Recording": "birdinfer.detections.recordings",
     "Result": "birdinfer.result",
     "ScoredWindow": "birdinfer.result",
+    "SimilarSettings": "birdinfer.detections.similar",
+    "SimilarWindow": "birdinfer.detections.similar",
     "detect_recordings": "birdinfer.prediction.detect",
+    "find_similar": "birdinfer.detections.similar",
     "load": "birdinfer.model",
     "predict_soundscapes": "birdinfer.inference.soundscapes",
     "predict_to_csv": "birdinfer.prediction.run",
     "read_embeddings": "birdinfer.inference.embeddings",
+    "write_similar": "birdinfer.detections.similar",
 }
 __all__ = [
     "BirdinferError",
@@ -84,12 +92,16 @@ __all__ = [
     "Recording",
     "Result",
     "ScoredWindow",
+    "SimilarSettings",
+    "SimilarWindow",
     "__version__",
     "detect_recordings",
+    "find_similar",
     "load",
     "predict_soundscapes",
     "predict_to_csv",
     "read_embeddings",
+    "write_similar",
 ]
 
 

@@ -52,6 +52,7 @@ COMMANDS = {
     "steps": "List the steps of post-processing, as --post takes them, with their defaults.",
     "bundle": "Inspect a bundle, or make an external ONNX model a member of it.",
     "models": "List the public models that are known, and make a bundle of one.",
+    "similar": "Find the embedded windows that are most like an example, and write a folder of results.",
     "head": "Fit a head of one's own on embeddings, and pack it into a bundle.",
     "kaggle": "From a bundle to the leaderboard: pack a submission, try it out as Kaggle would, push it.",
     "submission": "Check a submission before Kaggle does, or convert it to another year's format.",

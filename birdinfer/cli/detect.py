@@ -16,6 +16,7 @@ from birdinfer.cli.options import (
     BlendMembers,
     BundleFolder,
     Channel,
+    EmbeddingsFolder,
     Engine,
     MergeOverlapping,
     Overlap,
@@ -131,6 +132,7 @@ def detect(
     time_budget: Annotated[str | None, typer.Option(
         help="Finish the tables in this time, as 85m or 1h25m, counted from the start of this command; files for which "
         "there is no time are left out and named.")] = None,
+    embeddings: EmbeddingsFolder = None,
     resume: Resume = False,
     force: StartAgain = False,
     quiet: Quiet = False,
@@ -148,7 +150,8 @@ def detect(
         output=output, formats=tuple(part.strip() for part in formats.split(",")), min_confidence=min_confidence,
         thresholds=thresholds, top_k=top_k, merge_gap=merge_gap, scores=scores, resume=resume, force=force,
         budget_seconds=seconds, started=STARTED, engine=engine, workers=workers, batch_size=batch_size,
-        channel=channel, origin=OriginSettings(timezone=timezone, name_pattern=name_pattern, site_from=site_from.value),
+        channel=channel, embeddings=embeddings,
+        origin=OriginSettings(timezone=timezone, name_pattern=name_pattern, site_from=site_from.value),
         voice=None if voice is None else voice.value,
         species=FilterSettings(
             species_list=species, location_model=location_model, location_labels=location_labels, latitude=latitude,

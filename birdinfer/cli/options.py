@@ -146,6 +146,13 @@ BlendMembers = Annotated[
     str | None,
     typer.Option(help="How members are combined: mean, geometric, rms, minimum ...; the bundle's if left out."),
 ]
+EmbeddingsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--embeddings",
+        help="Keep the embeddings of all windows in this folder: float16 .npy by recording, and index.csv.",
+    ),
+]
 Resume = Annotated[
     bool,
     typer.Option("--resume", help="Continue a run that was killed or stopped; repeat the files that were not well."),

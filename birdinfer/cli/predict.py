@@ -23,6 +23,7 @@ from birdinfer.cli.options import (
     BlendMembers,
     BundleFolder,
     Channel,
+    EmbeddingsFolder,
     Engine,
     MergeOverlapping,
     Output,
@@ -91,8 +92,7 @@ def predict(
         "up overlap, then shifts, then members if it would be too late, and at last files, whose rows a sample "
         "submission gets from the prior.")] = None,
     channel: Channel = MEAN,
-    embeddings: Annotated[Path | None, typer.Option(
-        help="Keep the embeddings of all windows in this folder: float16 .npy by recording, and index.csv.")] = None,
+    embeddings: EmbeddingsFolder = None,
     resume: Resume = False,
     force: StartAgain = False,
     quiet: Quiet = False,

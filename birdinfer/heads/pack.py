@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from birdinfer.errors import BundleError, ConfigError
+from birdinfer.errors import BundleError
 from birdinfer.heads.linear import LinearHead
 from birdinfer.inference.bundle import Bundle, file_sha256, labels_sha256, save_manifest, sharing, store_settings
 from birdinfer.inference.engines import EnginePlan
-from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, Outputs, Provenance
+from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Outputs, Provenance
 from birdinfer.inference.member_group import load_member_groups
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
@@ -236,14 +236,3 @@ def _check_scores(bundle: Bundle, head: LinearHead) -> None:
     most = float(np.abs(scores.clip - head.predict(scores.embeddings)).max())
     if not most <= MAX_DIFFERENCE:
         raise BundleError(bundle.folder, f"scores otherwise than the head in Python, by {most:.2g}")
-
-
-def member_of(bundle: Bundle, name: str, graph_sha256: str) -> Member:
-    """Find the member that embeddings are from; ConfigError if it is another one now."""
-    for member in bundle.manifest.members:
-        if member.name == name:
-            if member.graphs["fp32"].sha256 != graph_sha256:
-                break
-            return member
-    what = f"has no member {name} with the graph that made the embeddings"
-    raise ConfigError(bundle.folder, what, "name the bundle that made them, or predict them again")

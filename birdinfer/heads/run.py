@@ -7,9 +7,9 @@ from birdinfer.callbacks import Callback
 from birdinfer.errors import ConfigError
 from birdinfer.heads.labels import LabelledWindows, read_labels
 from birdinfer.heads.linear import CrossValidation, HeadActivation, cross_validate, fit_linear, window_weights
-from birdinfer.heads.pack import member_of, pack_head
+from birdinfer.heads.pack import pack_head
 from birdinfer.inference.bundle import Bundle
-from birdinfer.inference.embeddings import read_embeddings
+from birdinfer.inference.embeddings import encoder_of, read_embeddings
 from birdinfer.system.files import check_replaceable
 from birdinfer.system.outputs import check_folder
 
@@ -58,8 +58,7 @@ def fit_head(settings: HeadSettings, callback: Callback | None = None) -> Fitted
     check_folder(settings.output, [settings.labels])
     check_replaceable(settings.output, "a bundle", "name another folder with -o")
     embeddings = read_embeddings(settings.embeddings)
-    encoder = Bundle.load(settings.encoder or Path(embeddings.info.bundle))
-    member = member_of(encoder, embeddings.info.member, embeddings.info.graph_sha256)
+    encoder, member = encoder_of(embeddings.info, settings.encoder)
     labelled = read_labels(settings.labels, embeddings, fold_column=settings.fold_column)
     for line in labelled.notes:
         callback.on_warning(line)

@@ -2,14 +2,15 @@
 
 In: a member's embeddings [windows, numbers], batch by batch and in any order, while a run predicts. Out: a folder for
 each member that has some, ``DIR/MEMBER/``: ``embeddings.json`` (what made them), a ``.npy`` [windows, numbers] in
-float16 for each recording, and ``index.csv``, a line for each window. A recording's file appears when all of it is
-there; the index, which makes the folder readable, at the run's end. Memory grows neither with the number of recordings
-nor with their length.
+float16 for each recording, ``recordings.csv``, where each recording lies, and ``index.csv``, a line for each window. A
+recording's file appears when all of it is there; the index, which makes the folder readable, at the run's end. Memory
+grows neither with the number of recordings nor with their length.
 """
 
 import contextlib
 import hashlib
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from birdinfer.audio.channels import split_channel
 from birdinfer.audio.windows import WindowGrid, make_grid
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError, MetadataError, OutputError
-from birdinfer.inference.bundle import Bundle
+from birdinfer.inference.bundle import MANIFEST_NAME, Bundle
+from birdinfer.inference.manifest import Member
 from birdinfer.inference.member_group import MemberScores
 from birdinfer.inference.results import SoundscapeResult
 from birdinfer.system.files import atomic_text, check_replaceable, write_atomic
@@ -33,9 +36,13 @@ from birdinfer.typing import Float32, Float64
 
 INFO_NAME, INDEX_NAME = "embeddings.json", "index.csv"
 INDEX_COLUMNS = ("row_id", "recording", "start_seconds", "end_seconds", "file", "index")
+RECORDINGS_NAME = "recordings.csv"
+RECORDINGS_COLUMNS = ("recording", "path", "seconds", "sample_rate", "channel")
+SEARCH_NAME = ".search"
+"""What :mod:`birdinfer.inference.embedding_index` keeps beside the embeddings; no recording's file has such a name."""
 _PLAIN_NAME = re.compile(r"(?:[\w+-][\w .+-]{0,99}/){0,8}[\w+-][\w .+-]{0,149}", re.ASCII)
 """Names that any disk takes as they are."""
-_HEADER_BYTES = 128
+HEADER_BYTES = 128
 """Of a ``.npy``: fixed, so that the number of windows can be filled in at the end."""
 _AGAIN = "predict them again, with --embeddings"
 
@@ -60,8 +67,8 @@ class Embeddings:
     """A folder of embeddings in memory; everything has an element for each window."""
 
     info: EmbeddingInfo
-    values: npt.NDArray[np.float16]
-    """[windows, numbers]."""
+    values: npt.NDArray[np.float16] | Float32
+    """[windows, numbers]; float16 from a disk."""
     row_ids: tuple[str, ...]
     """Of the row that the window's middle lies in."""
     recordings: tuple[str, ...]
@@ -105,12 +112,12 @@ class EmbeddingWriter:
         return f"{self.folder.resolve()} ({outputs})"
 
     def begin(self) -> None:
-        """State what makes the embeddings, and remove the index of an earlier run."""
+        """State what makes the embeddings, and remove the index of an earlier run and what a killed one has begun."""
         for index, member in self._members.items():
             grid, output = self._grids[index], member.outputs.embedding
             assert output is not None  # see __init__
             info = EmbeddingInfo(
-                bundle=str(self._bundle.folder), bundle_sha256=self._bundle.sha256(), member=member.name,
+                bundle=str(self._bundle.folder.absolute()), bundle_sha256=self._bundle.sha256(), member=member.name,
                 graph_sha256=member.graphs["fp32"].sha256, output=output,
                 window_seconds=grid.window_samples / grid.sample_rate,
                 stride_seconds=grid.stride_samples / grid.sample_rate,
@@ -119,6 +126,9 @@ class EmbeddingWriter:
             write_atomic(self.folder / member.name / INFO_NAME, content)
             with _disk_errors(self.folder):
                 (self.folder / member.name / INDEX_NAME).unlink(missing_ok=True)
+                shutil.rmtree(self.folder / member.name / SEARCH_NAME, ignore_errors=True)
+                for part in (self.folder / member.name).rglob(".*.npy.part"):
+                    part.unlink(missing_ok=True)
 
     def add(self, path: Path, member_scores: Sequence[MemberScores]) -> None:
         """Add the embeddings of a batch of a recording's windows."""
@@ -142,8 +152,16 @@ class EmbeddingWriter:
         self._open.clear()
 
     def write_index(self, results: Sequence[SoundscapeResult]) -> None:
-        """Write the index of each member: the windows of all recordings with rows, in their order."""
+        """Write the index of each member: all recordings with rows, and their windows, in order."""
         for index, member in self._members.items():
+            with atomic_text(self.folder / member.name / RECORDINGS_NAME) as text:
+                table = CsvWriter(text)
+                table.row(RECORDINGS_COLUMNS[0], RECORDINGS_COLUMNS[1:])
+                for result in results:
+                    if result.n_rows:
+                        path = split_channel(result.path)[0].absolute()
+                        cells = [path, f"{result.seconds:.3f}", result.sample_rate, result.channel]
+                        table.row(self._names[result.path], cells)
             with atomic_text(self.folder / member.name / INDEX_NAME) as text:
                 table = CsvWriter(text)
                 table.row(INDEX_COLUMNS[0], INDEX_COLUMNS[1:])
@@ -154,7 +172,7 @@ class EmbeddingWriter:
     def _write_recording(self, table: CsvWriter, member: int, result: SoundscapeResult) -> None:
         grid, name, path = self._grids[member], self._names[result.path], self._path(member, result.path)
         file = path.relative_to(self.folder / self._members[member].name).as_posix()
-        for window in range(len(_load(path))):
+        for window in range(len(load_values(path))):
             start = grid.begin(window)
             row_id = make_row_id(name, _row_end(grid, window, result.n_rows)).text
             times = [f"{sample / grid.sample_rate:.3f}" for sample in (start, start + grid.window_samples)]
@@ -175,7 +193,7 @@ class _GrowingArray:
         with _disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = self._part.open("wb")
-            self._file.seek(_HEADER_BYTES)
+            self._file.seek(HEADER_BYTES)
 
     def add(self, first: int, rows_: Float32) -> None:
         """Add neighbouring rows [n, numbers]; BundleError for numbers that float16 does not hold."""
@@ -194,9 +212,9 @@ class _GrowingArray:
         n_rows = min(n_rows, self._n)
         with _disk_errors(self._path):
             if n_rows:
-                self._file.truncate(_HEADER_BYTES + 2 * n_rows * self._width)
+                self._file.truncate(HEADER_BYTES + 2 * n_rows * self._width)
                 self._file.seek(0)
-                self._file.write(_npy_header(n_rows, self._width))
+                self._file.write(npy_header(n_rows, self._width))
             self._file.close()
             if n_rows:
                 self._part.replace(self._path)
@@ -211,19 +229,14 @@ def read_embeddings(folder: str | Path) -> Embeddings:
         InputNotFoundError: there are none, or the run that writes them has not ended.
         MetadataError: the index or a file is damaged, or there are several members.
     """
-    folder = _member_folder(Path(folder))
-    try:
-        info = msgspec.json.decode((folder / INFO_NAME).read_bytes(), type=EmbeddingInfo)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MetadataError(folder / INFO_NAME, str(error), _AGAIN) from error
-    index = folder / INDEX_NAME
-    if not index.is_file():
-        raise InputNotFoundError(index, "is not there: the run has not ended", "birdinfer predict --resume")
+    folder = member_folder(Path(folder))
+    info = read_info(folder)
+    index = index_of(folder)
     files: dict[str, int] = {}
     lines = [cells for _, cells in rows(index, INDEX_COLUMNS)]
     for cells in lines:
         files[cells["file"]] = files.get(cells["file"], 0) + 1
-    parts = [_load(folder / file) for file in files]
+    parts = [load_values(folder / file) for file in files]
     in_order = [file for file, count in files.items() for _ in range(count)]
     wrong = next((file for (file, n), part in zip(files.items(), parts, strict=True) if n != len(part)), None)
     if wrong is not None or in_order != [cells["file"] for cells in lines] or not parts:
@@ -236,7 +249,42 @@ def read_embeddings(folder: str | Path) -> Embeddings:
     )  # fmt: skip
 
 
-def _member_folder(folder: Path) -> Path:
+def read_info(folder: Path) -> EmbeddingInfo:
+    """Read what made the embeddings of a member's folder; MetadataError if that is damaged."""
+    try:
+        return msgspec.json.decode((folder / INFO_NAME).read_bytes(), type=EmbeddingInfo)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MetadataError(folder / INFO_NAME, str(error), _AGAIN) from error
+
+
+def index_of(folder: Path) -> Path:
+    """Return the index in a member's folder; InputNotFoundError if the run that writes it has not ended."""
+    index = folder / INDEX_NAME
+    if not index.is_file():
+        raise InputNotFoundError(index, "is not there: the run has not ended", "birdinfer predict --resume")
+    return index
+
+
+def encoder_of(info: EmbeddingInfo, folder: Path | None = None) -> tuple[Bundle, Member]:
+    """Load the bundle, and find the member, that embeddings are from: where it was then, or in a folder.
+
+    Raises:
+        InputNotFoundError: there is no bundle.
+        ConfigError: it has no member with the graph that made the embeddings.
+    """
+    if folder is None and not (Path(info.bundle) / MANIFEST_NAME).is_file():
+        what = "the bundle that made the embeddings is not there any more"
+        raise InputNotFoundError(info.bundle, what, "name it with --bundle")
+    bundle = Bundle.load(folder or Path(info.bundle))
+    for member in bundle.manifest.members:
+        if member.name == info.member and member.graphs["fp32"].sha256 == info.graph_sha256:
+            return bundle, member
+    what = f"has no member {info.member} with the graph that made the embeddings"
+    raise ConfigError(bundle.folder, what, "name the bundle that made them, or predict them again")
+
+
+def member_folder(folder: Path) -> Path:
+    """Find the folder of the one member whose embeddings a folder holds; errors as of :func:`read_embeddings`."""
     if (folder / INFO_NAME).is_file():
         return folder
     found = sorted(path.parent for path in folder.glob(f"*/{INFO_NAME}"))
@@ -248,7 +296,7 @@ def _member_folder(folder: Path) -> Path:
     return found[0]
 
 
-def _load(path: Path) -> npt.NDArray[np.float16]:
+def load_values(path: Path) -> npt.NDArray[np.float16]:
     """Open a file [windows, numbers]; nothing of it is in memory until it is used."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -261,11 +309,10 @@ def _load(path: Path) -> npt.NDArray[np.float16]:
     return values  # type: ignore[no-any-return]
 
 
-def _npy_header(n_rows: int, width: int) -> bytes:
+def npy_header(n_rows: int, width: int) -> bytes:
+    """Make the header of a ``.npy`` [n_rows, width] in float16, :data:`HEADER_BYTES` long."""
     text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({n_rows}, {width}), }}"
-    return (
-        b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little") + f"{text:<{_HEADER_BYTES - 11}}\n".encode()
-    )
+    return b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little") + f"{text:<{HEADER_BYTES - 11}}\n".encode()
 
 
 def _file_names(names: Mapping[Path, str]) -> dict[Path, str]:

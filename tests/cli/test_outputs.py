@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import pytest
+from make_bundles import LABELS
 
 from birdinfer.cli.app import COMMANDS, load_command
 from birdinfer.inference.bundle import Bundle
@@ -25,6 +26,7 @@ OUTPUTS = {
     "export --out": FOLDER, "train --runs-dir": FOLDER, "train --cache-dir": FOLDER, "tune --runs-dir": FOLDER,
     "tune --cache-dir": FOLDER, "detect --output": FOLDER, "predict --embeddings": FOLDER, "head fit --output": FOLDER,
     "pseudo-label --output": FOLDER,
+    "detect --embeddings": FOLDER, "similar --output": FOLDER,
     "models get --output": FOLDER, "models location --output": GRAPH,
 }  # fmt: skip
 """What each command writes; the ending is the one that it may have."""
@@ -40,6 +42,7 @@ INPUTS = {
     "train --data", "train --weights", "train --template", "tune --recipe", "tune --space", "tune --data",
     "detect recordings", "detect --bundle", "detect --thresholds", "detect --species", "detect --location-model",
     "detect --location-labels", "calibrate reviews", "calibrate --bundle", "calibrate --truth", "bundle embed folder",
+    "similar sounds", "similar --in", "similar --queries", "similar --bundle", "similar --recordings",
     "head fit --embeddings", "head fit --labels", "head fit --bundle", "models get --labels",
     "models get --species", "bundle adopt --species", "bundle remove folder",
     "tune --template", "plot runs", "export --run", "export --data", "export --judge-on", "export --truth",
@@ -57,8 +60,8 @@ CONTENTS = {
     "other.csv": SCORES, "truth.csv": "row_id,aaa,bbb\nsite_0_5,0,1\nsite_0_10,1,0\n",
     "labels.csv": "filename,start,end,primary_label\nsite_0.ogg,00:00:00,00:00:05,aaa\n",
     "taxonomy.csv": "primary_label,scientific_name,common_name,class_name\naaa,A a,A,Aves\nbbb,B b,B,Aves\n",
-    "labels.txt": "aaa\nbbb\n", "graph.onnx": "a graph", "thresholds.csv": "label,threshold\naaa,0.5\n",
-    "reviews.csv": f"file,label,confidence,{ANSWER}\na.wav,aaa,0.5,right\n", "listed.csv": "name\naaa\n",
+    "labels.txt": "aaa\nbbb\n", "graph.onnx": "a graph", "thresholds.csv": f"label,threshold\n{LABELS[0]},0.5\n",
+    "reviews.csv": f"file,label,confidence,{ANSWER}\na.wav,aaa,0.5,right\n", "listed.csv": f"name\n{LABELS[0]}\n",
     "recipe.toml": 'name = "x"\n', "space.toml": "optim.lr = [0.1, 0.2]\n",
     "weights.safetensors": "weights", "job.sh": "echo", "run/fold0/best.safetensors": "a checkpoint",
     "data/train.csv": "filename,primary_label\na.ogg,aaa\n", "wheels/a.whl": "wheel", "sound/site_0.ogg": "sound",
@@ -75,6 +78,7 @@ COMMAND_LINES = {
     "bundle embed": "bundle",
     "bundle remove": "bundle fold0",
     "models location": "birdnet-2.4",
+    "similar": "sound/site_0.ogg --in emb --queries reviews.csv --bundle bundle --recordings sites",
     "head fit": "--embeddings emb --labels reviews.csv --bundle bundle",
     "models get": "nighthawk --from graph.onnx --labels labels.txt",
     "predict": "sites --bundle bundle --sample-submission sample.csv",

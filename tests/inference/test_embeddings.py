@@ -170,7 +170,7 @@ def test_writer_keeps_the_windows_of_a_files_rows_alone(embedding_bundle, tmp_pa
     writer.write_index(results)
     assert read_embeddings(tmp_path / "e").recordings == ("cut", "cut")
     assert sorted(path.name for path in (tmp_path / "e" / "fold0").iterdir()) == [
-        "cut.npy", "embeddings.json", "index.csv",
+        "cut.npy", "embeddings.json", "index.csv", "recordings.csv",
     ]  # fmt: skip
 
 
