@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 GROUPS = {
     "Make models": ("train", "tune", "export", "head", "models", "bundle"),
-    "Use models": ("predict", "detect", "blend", "demo"),
+    "Use models": ("predict", "detect", "similar", "blend", "demo"),
     "Evaluate": ("score", "calibrate", "prior", "plot"),
     "Kaggle": ("kaggle", "submission"),
     "Help": ("doctor", "steps"),
@@ -33,6 +33,7 @@ EXAMPLES = {
     "export": ("--onnx", "--run runs/efficientnet_b0 --quantize static"),
     "predict": ("soundscapes/ -o submission.csv", "soundscapes/ --time-budget 85m --engine auto"),
     "detect": ("recordings/ -o results/", "recordings/ -o results/ --format raven --min-confidence 0.5"),
+    "similar": ("song.wav --at 12 --in embeddings/ -o results/", "--queries reviews.csv --in embeddings/ --per-file 1"),
     "demo": ("", "--out demo --files 3"),
     "blend": ("a.csv b.csv -o blended.csv --how rank", "a.csv b.csv -o blended.csv --weights 0.7,0.3"),
     "score": ("submission.csv truth.csv", "submission.csv truth.csv --ablate"),

@@ -1,6 +1,7 @@
 """``birdinfer similar``: an example -> the embedded windows that are most like it, as a table and a page."""
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from birdinfer.detections.similar import TABLE, SimilarSettings, SimilarWindow, 
 from birdinfer.system.files import utf8_text
 
 _SHOWN = 10
+example = partial(typer.Option, rich_help_panel="What to search for")
+result = partial(typer.Option, rich_help_panel="What to find")
 
 
 class Likeness(StrEnum):
@@ -32,29 +35,30 @@ def similar(
     within: Annotated[Path, typer.Option(
         "--in", help="Folder of birdinfer predict --embeddings, or of one member in it.")] = Path("embeddings"),
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("results"),
-    k: Annotated[int, typer.Option("-k", min=1, help="Windows to find for each query.")] = 20,
-    at: Annotated[list[float] | None, typer.Option(
-        min=0, help="Second at which the window of the one QUERY begins; repeatable. Left out: all its windows are "
-        "examples of one query.")] = None,
-    row_id: Annotated[list[str] | None, typer.Option(
-        help="Search for a window that is embedded, by its row id; repeatable.")] = None,
-    queries: Annotated[Path | None, typer.Option(
-        help="Table of examples: row_id, or recording or file with start in seconds; those of one label are one query. "
-        "Of reviews those that are right.")] = None,
-    label: Annotated[str, typer.Option(
-        help="What all examples are of: one query. Left out: the files' names, row ids, or the table's label.")] = "",
-    per_file: Annotated[int | None, typer.Option(min=1, help="Most windows of one recording.")] = None,
-    own: Annotated[bool, typer.Option(
-        "--own", help="Find the example itself, too, and what is less than a window away from it.")] = False,
-    metric: Annotated[Likeness, typer.Option(
-        help="cosine, or euclidean: 1 / (1 + distance).")] = Likeness.cosine,
     bundle: Annotated[Path | None, typer.Option(
         help="The bundle that made the embeddings; where it was then if left out.")] = None,
     recordings: Annotated[list[Path] | None, typer.Option(
         help="Where the embedded recordings are now, as they were given to predict; repeatable.")] = None,
-    timezone: Annotated[str, typer.Option(
+    at: Annotated[list[float] | None, example(
+        min=0, metavar="SECONDS", help="Where the window of the one QUERY begins; repeatable. Left out: all its "
+        "windows are examples of one query.")] = None,
+    row_id: Annotated[list[str] | None, example(
+        help="Search for a window that is embedded, by its row id; repeatable.")] = None,
+    queries: Annotated[Path | None, example(
+        help="Table of examples: row_id, or recording or file with start in seconds. Those of one label are one query. "
+        "If they are reviews, those that are right count.")] = None,
+    label: Annotated[str, example(
+        help="What all examples are of, which makes them one query. Left out: the files' names, row ids, or the "
+        "table's labels.")] = "",
+    k: Annotated[int, result("-k", min=1, help="Windows to find for each query.")] = 20,
+    per_file: Annotated[int | None, result(min=1, help="Most windows of one recording.")] = None,
+    own: Annotated[bool, result(
+        "--own", help="Find the example itself, too, and what is less than a window away from it.")] = False,
+    metric: Annotated[Likeness, result(
+        help="The cosine, or with euclidean 1 / (1 + distance).")] = Likeness.cosine,
+    timezone: Annotated[str, result(
         help="Zone in which clock times are read and shown, as Europe/Berlin or +02:00; left out: as recorded.")] = "",
-    page: Annotated[bool, typer.Option(help="Make index.html, on which windows are listened to and marked.")] = True,
+    page: Annotated[bool, result(help="Make index.html, on which windows are listened to and marked.")] = True,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Find the embedded windows that are most like an example, and write a folder of results.
