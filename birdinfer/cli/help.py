@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 GROUPS = {
-    "Make models": ("train", "tune", "export", "head", "models", "bundle"),
+    "Make models": ("train", "tune", "export", "pseudo-label", "head", "models", "bundle"),
     "Use models": ("predict", "detect", "similar", "blend", "demo"),
     "Evaluate": ("score", "calibrate", "prior", "plot"),
     "Kaggle": ("kaggle", "submission"),
@@ -31,6 +31,7 @@ EXAMPLES = {
     "tune": ("--recipe train/efficientnet_b0.toml --trials 30", "--workers 2 --study b0 --trials 30"),
     "plot": ("runs/efficientnet_b0", "runs/a runs/b"),
     "export": ("--onnx", "--run runs/efficientnet_b0 --quantize static"),
+    "pseudo-label": ("soundscapes/ -o pseudo --bundle exports/mine",),
     "predict": ("soundscapes/ -o submission.csv", "soundscapes/ --time-budget 85m --engine auto"),
     "detect": ("recordings/ -o results/", "recordings/ -o results/ --format raven --min-confidence 0.5"),
     "similar": ("song.wav --at 12 --in embeddings/ -o results/", "--queries reviews.csv --in embeddings/ --per-file 1"),
