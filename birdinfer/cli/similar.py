@@ -34,12 +34,14 @@ def similar(
     sounds: Annotated[list[Path] | None, typer.Argument(
         metavar="QUERY", help="Sound files like which windows are searched for, each a query.")] = None,
     within: Annotated[Path, typer.Option(
-        "--in", rich_help_panel=FILES, help="Folder of birdinfer predict --embeddings, or of one member in it.")] = Path("embeddings"),
+        "--in", rich_help_panel=FILES, help="Folder of birdinfer predict --embeddings, or of one member in it."
+        )] = Path("embeddings"),
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("results"),
     bundle: Annotated[Path | None, typer.Option(
         help="The bundle that made the embeddings; where it was then if left out.")] = None,
     recordings: Annotated[list[Path] | None, typer.Option(
-        rich_help_panel=FILES, help="Where the embedded recordings are now, as they were given to predict; repeatable.")] = None,
+        rich_help_panel=FILES, help="Where the embedded recordings are now, as they were given to predict; "
+        "repeatable.")] = None,
     at: Annotated[list[float] | None, example(
         min=0, metavar="SECONDS", help="Where the window of the one QUERY begins; repeatable. Left out: all its "
         "windows are examples of one query.")] = None,
