@@ -129,6 +129,11 @@ def print_added(adopted: AddedModel) -> None:
     for note in adopted.notes:
         console.print(f"          {escape(note)}")
     console.print(f"  labels  {len(adopted.matches)} of the bundle's {adopted.n_labels} known ({rules})")
+    guessed = {label: match for label, match in adopted.matches.items() if match.is_guess}
+    if guessed:
+        console.print(f"          [yellow]{len(guessed)} guessed, to be checked:[/]")
+    for label, match in guessed.items():
+        console.print(f"          {escape(label)} is {escape(match.listed)} ({match.rule})")
     if adopted.unknown_labels:
         more = ", ..." if len(adopted.unknown_labels) > _LISTED_LABELS else ""
         shown = escape(", ".join(adopted.unknown_labels[:_LISTED_LABELS]))

@@ -94,6 +94,44 @@ class TestMatching:
         listed = [ListedLabel(1, "rocpig", "Columba livia", "Pigeon"), ListedLabel(2, "x", "Columba l.", "Rock Pigeon")]
         assert match_labels(species, listed, HERE)["rocpig"].column == 0
 
+    @pytest.mark.parametrize(
+        ("own", "listed", "rule"),
+        [
+            (("Coloeus monedula", ""), ("Corvus monedula", ""), "synonym"),
+            (("Carduelis spinus", ""), ("Spinus spinus", ""), "synonym"),
+            (("Pica hudsonia", ""), ("Pica pica", ""), "wider species"),
+            (("Accipiter gentilis", ""), ("Astur atricapillus", ""), "narrower species"),
+            (("Nova cinerea", "Ashy Plover"), ("Vetus cinereus", "Grey Plover"), "other genus"),
+            (("Nova cinerea", ""), ("Vetus cinereus", ""), "other genus"),
+            (("Phylloscopus trochilus", ""), ("Phyloscopus trochilus", ""), "spelling"),
+            (("Poecile montanus", ""), ("Poecile montana", ""), "spelling"),
+        ],
+    )
+    def test_names_of_other_years_and_spellings(self, own, listed, rule):
+        strangers = [ListedLabel(1, "Strix aluco"), ListedLabel(2, "Aves nihil")]
+        matches = match_labels([Species("x", *own)], [*strangers, ListedLabel(3, "y", *listed)], HERE)
+        assert matches["x"][::2] == (2, rule)
+        assert matches["x"].is_guess == (rule != "synonym")
+
+    @pytest.mark.parametrize(
+        ("own", "listed"),
+        [
+            (("Hyla cinerea", "Tree Frog"), [("Ardea cinerea", "Grey Heron")]),  # an epithet of many
+            (("Hyla nova", ""), [("Ardea nova", ""), ("Hyla vetus", "")]),  # the list has the genus, not the species
+            (("Rara nova", ""), [("Ardea nova", ""), ("Turdus nova", "")]),  # two could be meant
+            (("Pica hudsonia", ""), [("Pica serica", "")]),  # both are parts of a third
+            (("Parus ater", ""), [("Parus afer", "")]),  # too short to be a misspelling
+        ],
+    )
+    def test_no_guess_where_two_species_may_be_meant(self, own, listed):
+        graph = [ListedLabel(1, "known"), *(ListedLabel(2 + at, f"y{at}", *each) for at, each in enumerate(listed))]
+        assert list(match_labels([Species("known"), Species("x", *own)], graph, HERE)) == ["known"]
+
+    def test_a_guess_takes_no_column_that_a_name_has(self):
+        species = [Species("a", "Pica hudsonia"), Species("b", "Pica pica")]
+        matches = match_labels(species, [ListedLabel(1, "y", "Pica pica")], HERE)
+        assert [*matches] == ["b"]
+
     def test_a_bundle_of_ones_own_matches_itself(self, read):
         listed = read("Cuculus canorus_Common Cuckoo\nTurdus merula_Eurasian Blackbird\n")
         matches = match_labels(species_of(listed, HERE), listed, HERE)
