@@ -24,7 +24,10 @@ class KernelHook(BuildHookInterface[Any]):
     """Compiles the kernel before files are collected, and names the wheel after the platform it then fits."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, and add the library to the build (``version`` is "standard" or "editable")."""
+        """Compile, and add the library to the build (``version`` is "standard" or "editable"); and the recipes."""
+        if version == "standard":
+            recipes = sorted((Path(self.root) / "train").glob("*.toml"))
+            build_data["force_include"].update({str(path): f"birdinfer/recipes/{path.name}" for path in recipes})
         try:
             library = compile_kernel(Path(self.root) / "birdinfer" / "features" / "kernels")
         except (OSError, subprocess.SubprocessError) as error:

@@ -34,6 +34,7 @@ _STOPPED = {
 
 COMMANDS = {
     "train": "Train a fold, or all of them, of one recipe or of several; or train a run on, for INT8.",
+    "recipes": "List the recipes that come with birdinfer, the keys of a recipe, and check one.",
     "tune": "Search for a recipe's best values, trial by trial, each a run of train.",
     "plot": "Draw runs: loss, scores and learning rate over epochs (history.png), ROC-AUC per species (species.png).",
     "export": "Export every trained fold of a run, compare each graph with its torch model on real windows, write the "

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 GROUPS = {
-    "Make models": ("train", "tune", "export", "pseudo-label", "head", "models", "bundle"),
+    "Make models": ("train", "recipes", "tune", "export", "pseudo-label", "head", "models", "bundle"),
     "Use models": ("predict", "detect", "similar", "blend", "demo"),
     "Evaluate": ("score", "calibrate", "prior", "plot"),
     "Kaggle": ("kaggle", "submission"),
@@ -27,8 +27,12 @@ OPTION_GROUPS = {
 """Group -> options that belong to it in every command; what a command groups itself stays there."""
 
 EXAMPLES = {
-    "train": ("--recipe train/efficientnet_b0.toml --data data --fold all", "--debug"),
-    "tune": ("--recipe train/efficientnet_b0.toml --trials 30", "--workers 2 --study b0 --trials 30"),
+    "train": ("--recipe strong --data data --fold all", "--debug"),
+    "tune": ("--recipe efficientnet_b0 --trials 30", "--workers 2 --study b0 --trials 30"),
+    "recipes list": ("",),
+    "recipes show": ("strong",),
+    "recipes check": ("mine.toml strong",),
+    "recipes keys": ("mixup", "optim"),
     "plot": ("runs/efficientnet_b0", "runs/a runs/b"),
     "export": ("--onnx", "--run runs/efficientnet_b0 --quantize static"),
     "pseudo-label": ("soundscapes/ -o pseudo --bundle exports/mine",),

@@ -193,7 +193,8 @@ PrintOnly = Annotated[bool, cluster_option("--print", help="Show what would be s
 SPELLINGS = {"time_limit": "--time", "memory": "--mem", "cpus": "--cpus-per-task", "print_only": "--print"}
 """Options of a cluster that are spelled otherwise than their parameter."""
 
-DEFAULT_RECIPE, DEFAULT_DATA = Path("train/efficientnet_b0.toml"), Path("data")
+DEFAULT_RECIPE, DEFAULT_DATA = Path("efficientnet_b0"), Path("data")
+"""A recipe by its name."""
 
 
 def check_name(run: str, option: str = "--run") -> str:

@@ -30,8 +30,8 @@ EXIT_WITH_FAILURES = 3
 def train(
     fold: Annotated[str, typer.Option(help="Which fold to hold out: 0, 1, ...; several as 0,2; or all.")] = "0",
     recipe: Annotated[list[Path] | None, typer.Option(
-        help=f"A recipe; repeat it to train several, one after another. {DEFAULT_RECIPE} if it is there, else "
-        "built-in defaults.")] = None,
+        help="Name of a recipe (birdinfer recipes list) or a TOML file; repeat it to train several, one after another. "
+        f"{DEFAULT_RECIPE} if left out.")] = None,
     finetune: Annotated[Path | None, typer.Option(
         "--finetune-for-int8",
         help="Instead of a recipe: a finished run, runs/NAME, whose folds are trained on into NAME-int8 for a network "
@@ -79,8 +79,7 @@ def train(
     from birdinfer.training.distributed import from_environment
     from birdinfer.training.run import TrainingSettings, train_folds
 
-    default = DEFAULT_RECIPE if DEFAULT_RECIPE.is_file() and finetune is None else None
-    recipes: list[Path | None] = [*recipe] if recipe else [default]
+    recipes: list[Path | None] = [*recipe] if recipe else [DEFAULT_RECIPE if finetune is None else None]
     if run is not None and len(recipes) > 1:
         raise ConfigError("--run", f"is {run!r}, {len(recipes)} recipes need a name each", "leave it out")
     if devices is not None and device != "auto":

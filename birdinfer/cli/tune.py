@@ -20,6 +20,7 @@ from birdinfer.runs.layout import BEST_FILE, IMPORTANCE_FILE, trial_dir
 from birdinfer.runs.study import TrialRecord, best_of, cell, default_of
 from birdinfer.tables.csv import rows
 from birdinfer.training.launch.local import parse_devices
+from birdinfer.training.recipe.shipped import SPACE
 from birdinfer.tuning.callbacks import TuningCallback
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
     from birdinfer.tuning.worker import TuningResult
 
 EXIT_UNFINISHED = 3
-DEFAULT_SPACE = Path("train/space.toml")
+DEFAULT_SPACE = Path(SPACE)
+"""As recipes, found by its name."""
 
 
 def tune(
     recipe: Annotated[Path | None, typer.Option(
-        help=f"The recipe to begin with, which is the first trial; {DEFAULT_RECIPE} if it is there, else built-in "
-        "defaults.", show_default=False)] = None,
+        help=f"Name or TOML file of the recipe to begin with, which is the first trial; "
+        f"{DEFAULT_RECIPE} if left out.", show_default=False)] = None,
     space: Annotated[Path, typer.Option(help="TOML: what each searched key may be.")] = DEFAULT_SPACE,
     trials: Annotated[int, typer.Option(help="Finished trials of the whole study, all workers together.")] = 50,
     fold: Annotated[str, typer.Option(help="Which folds a score is the mean of: 0, 0,1 or all.")] = "0",
@@ -84,8 +86,7 @@ def tune(
     from birdinfer.tuning import run, submit
     from birdinfer.tuning.search import DEBUG_TRIALS
 
-    if recipe is None and DEFAULT_RECIPE.is_file():
-        recipe = DEFAULT_RECIPE
+    recipe = recipe or DEFAULT_RECIPE
     places: tuple[str, ...] = (device,)
     if devices is not None or (workers is not None and cluster is None):
         places = run.worker_devices(workers, None if devices is None else parse_devices(devices), device)

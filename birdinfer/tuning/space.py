@@ -21,6 +21,7 @@ from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.system.text import read_text
 from birdinfer.system.toml import toml_value
 from birdinfer.training.recipe.schema import NOT_DECISIVE, Recipe, flatten
+from birdinfer.training.recipe.shipped import SPACE, find_recipe
 from birdinfer.training.recipe.toml import check_table, nearest_key
 
 _CLIPS = "decides which clips the score is measured on, so scores could not be compared"
@@ -175,10 +176,10 @@ def write_space(space: Space) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputNotFoundError(path, "no such space", "train/space.toml is one to begin with")
+    if not path.is_file() and path != Path(SPACE):
+        raise InputNotFoundError(path, "no such space", "leave it out for the one that comes with birdinfer")
     try:
-        return tomllib.loads(read_text(path))
+        return tomllib.loads(read_text(find_recipe(path)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(path, f"is not TOML ({error})") from error
 

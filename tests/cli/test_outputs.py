@@ -31,6 +31,7 @@ OUTPUTS = {
 }  # fmt: skip
 """What each command writes; the ending is the one that it may have."""
 INPUTS = {
+    "recipes show recipe", "recipes check recipe",
     "pseudo-label soundscapes", "pseudo-label --bundle",
     "predict inputs", "predict --bundle", "predict --sample-submission", "blend tables", "blend --bundle",
     "blend --taxonomy", "score submission", "score truth", "score --oof", "score --bundle", "score --taxonomy",
@@ -67,6 +68,8 @@ CONTENTS = {
     "data/train.csv": "filename,primary_label\na.ogg,aaa\n", "wheels/a.whl": "wheel", "sound/site_0.ogg": "sound",
 }  # fmt: skip
 COMMAND_LINES = {
+    "recipes show": "strong",
+    "recipes check": "recipe.toml",
     "pseudo-label": "sites --bundle bundle",
     "submission check": "scores.csv --sample sample.csv",
     "bundle show": "bundle",

@@ -306,16 +306,16 @@ class TestProgressInATerminal:
 
 
 def test_default_recipe_is_used_where_it_is(monkeypatch, tmp_path, clips_dir):
-    """Without --recipe: train/efficientnet_b0.toml of the working folder, else the built-in defaults."""
+    """Without --recipe: efficientnet_b0 of the working folder's train/, else the one that comes with birdinfer."""
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "train_run", lambda run, *_: seen.append(run.recipe.name) or [])
+    monkeypatch.setattr(run_module, "train_run", lambda run, *_: seen.append((run.recipe.name, run.recipe.seed)) or [])
     for _ in range(2):
         with pytest.raises(SystemExit):
             main(["train", "--data", str(clips_dir)])
         (tmp_path / "train").mkdir(exist_ok=True)
         (tmp_path / "train" / "efficientnet_b0.toml").write_text("seed = 1")
-    assert seen == ["default", "efficientnet_b0"]
+    assert seen == [("efficientnet_b0", 0), ("efficientnet_b0", 1)]
 
 
 def test_of_several_recipes_a_failure_says_whose_it_is(monkeypatch, tmp_path, clips_dir, capsys):

@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 import msgspec.inspect
 
-from birdinfer.errors import ConfigError, InputNotFoundError
+from birdinfer.errors import ConfigError
 from birdinfer.system.text import read_text
 from birdinfer.system.toml import write_toml
 from birdinfer.training.recipe.schema import Recipe
+from birdinfer.training.recipe.shipped import find_recipe
 
 Table = dict[str, Any]
 _WORDS = re.compile(r"\[\s*[\w.-]+(?:\s*,\s*[\w.-]+)*\s*,?\s*\]")
@@ -28,7 +29,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
 
     Args:
-        path: a TOML file; None starts from the built-in defaults.
+        path: a TOML file, or the name of a recipe that comes with birdinfer; None starts from the built-in defaults.
         overrides: ``["optim.lr=3e-4", ...]``, the values written as in TOML; a bare word is taken as text.
 
     Returns:
@@ -38,7 +39,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         InputNotFoundError: there is no such file.
         ConfigError: it is not TOML, or a key or value cannot be used.
     """
-    table: Table = {} if path is None else {"name": path.stem} | _read_toml(path)
+    table: Table = {} if path is None else {"name": path.stem} | read_toml(path)
     # The file first, by itself, so that an error names the file or the option, whichever it is.
     recipe = check_table(table, "recipe" if path is None else str(path))
     for override in overrides:
@@ -79,11 +80,11 @@ def check_table(table: Table, source: str) -> Recipe:
         raise _refusal(error, table, source) from error
 
 
-def _read_toml(path: Path) -> Table:
-    if not path.is_file():
-        raise InputNotFoundError(path, "no such recipe", "see train/*.toml for those that come with birdinfer")
+def read_toml(path: Path) -> Table:
+    """Read a TOML file, named as a recipe is; raise InputNotFoundError or ConfigError if it is none."""
+    found = find_recipe(path)
     try:
-        return tomllib.loads(read_text(path))
+        return tomllib.loads(read_text(found))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(path, f"is not TOML ({error})") from error
 
@@ -120,7 +121,7 @@ def _refusal(error: msgspec.ValidationError, table: Table, source: str) -> Confi
     message = what.replace("`", "")
     if isinstance(value, dict):
         return ConfigError(f"{source}: {'.'.join(names)}" if names else source, message)
-    allowed = _allowed(names)
+    allowed = allowed_values(names)
     return ConfigError(
         f"{source}: {'.'.join(names)}",
         f"is {value!r}, {message[:1].lower()}{message[1:]}",
@@ -128,7 +129,7 @@ def _refusal(error: msgspec.ValidationError, table: Table, source: str) -> Confi
     )
 
 
-def _allowed(names: Sequence[str]) -> str:
+def allowed_values(names: Sequence[str]) -> str:
     """A key's whole range ("0 < lr <= 1"), or its choices; "" for what has neither."""
     kind: Any = msgspec.inspect.type_info(Recipe)
     for name in names:
