@@ -17,7 +17,7 @@ from birdinfer.cli.options import Merge, bundle_folder, with_scoring
 from birdinfer.config import FrontEndConfig, InputConfig
 from birdinfer.errors import ConfigError
 from birdinfer.inference.bundle import Bundle, store_settings
-from birdinfer.inference.external.add_model import AddedModel, AddOptions, add_model
+from birdinfer.inference.external.add_model import AddedModel, AddOptions
 from birdinfer.inference.manifest import Graph, Manifest, Member
 from birdinfer.inference.members import remove_member, with_weights
 from birdinfer.postprocess.steps import write_step
@@ -63,20 +63,25 @@ def adopt(
     species: Annotated[Path | None, typer.Option(
         help="Species that a new bundle scores, as taxonomy.csv; all of the graph's if left out.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a member of this name.")] = False,
+    fold: Annotated[bool, typer.Option(
+        help="Fold its front end into a convolution or fast transform, if scores agree and it is faster.")] = True,
 ) -> None:  # fmt: skip
     """Make an external ONNX graph that takes the waveform a member of a bundle, matching labels by name.
 
     Nothing is written unless the whole bundle predicts with it.
     """
-    from birdinfer.export.get_model import as_onnx
+    from birdinfer.export.adopt import GraphChanges, adopt_model
 
     options = AddOptions(
         name=name, sample_rate=sample_rate, window_seconds=window, overlap_seconds=overlap, peak=peak, output=output,
         frames=frames, embedding=embedding, activation=activation.value, weight=weight, replace=replace,
         species_list=species,
     )  # fmt: skip
-    with stderr().status("asking the graph what it takes and gives"), as_onnx(graph) as converted:
-        adopted = add_model(converted, labels, bundle, options, on_wait=lambda line: stderr().print(escape(line)))
+    changes = GraphChanges(fold=fold)
+    with stderr().status("asking the graph what it takes and gives"):
+        adopted = adopt_model(
+            graph, labels, bundle, options, changes, on_wait=lambda line: stderr().print(escape(line))
+        )  # fmt: skip
     print_added(adopted)
 
 

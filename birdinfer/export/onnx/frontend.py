@@ -11,7 +11,6 @@ neighbouring sound, nearly the same.
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import onnx
 from birdinfer.audio.windows import window_of
 from birdinfer.config import FrontEndConfig, InputConfig
 from birdinfer.errors import BundleError, ConfigError, LabelError, ParityError
+from birdinfer.export.onnx.fourier import NodeWriter, fourier, fourier_tables, ints
 from birdinfer.export.onnx.torch_export import OUTPUT_NAME, WAVEFORM_NAME
 from birdinfer.features import log_mel as mel
 from birdinfer.features import normalize as mel_input
@@ -29,98 +29,10 @@ from birdinfer.inference.activation import activate
 from birdinfer.inference.bundle import labels_sha256
 from birdinfer.inference.engines import Engine, EnginePlan, GraphFacts, load_engine
 from birdinfer.system.files import write_atomic
-from birdinfer.typing import Float32, Float64, Index, Int64
+from birdinfer.typing import Float32
 from birdinfer.version import __version__
 
-# ---- A real Fourier transform as two small matrix products, followed by a filterbank
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FourierTables:
-    """``|rfft(x window)|^2 @ filterbank`` of frames x as four matrix products; all float32."""
-
-    strided: Float32
-    """[n_steps, n_strided, 2 * (n_strided // 2 + 1)]: the first sum, for each c its real and its imaginary part. Frames
-    are cut into [n_strided, n_steps], whose columns it multiplies. It includes the window."""
-    real: Float32  # [2 * n_steps, n_steps]: the second sum's real part over d, of real and then imaginary parts over b
-    imaginary: Float32  # [2 * n_steps, n_steps]: likewise the imaginary part
-    bank: Float32  # [(n_strided // 2 + 1) * n_steps, bands]: the filters on the resulting power, c by c
-
-
-def fourier_tables(window: Float32, filterbank: Float32) -> FourierTables:
-    """Compute tables for frames as long as the window [n], n even, and for a filterbank [n / 2 + 1, bands]."""
-    n_samples = len(window)
-    n_strided = strided_length(n_samples)
-    n_steps, n_kept = n_samples // n_strided, n_strided // 2 + 1
-    time = n_steps * np.arange(n_strided) + np.arange(n_steps)[:, None]
-    strided = _rotations(time[..., None] * np.arange(n_kept), n_samples) * window[time][..., None, None]
-    turned = _rotations(np.outer(np.arange(n_steps), np.arange(n_steps)), n_steps)
-    cos, sin = turned[..., 0], turned[..., 1]
-    return FourierTables(
-        strided=strided.reshape(n_steps, n_strided, 2 * n_kept).astype(np.float32),
-        real=np.concatenate([cos, -sin]).astype(np.float32),
-        imaginary=np.concatenate([sin, cos]).astype(np.float32),
-        bank=_reordered(filterbank, n_strided, n_steps),
-    )
-
-
-def strided_length(n_samples: int) -> int:
-    """Find the divisor of n_samples, above 1, with the fewest products per frame."""
-    divisors = [length for length in range(2, n_samples + 1) if n_samples % length == 0]
-    return min(divisors, key=lambda length: _products(length, n_samples // length))
-
-
-def _products(n_strided: int, n_steps: int) -> int:
-    n_kept = n_strided // 2 + 1
-    return n_steps * n_strided * 2 * n_kept + n_kept * (2 * n_steps) ** 2
-
-
-def _rotations(turns: Index, length: int) -> Float64:
-    """exp(-2 pi i turns / length) as real and imaginary parts on a new last axis, computed in double."""
-    angle = -2.0 * np.pi * (turns % length) / length
-    return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-
-
-def _reordered(filterbank: Float32, n_strided: int, n_steps: int) -> Float32:
-    """The filterbank's rows in the order in which the second sum returns bins, each once; the others are 0."""
-    n_kept, n_samples = n_strided // 2 + 1, n_strided * n_steps
-    bins = np.arange(n_kept)[:, None] + n_strided * np.arange(n_steps)
-    # A bin above n / 2 is the mirror image of one below.
-    _, first = np.unique(np.minimum(bins, n_samples - bins), return_index=True)
-    weights = np.zeros((n_kept * n_steps, filterbank.shape[1]), np.float32)
-    weights[first] = filterbank
-    return weights
-
-
 # ---- The front end as nodes of a graph
-
-Operand = ir.Value | Float32 | Int64  # what a node reads: another's output, or an array, which becomes a constant
-
-
-class NodeWriter:
-    """Collects nodes in the order in which they compute, each with one output."""
-
-    def __init__(self) -> None:
-        self.nodes: list[ir.Node] = []
-        self.constants: list[ir.Value] = []
-
-    def __call__(self, op_type: str, *operands: Operand, **attributes: int | str | Sequence[int]) -> ir.Value:
-        """Add a node and return its float32 output; ``op_type`` as ONNX spells it."""
-        name = f"front_end/{len(self.nodes)}_{op_type}"
-        inputs = [
-            one if isinstance(one, ir.Value) else self._constant(f"{name}/constant_{index}", one)
-            for index, one in enumerate(operands)
-        ]
-        node = ir.node(op_type, inputs, attributes, name=name)
-        node.outputs[0].name, node.outputs[0].dtype = name, ir.DataType.FLOAT
-        self.nodes.append(node)
-        return node.outputs[0]
-
-    def _constant(self, name: str, array: Float32 | Int64) -> ir.Value:
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-        self.constants.append(value)
-        return value
 
 
 def front_end(write: NodeWriter, waveform: ir.Value, config: FrontEndConfig) -> ir.Value:
@@ -143,9 +55,9 @@ def frames(write: NodeWriter, waveform: ir.Value, config: FrontEndConfig) -> ir.
     n_pieces = -(-n_fft // hop)
     margin, n_hops = config.margin_samples, n_frames + n_pieces
     # Sound beyond the window is not known here; prediction reflects a file's ends in the same way.
-    reflected = write("Pad", waveform, _ints(0, margin, 0, margin), mode="reflect")
+    reflected = write("Pad", waveform, ints(0, margin, 0, margin), mode="reflect")
     rest = n_hops * hop - (config.window_samples + 2 * margin)
-    hops = write("Reshape", write("Pad", reflected, _ints(0, 0, 0, rest)), _ints(-1, n_hops, hop))
+    hops = write("Reshape", write("Pad", reflected, ints(0, 0, 0, rest)), ints(-1, n_hops, hop))
     pieces = [_cut(write, hops, 1, first, first + n_frames) for first in range(n_pieces)]
     return _cut(write, write("Concat", *pieces, axis=2), 2, 0, n_fft)
 
@@ -155,15 +67,10 @@ def mel_power(write: NodeWriter, framed: ir.Value, config: FrontEndConfig) -> ir
     # Not the operator STFT, which takes four times as long in ONNX Runtime (16 ms for 5 s at n_fft 2048 on one thread,
     # this 4) and which OpenVINO reads for a fixed batch only. The whole transform as one product or convolution: 40.
     tables = fourier_tables(mel.hann_window(config.mel), mel.filterbank(config.mel, config.audio.sample_rate))
-    n_frames, (n_steps, n_strided, width) = config.frames_per_window, tables.strided.shape
-    n_kept = width // 2
-    rows = write("Reshape", framed, _ints(-1, n_frames, n_strided, n_steps))
-    strided = write("MatMul", write("Transpose", rows, perm=[0, 3, 1, 2]), tables.strided)
-    flat = write("Reshape", strided, _ints(-1, n_steps, n_frames * width))
-    regrouped = write("Reshape", write("Transpose", flat, perm=[0, 2, 1]), _ints(-1, n_frames * n_kept, 2 * n_steps))
-    real, imaginary = write("MatMul", regrouped, tables.real), write("MatMul", regrouped, tables.imaginary)
+    n_frames = config.frames_per_window
+    real, imaginary = fourier(write, framed, tables, n_frames)
     power = write("Add", write("Mul", real, real), write("Mul", imaginary, imaginary))
-    gathered = write("MatMul", write("Reshape", power, _ints(-1, n_frames, len(tables.bank))), tables.bank)
+    gathered = write("MatMul", write("Reshape", power, ints(-1, n_frames, len(tables.bank))), tables.bank)
     return write("Transpose", gathered, perm=[0, 2, 1])
 
 
@@ -193,14 +100,14 @@ def running_loudness(write: NodeWriter, energy: ir.Value, config: FrontEndConfig
     """
     n_mels, n_frames, length = config.mel.n_mels, config.frames_per_window, pcen.FRAMES_PER_BLOCK
     n_blocks, smoother = -(-n_frames // length), pcen.smoother(config)
-    filled = write("Pad", energy, _ints(0, 0, 0, 0, 0, n_blocks * length - n_frames))
-    blocks = write("Reshape", filled, _ints(-1, n_mels, n_blocks, length))
+    filled = write("Pad", energy, ints(0, 0, 0, 0, 0, n_blocks * length - n_frames))
+    blocks = write("Reshape", filled, ints(-1, n_mels, n_blocks, length))
     within = write("MatMul", blocks, smoother.within)
-    last = write("Reshape", _cut(write, within, 3, length - 1, length), _ints(-1, n_mels, n_blocks))
+    last = write("Reshape", _cut(write, within, 3, length - 1, length), ints(-1, n_mels, n_blocks))
     begun = write("Concat", _cut(write, energy, 2, 0, 1), last, axis=2)
     before = write("MatMul", _cut(write, begun, 2, 0, n_blocks), _carried(float(smoother.after[-1]), n_blocks))
-    carried = write("Mul", write("Reshape", before, _ints(-1, n_mels, n_blocks, 1)), smoother.after)
-    loudness = write("Reshape", write("Add", within, carried), _ints(-1, n_mels, n_blocks * length))
+    carried = write("Mul", write("Reshape", before, ints(-1, n_mels, n_blocks, 1)), smoother.after)
+    loudness = write("Reshape", write("Add", within, carried), ints(-1, n_mels, n_blocks * length))
     return _cut(write, loudness, 2, 0, n_frames)
 
 
@@ -213,7 +120,7 @@ def _carried(left: float, n_blocks: int) -> Float32:
 def normalised(write: NodeWriter, values: ir.Value, config: FrontEndConfig) -> ir.Value:
     """Normalise each window by itself: [batch, n_mels, frames] -> [batch, 1, n_mels, frames]."""
     n_mels, n_frames = config.mel.n_mels, config.frames_per_window
-    picture = write("Reshape", values, _ints(-1, 1, n_mels, n_frames))
+    picture = write("Reshape", values, ints(-1, 1, n_mels, n_frames))
     epsilon = _number(mel_input.NORMALISATION_EPSILON)
     if config.mel.normalisation == "none":
         return picture
@@ -225,7 +132,7 @@ def normalised(write: NodeWriter, values: ir.Value, config: FrontEndConfig) -> i
     if config.mel.normalisation == "frequency":
         centred, spread = _centred(write, values)
         least = _number(mel_input.least_band_spread(config.mel))
-        return write("Reshape", write("Div", centred, write("Max", spread, least)), _ints(-1, 1, n_mels, n_frames))
+        return write("Reshape", write("Div", centred, write("Max", spread, least)), ints(-1, 1, n_mels, n_frames))
     centred, spread = _centred(write, picture)
     return write("Div", centred, write("Add", spread, epsilon))
 
@@ -247,11 +154,7 @@ def stretched(write: NodeWriter, picture: ir.Value, config: FrontEndConfig) -> i
 
 
 def _cut(write: NodeWriter, values: ir.Value, axis: int, begin: int, end: int) -> ir.Value:
-    return write("Slice", values, _ints(begin), _ints(end), _ints(axis))
-
-
-def _ints(*values: int) -> Int64:
-    return np.array(values, np.int64)
+    return write("Slice", values, ints(begin), ints(end), ints(axis))
 
 
 def _number(value: float) -> Float32:

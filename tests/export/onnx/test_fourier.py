@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from birdinfer.config import MelConfig
-from birdinfer.export.onnx.frontend import fourier_tables, strided_length
+from birdinfer.export.onnx.fourier import fourier_tables, strided_length
 from birdinfer.features import log_mel as mel
 
 

@@ -6,7 +6,8 @@ from make_bundles import tone
 
 from birdinfer.audio.windows import window_of
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WindowConfig
-from birdinfer.export.onnx.frontend import NodeWriter, front_end
+from birdinfer.export.onnx.fourier import NodeWriter
+from birdinfer.export.onnx.frontend import front_end
 from birdinfer.features import log_mel as mel
 from birdinfer.inference.engines import EnginePlan, load_engine, parse_spec
 
