@@ -29,7 +29,7 @@ def adopt_model(
     model: Path,
     labels: Path | None,
     bundle_folder: Path,
-    options: AddOptions = AddOptions(),
+    options: AddOptions,
     changes: GraphChanges = GraphChanges(),
     *,
     expected: KnownModel | None = None,

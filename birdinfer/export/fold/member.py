@@ -1,7 +1,7 @@
 """Fold the front end of a bundle's member, if its scores stay the same and it becomes faster: ``bundle adopt``.
 
-In: a bundle, and the name of a member that takes the waveform. Out: the bundle with the folded graph in the place of the
-given one, whose sha256 stays in the manifest; or unchanged, with the reason.
+In: a bundle, and the name of a member that takes the waveform. Out: the bundle with the folded graph in the place of
+the given one, whose sha256 stays in the manifest; or unchanged, with the reason.
 """
 
 import tempfile

@@ -73,19 +73,19 @@ def _match(taps: Float32, window: Float32, n_fft: int, lead: int) -> Spectrum | 
 def _parts(taps: Float32, window: Float32, n_fft: int, lead: int) -> tuple[Int64, Bool, Float32] | None:
     """Bin, part and sign of each channel, if all of them are such."""
     padded = np.zeros((len(taps), n_fft))
-    # Freed of the window, which would mix a bin with its neighbours.
-    is_open = window > 0.05 * window.max()
-    padded[:, lead : lead + len(window)][:, is_open] = taps[:, is_open] / window[is_open]
-    found = np.fft.rfft(padded)
-    bins = np.abs(found).argmax(axis=1)
-    at = found[np.arange(len(taps)), bins]
+    padded[:, lead : lead + len(window)] = taps * window.astype(np.float64)
+    products = np.fft.rfft(padded)  # with the window times a cosine, and minus a sine, of every bin
+    turns = 2 * np.pi * (np.outer(np.arange(n_fft // 2 + 1), lead + np.arange(len(window))) % n_fft) / n_fft
+    energy = np.square(window, dtype=np.float64)
+    norms = [np.sqrt(np.maximum(np.square(wave(turns)) @ energy, 1e-9 * energy.sum())) for wave in (np.cos, np.sin)]
+    # By Cauchy and Schwarz the right one is the largest.
+    likeness = np.concatenate([products.real / norms[0], products.imag / norms[1]], axis=1)
+    best = np.abs(likeness).argmax(axis=1)
     is_silent = np.abs(taps).max(axis=1) <= TOLERANCE * window.max()  # the imaginary parts of the first and last bin
-    bins = np.where(is_silent, 0, bins)
-    is_imaginary = is_silent | (np.abs(at.imag) > np.abs(at.real))
-    # Of a cosine the transform has a positive real part; of minus a sine a positive imaginary one.
-    signs = np.where(np.where(is_imaginary, at.imag, at.real) < 0, -1.0, 1.0)
-    turns = 2 * np.pi * (bins[:, None] * (lead + np.arange(len(window))) % n_fft) / n_fft
-    waves = np.where(is_imaginary[:, None], -np.sin(turns), np.cos(turns))
+    bins = np.where(is_silent, 0, best % len(turns))
+    is_imaginary = is_silent | (best >= len(turns))
+    signs = np.where(likeness[np.arange(len(taps)), best] < 0, -1.0, 1.0)
+    waves = np.where(is_imaginary[:, None], -np.sin(turns[bins]), np.cos(turns[bins]))
     if np.abs(signs[:, None] * waves * window - taps).max() > TOLERANCE * window.max():
         return None
     return bins.astype(np.int64), is_imaginary, signs.astype(np.float32)
