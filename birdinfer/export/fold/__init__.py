@@ -3,6 +3,6 @@
 :mod:`~birdinfer.export.fold.regions` finds where a graph is linear in the waveform,
 :mod:`~birdinfer.export.fold.measure` measures what it computes there,
 :mod:`~birdinfer.export.fold.spectrum` recognises a windowed Fourier transform in it,
-:mod:`~birdinfer.export.fold.rewrite` writes it anew, and :mod:`~birdinfer.export.fold.member` keeps the result in a
+:mod:`~birdinfer.export.fold.rewrite` replaces it, and :mod:`~birdinfer.export.fold.member` keeps the result in a
 bundle if scores agree and it is faster.
 """

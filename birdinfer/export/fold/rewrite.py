@@ -1,4 +1,4 @@
-"""Write the linear parts of a graph anew: as a windowed Fourier transform in small products, or as one convolution.
+"""Replace the linear parts of a graph: by a windowed Fourier transform in small products, or by one convolution.
 
 In: an ONNX file that takes sound. Out: the same graph for one window length, whose linear parts were measured
 (:mod:`birdinfer.export.fold.measure`) and replaced; what they were made of is gone.

@@ -74,7 +74,7 @@ def test_fold_member_measures_both_in_turns(bundle, monkeypatch):
     assert "times as fast" in fold_member(folder, "g").line
 
 
-def test_adopt_model_folds_unless_it_is_told_not_to(tmp_path, monkeypatch):
+def test_adopt_model_folds_by_default(tmp_path, monkeypatch):
     monkeypatch.setattr(home, "LEAST_GAIN", 0)
     monkeypatch.setattr(home, "_SECONDS", 0.01)
     labels = write_list(tmp_path / "labels.txt", *(f"bird{number}" for number in range(N_LABELS)))
