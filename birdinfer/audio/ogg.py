@@ -23,6 +23,7 @@ _NO_GRANULE = -1
 _MOST_PACKET_SAMPLES = 8_192
 """Of Vorbis; of Opus 5,760."""
 _SCAN_BYTES = 65_536
+_LONGEST_PAGE = 27 + 255 + 255 * 255
 _MOST_BROKEN_PAGES = 1_000
 """The next page is searched from a broken one's second byte on, so that a file of nothing but broken headers would be
 read a thousand times: reading ends here."""
@@ -185,6 +186,21 @@ def read_layout(path: Path) -> OggLayout:
     # The rest of a cut page is no further damage, and a tag behind the last page is no page.
     layout.n_broken -= page is not None and not page.is_whole
     return layout
+
+
+def is_ended(path: Path) -> bool:
+    """Whether an Ogg file ends with a whole page that is marked as the last one, by its last bytes alone.
+
+    What follows that page, as a tag of another format, is passed over.
+    """
+    with path.open("rb") as file:
+        since = max(0, file.seek(0, 2) - _LONGEST_PAGE)
+        file.seek(since)
+        tail = file.read()
+        at = tail.rfind(_CAPTURE)
+        file.seek(max(0, since + at))
+        page = _read_page(file, since + at) if at >= 0 else None
+    return page is not None and page.is_whole and bool(page.flags & _ENDS)
 
 
 def _begin_stream(streams: list[OggStream], page: _Page, is_beside: bool) -> None:

@@ -213,6 +213,16 @@ class NativeSound:
             self._decoder.close()
         self._note_the_end()
 
+    def check_claim(self) -> Damage:
+        """Note what the header of uncompressed sound claims against its bytes, without decoding."""
+        rate, header = self._decoder.sample_rate, self._header
+        if header is not None and header.claimed != header.frames:
+            if header.is_believed and header.claimed is not None:
+                self.damage.note(Status.truncated, truncated(header.frames / rate, header.claimed / rate))
+            else:
+                self._note_claim(header)
+        return self.damage
+
     def _open_first(self) -> Decoder:
         while True:
             try:

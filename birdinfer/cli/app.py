@@ -33,6 +33,8 @@ _STOPPED = {
 }
 
 COMMANDS = {
+    "data": "Report what there is to train on, and what is wrong with it: a page and tables.",
+    "look": "Make a page of clips to look at and play, also as a network gets them.",
     "train": "Train a fold, or all of them, of one recipe or of several; or train a run on, for INT8.",
     "recipes": "List the recipes that come with birdinfer, the keys of a recipe, and check one.",
     "tune": "Search for a recipe's best values, trial by trial, each a run of train.",

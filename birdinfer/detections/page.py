@@ -193,19 +193,23 @@ def _write_some(
             clips[number] = "unreadable"
             continue
         clips[number] = Stretch(stretch.begin, stretch.begin + len(samples) / rate)
-        (folder / "sound" / f"{number}.{_SOUND}").write_bytes(_encode(samples, rate))
+        (folder / "sound" / f"{number}.{_SOUND}").write_bytes(encode_sound(samples, rate)[0])
         (folder / "picture" / f"{number}.png").write_bytes(draw_spectrogram(samples, rate))
     return clips
 
 
-def _encode(samples: Float32, sample_rate: int) -> bytes:
-    """Encode mono sound [samples] for a browser, as loud as can be: a distant bird shall be audible."""
+def encode_sound(samples: Float32, sample_rate: int) -> tuple[bytes, str]:
+    """Encode mono sound [samples] for a browser, as loud as can be: a distant bird shall be audible.
+
+    Returns:
+        The sound, and its format: ``mp3``, or ``flac`` where libsndfile writes none.
+    """
     centred = samples - samples.mean()  # some microphones are far from zero
     peak = float(np.abs(centred).max())
     louder = centred * np.float32(min(_PEAK / peak, _MOST_GAIN) if peak else 1)
     buffer = io.BytesIO()
     soundfile.write(buffer, louder, sample_rate, format=_SOUND.upper())
-    return buffer.getvalue()
+    return buffer.getvalue(), _SOUND
 
 
 def _data(

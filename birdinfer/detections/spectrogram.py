@@ -16,7 +16,7 @@ _COLUMNS_PER_SECOND = 64
 _ROWS = 112
 _LOWEST_HZ = 150.0
 _SHADES = 16
-_NOISE_PERCENTILE, _LOUD_PERCENTILE = 35.0, 99.8
+_QUIET_PERCENTILE, _NOISE_PERCENTILE, _LOUD_PERCENTILE = 2.0, 35.0, 99.8
 _LEAST_CONTRAST_DB = 25.0
 """Between white and black, so that noise alone does not become a pattern."""
 _MARKS_KHZ = (1, 2, 4, 8, 16, 32, 64)
@@ -44,6 +44,13 @@ def draw_spectrogram(samples: Float32, sample_rate: int) -> bytes:
     levels = louder / max(float(np.percentile(louder, _LOUD_PERCENTILE)), _LEAST_CONTRAST_DB)
     shades = np.rint((1 - np.clip(levels, 0, 1)) * (_SHADES - 1)).astype(np.uint8)
     return _grey_png(shades)
+
+
+def draw_input(values: Float32) -> bytes:
+    """Draw a network's input [rows, columns], the lowest frequency first, as PNG: its range from white to black."""
+    low, high = np.percentile(values, (_QUIET_PERCENTILE, _LOUD_PERCENTILE))
+    levels = (values[::-1] - low) / max(float(high - low), 1e-6)
+    return _grey_png(np.rint((1 - np.clip(levels, 0, 1)) * (_SHADES - 1)).astype(np.uint8))
 
 
 def khz_marks(sample_rate: int) -> list[tuple[int, float]]:

@@ -54,6 +54,7 @@ LONGEST_SECONDS = 600.0
 """More of a clip is not fingerprinted: 170 kB a clip at most."""
 
 _FRAME, _HOP = round(FRAME_SECONDS * SAMPLE_RATE), round(HOP_SECONDS * SAMPLE_RATE)
+_LONGEST = round(LONGEST_SECONDS * SAMPLE_RATE)
 _LAG = _FRAME // _HOP
 _N_DOUBTFUL = 2
 _N_BANDS = 33
@@ -94,16 +95,21 @@ def fingerprint(path: Path) -> Fingerprint:
         InputNotFoundError: there is no such file.
         AudioError: not one sample can be decoded.
     """
-    pieces, kept, n_left = [], np.zeros(0, np.float32), round(LONGEST_SECONDS * SAMPLE_RATE)
     with AudioStream(path, SAMPLE_RATE) as stream:
-        for block in stream.blocks():
-            kept = np.concatenate([kept, block[:n_left]])
-            n_left -= len(block)
-            energies = band_energies(kept)
-            pieces.append(energies)
-            kept = kept[len(energies) * _HOP :]
-            if n_left <= 0:
-                break
+        return of_blocks(stream.blocks())
+
+
+def of_blocks(blocks: Iterable[Float32]) -> Fingerprint:
+    """Fingerprint a waveform at 16 kHz that comes in blocks [samples]; more than it needs is not taken."""
+    pieces, kept, n_left = [np.zeros((0, _N_BANDS), np.float32)], np.zeros(0, np.float32), _LONGEST
+    for block in blocks:
+        kept = np.concatenate([kept, block[:n_left]])
+        n_left -= len(block)
+        energies = band_energies(kept)
+        pieces.append(energies)
+        kept = kept[len(energies) * _HOP :]
+        if n_left <= 0:
+            break
     return of_energies(np.concatenate(pieces))
 
 
@@ -187,6 +193,18 @@ class Duplicates(NamedTuple):
     """Clips that could not be searched: file name and why."""
 
 
+class Overlap(NamedTuple):
+    """Two clips that are one recording where they overlap."""
+
+    one: int
+    """Index of a clip."""
+    other: int
+    shift_seconds: float
+    """From the first sample of the one to that of the other."""
+    seconds: float
+    """That both have in common."""
+
+
 class Decision(NamedTuple):
     """What a run makes of duplicates."""
 
@@ -260,17 +278,28 @@ def decide(clips: Sequence[Clip], duplicates: Duplicates, mode: Literal["group",
 def alike(prints: Sequence[Fingerprint | None]) -> tuple[tuple[int, ...], ...]:
     """Indices of clips whose fingerprints overlap with few wrong bits, two or more a set, linked directly or not."""
     members: dict[int, list[int]] = defaultdict(list)
-    for index, number in enumerate(components(len(prints), _alike_pairs(prints))):
+    pairs = ((pair.one, pair.other) for pair in _alike_pairs(prints))
+    for index, number in enumerate(components(len(prints), pairs)):
         members[number].append(index)
     return tuple(tuple(mine) for mine in members.values() if len(mine) > 1)
 
 
-def _alike_pairs(prints: Sequence[Fingerprint | None]) -> Iterator[tuple[int, int]]:
+def overlaps(prints: Sequence[Fingerprint | None]) -> list[Overlap]:
+    """List the pairs of clips that sound alike, each once with its longest overlap, by their indices."""
+    longest: dict[tuple[int, int], Overlap] = {}
+    for pair in _alike_pairs(prints):
+        known = longest.setdefault((pair.one, pair.other), pair)
+        longest[pair.one, pair.other] = max(known, pair, key=lambda each: each.seconds)
+    return [longest[key] for key in sorted(longest)]
+
+
+def _alike_pairs(prints: Sequence[Fingerprint | None]) -> Iterator[Overlap]:
     for one, other, distance in _candidates(prints):
         first, second = prints[one] or _NOTHING, prints[other] or _NOTHING
         # The frame grids of two clips lie anywhere between one another's.
         if any(is_alike(first, second, distance + shift) for shift in (-1, 0, 1)):
-            yield one, other
+            n_words = min(len(first.words), len(second.words) + distance) - max(0, distance)
+            yield Overlap(one, other, distance * HOP_SECONDS, n_words * HOP_SECONDS)
 
 
 def is_alike(one: Fingerprint, other: Fingerprint, distance: int) -> bool:

@@ -210,6 +210,22 @@ def listed_clips(data_dir: Path, labels: Collection[str]) -> list[Clip]:
     return _without_repeats(table, rows, [_clip(table, row, files, labels, "") for row in rows])[0]
 
 
+def read_clip(path: Path, row: NumberedRow, files: ClipFiles, labels: Collection[str], fold_column: str = "") -> Clip:
+    """Read one row as :func:`read_metadata` does, of a table that may have faults in other rows.
+
+    Args:
+        path: the table, for messages.
+        row: its number and cells, with the columns ``primary_label``, ``filename`` and ``fold_column``.
+        files: finds its file, which may be missing.
+        labels: those of the taxonomy; the row's primary label may be another one.
+        fold_column: a column to keep as ``given_fold``, "" for none.
+
+    Raises:
+        MetadataError, LabelError: a cell is no use.
+    """
+    return _clip(path, _primary_first(path, row, labels), files, labels, fold_column)
+
+
 def without_rare(metadata: Metadata, min_clips: int) -> Metadata:
     """Leave out the clips of species with too few; every species keeps its column, as a competition asks for it.
 

@@ -1,0 +1,186 @@
+"""A data folder and a recipe -> all facts of the report: clips with their headers, sound, duplicates and folds."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from birdinfer.callbacks import Callback
+from birdinfer.errors import BirdinferError
+from birdinfer.inference.voice import VoiceDetector
+from birdinfer.report.cuts import cut_recordings
+from birdinfer.report.files import FileFacts, identical_files, read_headers
+from birdinfer.report.listing import ListedClip, Listing, read_listing
+from birdinfer.report.sound import SoundFacts, examine
+from birdinfer.training.data.duplicates import components, overlaps
+from birdinfer.training.data.folds import LEFT_OUT, assign_folds, connected, leaks
+from birdinfer.training.data.metadata import Clip, Metadata, without_rare
+from birdinfer.training.recipe.schema import Recipe
+
+
+class Pair(NamedTuple):
+    """Two clips that hold the same sound."""
+
+    one: int
+    """Index of a clip."""
+    other: int
+    overlap_seconds: float
+    shift_seconds: float
+    """From the first sample of the one to that of the other."""
+    is_copy: bool
+    """Whether their files are equal byte by byte."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipFacts:
+    """A clip and what is known of its file."""
+
+    listed: ListedClip
+    file: FileFacts
+    sound: SoundFacts | None = None
+    """None where it was not decoded."""
+    fold: int | None = None
+    """As the recipe assigns it; None of a clip that training cannot use, or where no folds can be assigned."""
+
+    @property
+    def clip(self) -> Clip:
+        """As training takes it."""
+        return self.listed.clip
+
+    @property
+    def seconds(self) -> float:
+        """How long it is: as decoded, else as its header claims."""
+        decoded = self.sound.seconds if self.sound is not None else 0.0
+        return self.clip.seconds_of(decoded or self.file.seconds)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether training can decode something of it."""
+        return not self.file.is_missing and not self.file.is_unreadable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Survey:
+    """All that the report is made of."""
+
+    listing: Listing
+    recipe: Recipe
+    clips: tuple[ClipFacts, ...]
+    pairs: tuple[Pair, ...]
+    """Copies, and with sound near-duplicates."""
+    cuts: tuple[tuple[int, ...], ...]
+    """Clips that may be cut from one recording."""
+    soundscapes: tuple[FileFacts, ...]
+    fold_problem: str = ""
+    """Why no folds can be assigned."""
+    leaks: tuple[str, ...] = ()
+    """What stands on both sides of a fold."""
+    n_alone: dict[str, int]
+    """Label -> sets of clips that folds may part."""
+    is_decoded: bool
+    voice_problem: str = ""
+    """Why speech was not looked for."""
+
+    @property
+    def is_voice_known(self) -> bool:
+        """Whether speech was looked for."""
+        return self.is_decoded and not self.voice_problem
+
+
+def take_survey(data: Path, recipe: Recipe, *, sound: bool, callback: Callback) -> Survey:
+    """Read a data folder; with ``sound`` decode every file once.
+
+    Raises:
+        InputNotFoundError, MetadataError: there is no such folder or table, or it cannot be read at all.
+    """
+    callback.on_message(f"reading the tables of {data}")
+    listing = read_listing(data, recipe.data.fold_column)
+    paths = [each.clip.path for each in listing.clips]
+    headers = read_headers(paths, partial(callback.on_progress, "headers"))
+    scapes = read_headers(listing.soundscapes.files, partial(callback.on_progress, "headers of soundscapes"))
+    clips = tuple(ClipFacts(listed=each, file=headers[each.clip.path]) for each in listing.clips)
+    detector, voice_problem = _voice_detector() if sound else (None, "")
+    if sound:
+        usable = [each.clip.path for each in clips if each.is_usable]
+        decoded = examine(usable, detector, partial(callback.on_progress, "decoding"))
+        clips = tuple(replace(each, sound=decoded.get(each.clip.path)) for each in clips)
+    callback.on_message("comparing clips and assigning folds")
+    pairs = _pairs(clips)
+    clips, problem, leaking, n_alone = _with_folds(clips, listing, recipe, pairs)
+    return Survey(
+        listing=listing, recipe=recipe, clips=clips, pairs=tuple(pairs), fold_problem=problem, leaks=tuple(leaking),
+        cuts=tuple(cut_recordings(listing.clips, [each.seconds for each in clips])), n_alone=n_alone,
+        soundscapes=tuple(scapes.values()), is_decoded=sound, voice_problem=voice_problem,
+    )  # fmt: skip
+
+
+def _voice_detector() -> tuple[VoiceDetector | None, str]:
+    try:
+        return VoiceDetector("--sound"), ""
+    except BirdinferError as error:
+        return None, f"{error.what} - {error.hint}"
+
+
+def _pairs(clips: Sequence[ClipFacts]) -> list[Pair]:
+    """Find clips of the same sound; parts of one file, which have it in common, are none."""
+    first = {each.clip.path: index for index, each in reversed(list(enumerate(clips))) if each.is_usable}
+    copies = {
+        (min(first[path], first[same[0]]), max(first[path], first[same[0]]))
+        for same in identical_files([clips[index].file for index in sorted(first.values())])
+        for path in same[1:]
+    }
+    pairs = [Pair(one, other, clips[one].seconds, 0.0, True) for one, other in sorted(copies)]
+    order = sorted(first.values())
+    prints = [sound.fingerprint if (sound := clips[index].sound) is not None else None for index in order]
+    for found in overlaps(prints) if any(prints) else ():
+        one, other = order[found.one], order[found.other]
+        if (one, other) not in copies:
+            pairs.append(Pair(one, other, found.seconds, found.shift_seconds, False))
+    return pairs
+
+
+def _with_folds(
+    clips: tuple[ClipFacts, ...], listing: Listing, recipe: Recipe, pairs: Sequence[Pair]
+) -> tuple[tuple[ClipFacts, ...], str, list[str], dict[str, int]]:
+    """Assign the recipe's folds to the clips that training can use."""
+    labels, config = listing.labels, recipe.data
+    able = [index for index, each in enumerate(clips) if each.is_usable and each.clip.primary_label in labels]
+    used = tuple(
+        clips[index].clip._replace(
+            duration_seconds=clips[index].seconds,
+            secondary_labels=tuple(label for label in clips[index].clip.secondary_labels if label in labels),
+        )
+        for index in able
+    )
+    sets = _sets(len(clips), pairs, able)
+    together = sets if config.duplicates != "keep" else []
+    alone: dict[str, set[int]] = {label: set() for label in labels}
+    for clip, number in zip(used, connected(used, config.group_by, together), strict=True):
+        alone[clip.primary_label].add(number)
+    n_alone = {label: len(numbers) for label, numbers in alone.items()}
+    try:
+        kept = set(without_rare(Metadata(used, listing.species, ()), config.min_clips_per_species).clips)
+        chosen = [position for position, clip in enumerate(used) if clip in kept]
+        its = [used[position] for position in chosen]
+        place = {position: number for number, position in enumerate(chosen)}
+        own_sets = [[place[each] for each in same if each in place] for same in together]
+        folds = assign_folds(its, config, recipe.seed, own_sets)
+    except (BirdinferError, ValueError) as error:
+        return clips, str(error) if used else "there is no clip that can be decoded", [], n_alone
+    of_clip = dict.fromkeys(able, LEFT_OUT) | {
+        able[position]: fold for position, fold in zip(chosen, folds, strict=True)
+    }
+    found = tuple(replace(each, fold=of_clip.get(index)) for index, each in enumerate(clips))
+    leaking = leaks(its, folds, config, [[place[each] for each in same if each in place] for same in sets])
+    return found, "", leaking, n_alone
+
+
+def _sets(n_clips: int, pairs: Iterable[Pair], able: Sequence[int]) -> list[list[int]]:
+    """Group the clips that pairs link, two or more a set, as positions among the ``able`` ones."""
+    position = {index: number for number, index in enumerate(able)}
+    members: dict[int, list[int]] = {}
+    for index, number in enumerate(components(n_clips, ((pair.one, pair.other) for pair in pairs))):
+        if index in position:
+            members.setdefault(number, []).append(position[index])
+    return [same for same in members.values() if len(same) > 1]
