@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 GROUPS = {
+    "Know the data": ("data", "look"),
     "Make models": ("train", "recipes", "tune", "export", "pseudo-label", "head", "models", "bundle"),
     "Use models": ("predict", "detect", "similar", "blend", "demo"),
     "Evaluate": ("score", "calibrate", "prior", "plot"),
@@ -27,6 +28,8 @@ OPTION_GROUPS = {
 """Group -> options that belong to it in every command; what a command groups itself stays there."""
 
 EXAMPLES = {
+    "data": ("data -o report/", "data -o report/ --sound --recipe strong"),
+    "look": ("--data data --label comcuc", "--data data --label comcuc --augmented strong"),
     "train": ("--recipe strong --data data --fold all", "--debug"),
     "tune": ("--recipe efficientnet_b0 --trials 30", "--workers 2 --study b0 --trials 30"),
     "recipes list": ("",),

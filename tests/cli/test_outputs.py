@@ -18,7 +18,7 @@ from birdinfer.cli.app import COMMANDS, load_command
 from birdinfer.inference.bundle import Bundle
 from birdinfer.tables.reviews import ANSWER
 
-TABLE, PICTURE, FOLDER, GRAPH = "out.csv", "out.png", "out", "out.onnx"
+TABLE, PICTURE, FOLDER, GRAPH, PAGE = "out.csv", "out.png", "out", "out.onnx", "out.html"
 OUTPUTS = {
     "predict --output": TABLE, "blend --output": TABLE, "prior --output": TABLE, "submission convert --output": TABLE,
     "score --plot": PICTURE, "plot --out": PICTURE, "calibrate --plot": PICTURE,
@@ -28,10 +28,12 @@ OUTPUTS = {
     "pseudo-label --output": FOLDER,
     "detect --embeddings": FOLDER, "similar --output": FOLDER,
     "models get --output": FOLDER, "models location --output": GRAPH,
+    "data --output": FOLDER, "look --output": PAGE,
 }  # fmt: skip
 """What each command writes; the ending is the one that it may have."""
 INPUTS = {
     "recipes show recipe", "recipes check recipe",
+    "data folder", "data --recipe", "look files", "look --data", "look --augmented",
     "pseudo-label soundscapes", "pseudo-label --bundle",
     "predict inputs", "predict --bundle", "predict --sample-submission", "blend tables", "blend --bundle",
     "blend --taxonomy", "score submission", "score truth", "score --oof", "score --bundle", "score --taxonomy",
@@ -73,6 +75,8 @@ COMMAND_LINES = {
     "pseudo-label": "sites --bundle bundle",
     "submission check": "scores.csv --sample sample.csv",
     "bundle show": "bundle",
+    "data": "data --recipe recipe.toml",
+    "look": "sites --n 1",
     "bundle set": "bundle --post prior_shift:table=labels.csv",
     "kaggle push": "packed --print",
     "kaggle dry-run": "packed",
