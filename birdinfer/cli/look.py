@@ -26,14 +26,14 @@ def look(
     label: Annotated[str, typer.Option(help="Clips of this species: its label or its name.")] = "",
     n: Annotated[int, typer.Option("--n", min=1, max=500, help="Most clips; of more a random choice.")] = _DEFAULTS.n,
     seconds: Annotated[float, typer.Option(
-        min=1, max=600, help="Of each clip, from its beginning.")] = _DEFAULTS.seconds,
+        min=1, max=600, help="Seconds of each clip, from its beginning.")] = _DEFAULTS.seconds,
     augmented: Annotated[Path | None, typer.Option(
         metavar="RECIPE", help="A recipe: show each clip as its network gets it, too, as it is and augmented.")] = None,
     override: Annotated[list[str] | None, typer.Option(
         "--set", help="Change a key of the recipe, as augment.mixup_probability=1; repeatable.")] = None,
     draws: Annotated[int, typer.Option(
         min=1, max=16, help="Windows of each clip as training draws them.")] = _DEFAULTS.draws,
-    seed: Annotated[int, typer.Option(help="Of the choice of clips.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another one, another choice of clips.")] = 0,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write, an .html.")] = Path("look.html"),
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
