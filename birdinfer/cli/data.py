@@ -10,7 +10,6 @@ from birdinfer.cli import console
 from birdinfer.cli.options import Quiet
 from birdinfer.cli.progress import StatusBar
 from birdinfer.report.run import DataReport, DataReportSettings, report_data
-from birdinfer.training.recipe.shipped import find_recipe
 from birdinfer.training.recipe.toml import load_recipe
 
 _NAMED = 3
@@ -24,7 +23,8 @@ def data(
     sound: Annotated[bool, typer.Option(
         "--sound", help="Decode every file, too: near-duplicates, human voices, silence, clipping, damage.")] = False,
     recipe: Annotated[Path | None, typer.Option(
-        "--recipe", help="Name of a recipe (birdinfer recipes list) or a TOML file: its folds, window and rate are shown.")] = None,
+        "--recipe", help="Name of a recipe (birdinfer recipes list) or a TOML file, whose folds, window and rate are "
+        "shown; the defaults if left out.")] = None,
     override: Annotated[list[str] | None, typer.Option(
         "--set", help="Change a key of it, as data.n_folds=4; repeatable.")] = None,
     quiet: Quiet = False,
@@ -34,7 +34,7 @@ def data(
     From tables and headers of files in seconds, with --sound from every sample. Each finding says how many, which, and
     the key of the recipe that helps. The page opens from the disk and needs no network.
     """
-    chosen = load_recipe(None if recipe is None else find_recipe(recipe), override or ())
+    chosen = load_recipe(recipe, override or ())
     settings = DataReportSettings(data=folder, output=output, sound=sound, recipe=chosen)
     with ReportProgress(quiet) as progress:
         report = report_data(settings, progress)

@@ -12,7 +12,6 @@ from birdinfer.cli.predict import EXIT_WITH_FAILURES
 from birdinfer.report.look import LookSettings, look_at
 from birdinfer.system.files import write_atomic
 from birdinfer.system.outputs import PAGE, check_outputs
-from birdinfer.training.recipe.shipped import find_recipe
 from birdinfer.training.recipe.toml import load_recipe
 
 _DEFAULTS = LookSettings()
@@ -29,7 +28,8 @@ def look(
     seconds: Annotated[float, typer.Option(
         min=1, max=600, help="Seconds of each clip, from its beginning.")] = _DEFAULTS.seconds,
     augmented: Annotated[Path | None, typer.Option(
-        metavar="RECIPE", help="Name of a recipe or a TOML file: show each clip as its network gets it, too, as it is and augmented.")] = None,
+        metavar="RECIPE", help="Name of a recipe or a TOML file: show each clip as its network gets it, too, as it is "
+        "and augmented.")] = None,
     override: Annotated[list[str] | None, typer.Option(
         "--set", help="Change a key of the recipe, as augment.mixup_probability=1; repeatable.")] = None,
     draws: Annotated[int, typer.Option(
@@ -47,7 +47,7 @@ def look(
     recipe = None
     if augmented is not None:
         need_modules("train", "torch")
-        recipe = load_recipe(find_recipe(augmented), override or ())
+        recipe = load_recipe(augmented, override or ())
     inputs = tuple(files or ())
     check_outputs([(output, PAGE)], [*inputs, *([augmented] if augmented else [])])
     settings = LookSettings(
