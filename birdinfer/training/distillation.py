@@ -1,7 +1,8 @@
 """Distillation (Hinton et al. 2015): a batch and a network's logits for it -> the distance from a teacher's logits.
 
-The teacher is the checkpoint that a fold starts from, with the activations it was trained with. It gets the
-same augmented inputs as the network in training, and never changes, so that a resumed run needs nothing but its file.
+The teacher is the checkpoint that a fold starts from (``loss.teacher_share``), with the activations it was trained
+with. It gets the same augmented inputs as the network in training, and never changes, so that a resumed run needs
+nothing but its file. Of a bundle as a teacher (the section ``distil``) see ``learner.py``.
 """
 
 from pathlib import Path

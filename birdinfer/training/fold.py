@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from birdinfer.config import FrontEndConfig
 from birdinfer.errors import CheckpointError
 from birdinfer.runs.layout import BEST, LAST
 from birdinfer.species import Species
@@ -46,10 +47,13 @@ from birdinfer.training.data.metadata import Clip
 from birdinfer.training.data.sampling import EpochSampler
 from birdinfer.training.data.sources import ClipSource
 from birdinfer.training.data.targets import TargetMaker
+from birdinfer.training.data.teacher import TeacherTargets
 from birdinfer.training.devices import Precision
 from birdinfer.training.distributed import Distributed
 from birdinfer.training.evaluate import Validation, classes_table, oof_table, taxa_table
 from birdinfer.training.fake_quantization import FakeQuantized
+from birdinfer.training.learner import Learner
+from birdinfer.training.models.base import Network
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.weights import check_weights
 from birdinfer.training.recipe.schema import NOT_DECISIVE, ModelConfig, Recipe, flatten
@@ -74,6 +78,8 @@ class Fold:
     """Clips that no fold sees; empty unless ``data.test_share`` is set."""
     source: ClipSource
     """Where the clips' sound comes from."""
+    teacher: TeacherTargets | None = None
+    """What is learned besides the labels (``distil``)."""
     background: tuple[Path, ...] = ()
     """Files to mix in (``augment.background_dir``)."""
     data_dir: Path
@@ -119,7 +125,7 @@ class FoldData:
         recipe = fold.recipe
         augment = WaveformAugment(recipe.augment, recipe.input_config, fold.background)
         targets = TargetMaker(fold.labels, recipe.labels, fold.training)
-        windows = TrainingWindows(fold.training, recipe, fold.source, targets, augment)
+        windows = TrainingWindows(fold.training, recipe, fold.source, targets, augment, fold.teacher)
         sampler = EpochSampler(windows.item_labels, recipe.data, recipe.seed)
         self.batches = EpochBatches(sampler, recipe, processes.rank, processes.n)
         self.training: DataLoader[Any] = training_loader(windows, self.batches, recipe, pin)
@@ -188,7 +194,7 @@ class FoldFiles:
 
     def _epochs_to_average(self, progress: Progress) -> list[int]:
         recipe = self._fold.recipe
-        first = recipe.first_frozen_epoch if recipe.optim.frozen_norm_epochs else 1
+        first = recipe.first_frozen_epoch if recipe.optim.frozen_norm_epochs else recipe.distil.alone_epochs + 1
         return best_epochs([row for row in progress.history if row.epoch >= first], recipe.optim.soup_epochs)
 
     def _epoch_path(self, epoch: int) -> Path:
@@ -304,14 +310,27 @@ def init_state(fold: Fold, precision: Precision, session: Session) -> tuple[Trai
     # channels_last: the memory layout in which convolutions are fastest on CPU and GPU.
     model = model.to(session.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     scaler = torch.amp.GradScaler(session.device.type, enabled=precision == "fp16")
-    learner = FakeQuantized(model) if recipe.loop.fake_quantise else None
-    state = TrainingState(model, recipe.optim, scaler, session.processes, learner)
+    state = TrainingState(model, recipe.optim, scaler, session.processes, **_learner(model, fold, session.device))
     if saved is None:
         return state, Progress()
     state.restore(saved)
     # No process may still be reading when the first one writes.
     session.processes.wait()
     return state, saved.header.progress
+
+
+def _learner(model: torch.nn.Module, fold: Fold, device: torch.device) -> dict[str, torch.nn.Module]:
+    """Other ways to compute the model for its gradients, as :class:`TrainingState` takes them."""
+    if fold.recipe.loop.fake_quantise:
+        return {"learner": FakeQuantized(model)}
+    if fold.teacher is None:
+        return {}
+    assert isinstance(model, Network)  # all families are
+    config = fold.recipe.input_config
+    shape = (1, *config.input_shape) if isinstance(config, FrontEndConfig) else (config.window_samples,)
+    n_numbers = fold.teacher.n_numbers if fold.recipe.distil.target == "embedding" else 0
+    learner = Learner(model, n_numbers, torch.zeros(1, *shape, device=device))
+    return {"learner": learner, "beside": learner.projection}
 
 
 def check_same_recipe(saved: Recipe, asked: Recipe, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Waveforms through augmentation, front end and network, on the device and in the precision of the run."""
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from birdinfer.training.data.dataset import Batch
 from birdinfer.training.data.targets import Targets
 from birdinfer.training.devices import autocast, precision_for
 from birdinfer.training.distillation import Teacher
+from birdinfer.training.learner import Taught, phase_of, teacher_loss, teacher_weights
 from birdinfer.training.losses import build_loss, build_weight
 from birdinfer.training.models.base import Logits
 from birdinfer.training.models.log_mel import front_end_on
@@ -49,7 +51,12 @@ class Forward:
         self._loss_of = build_loss(recipe.loss, clips_per_label)
         self._weight_of = build_weight(recipe.loss, clips_per_label)
         self._teacher, self._teacher_share = teacher, recipe.loss.teacher_share
+        self._distil, self.phase = recipe.distil, phase_of(recipe.distil, 0)
         self.precision = precision_for(device, recipe.loop.amp)
+
+    def begin(self, epoch: int) -> None:
+        """Say which epoch, from 0, the following batches are of."""
+        self.phase = phase_of(self._distil, epoch)
 
     def augment(self, batch: Batch, rng: np.random.Generator) -> Augmented:
         """A batch, or a part of one, as the network's input; ``rng`` decides how it is augmented."""
@@ -62,7 +69,9 @@ class Forward:
 
     def weights(self, part: Augmented) -> torch.Tensor:
         """What a part counts in the mean over its batch: float32 [2], for the loss and for the teacher."""
-        return torch.stack([self._weight_of(part.targets), part.targets.window_weights.sum()])
+        has_targets = part.targets.teacher is not None
+        taught = teacher_weights(part.targets) if has_targets else part.targets.window_weights
+        return torch.stack([self._weight_of(part.targets), taught.sum()])
 
     def loss(self, model: torch.nn.Module, part: Augmented, shares: torch.Tensor) -> torch.Tensor:
         """The loss of a batch, a scalar, or what a part adds to it.
@@ -73,7 +82,11 @@ class Forward:
             shares: float32 [2], 1 for a whole batch: the part's :meth:`weights` of those of the batch.
         """
         with autocast(self._device, self.precision):
-            answer: Logits = model(part.inputs)
+            answer: Logits | Taught = model(part.inputs)
+            if isinstance(answer, Taught):
+                labels = shares[0] * self._loss_of(answer.logits, part.targets)
+                distance = shares[1] * teacher_loss(answer, part.targets, self._distil)
+                return self.phase.labels * labels + self.phase.teacher * distance
             loss = shares[0] * self._loss_of(answer, part.targets)
             if self._teacher is None:
                 return loss
@@ -88,7 +101,7 @@ class Forward:
         return logits
 
     def _to_device(self, batch: Batch) -> tuple[torch.Tensor, Targets]:
-        targets = Targets(*(tensor.to(self._device, non_blocking=True) for tensor in batch.targets))
+        targets = batch.targets.each(lambda tensor: tensor.to(self._device, non_blocking=True))
         return batch.waveforms.to(self._device, non_blocking=True), targets
 
 
@@ -97,4 +110,4 @@ def split_batch(batch: Batch, n_parts: int) -> Iterator[Batch]:
     size = len(batch.waveforms) // n_parts
     for begin in range(0, size * n_parts, size):
         own = slice(begin, begin + size)
-        yield Batch(batch.waveforms[own], Targets(*(tensor[own] for tensor in batch.targets)), ())
+        yield Batch(batch.waveforms[own], batch.targets.each(itemgetter(own)), ())

@@ -36,6 +36,7 @@ from birdinfer.training.fold import (
     is_better,
 )
 from birdinfer.training.forward import Augmented, Forward, split_batch
+from birdinfer.training.learner import Learner
 from birdinfer.training.models.batch_norm import freeze_norms
 from birdinfer.training.optim import learning_rate, stale_epochs
 
@@ -92,6 +93,9 @@ class FoldTrainer:
         waiting, per_epoch = Waiting(progress.waited_seconds), len(self._data)
         loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=session.device)
         state.model.train()
+        self._forward.begin(progress.epoch)
+        if isinstance(state.own_learner, Learner):
+            state.own_learner.is_detached = self._forward.phase.is_detached
         if progress.epoch + 1 >= recipe.first_frozen_epoch:
             freeze_norms(state.model)
         self._data.batches.begin(progress.epoch, progress.step)
@@ -153,7 +157,9 @@ class FoldTrainer:
         self._progress = progress = progress.next_epoch()
         progress.history.append(row)
         # With frozen norms it is another network than before: its first score is not compared with earlier ones.
-        is_best = is_better(row.val_macro_auc, progress) or row.epoch == recipe.first_frozen_epoch
+        # While the teacher alone counts, the latest features are the best.
+        is_first = row.epoch == recipe.first_frozen_epoch or row.epoch <= recipe.distil.alone_epochs + 1
+        is_best = is_better(row.val_macro_auc, progress) or is_first
         if is_best:
             progress.best_epoch, progress.best_auc = row.epoch, row.val_macro_auc
         is_stale = bool(config.patience) and stale_epochs(progress.scores) >= config.patience

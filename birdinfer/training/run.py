@@ -27,6 +27,8 @@ from birdinfer.training.callbacks import SILENT, FoldResult, FoldStart, Training
 from birdinfer.training.checkpoint import EpochRow, Progress, load_header, versions
 from birdinfer.training.data.folds import FOLDS_FILE, TEST
 from birdinfer.training.data.prepare import PreparedData, open_source, prepare_data
+from birdinfer.training.data.sources import ClipSource
+from birdinfer.training.data.teacher import TeacherTargets, choose_teacher, open_bundle, open_teacher
 from birdinfer.training.devices import check_devices, choose_device, precision_for
 from birdinfer.training.distributed import Distributed, exit_if_one_is_lost, from_environment, process_group
 from birdinfer.training.finetune import OPTION as FINETUNE_OPTION
@@ -235,6 +237,8 @@ def check_recipe(run: Run, wanted: Sequence[int]) -> Background:
     build_model(recipe.model, 1, recipe.input_config, start=False)
     check_start_weights(recipe, wanted)
     build_loss(recipe.loss, [1])
+    if recipe.distil.teacher:
+        open_bundle(recipe.distil, run.cache_dir)
     return find_background(recipe.augment.background_dir, run.data_dir)
 
 
@@ -446,6 +450,7 @@ def train_run(run: Run, callback: TrainingCallback = SILENT, name: str = "") -> 
                 folder=fold_dir(run.run_dir, number),
             )
             try:
+                fold = replace(fold, teacher=_teacher(run, data, number, source, session))
                 result = _train_or_read(fold, session)
             except (BirdinferError, RuntimeError) as error:
                 # Other processes would wait for ever for one that continues with another fold.
@@ -457,6 +462,16 @@ def train_run(run: Run, callback: TrainingCallback = SILENT, name: str = "") -> 
     if processes.is_first:
         write_summary(run.run_dir, results)
     return results
+
+
+def _teacher(run: Run, data: PreparedData, number: int, source: ClipSource, session: Session) -> TeacherTargets | None:
+    """What a fold learns besides the labels, all of it in the cache; None if the recipe has no teacher."""
+    recipe, callback = run.recipe, session.callback
+    if not recipe.distil.teacher:
+        return None
+    held_out = (*data.held_out(number), *data.held_out(TEST))
+    teacher = choose_teacher(recipe, data.species, held_out, run.cache_dir, callback.on_message)
+    return open_teacher(teacher, data.clips, recipe, source, run.cache_dir, callback.on_progress, session.stop.check)
 
 
 def _train_or_read(fold: Fold, session: Session) -> FoldResult:

@@ -16,7 +16,7 @@ from birdinfer.training.distributed import Distributed
 from birdinfer.training.optim import build_optimiser
 from birdinfer.training.recipe.schema import OptimConfig
 
-_OPTIM, _GROUP = "optim.", "group."
+_OPTIM, _GROUP, _BESIDE = "optim.", "group.", "beside."
 _NOT_KEPT = frozenset({"params", "lr"})
 """Of an optimiser's groups: parameters are the model's, the rate is set at each step."""
 
@@ -33,6 +33,7 @@ class TrainingState:
         scaler: torch.amp.GradScaler,
         processes: Distributed,
         learner: torch.nn.Module | None = None,
+        beside: torch.nn.Module | None = None,
     ) -> None:
         """Begin with the model's weights as they are.
 
@@ -43,10 +44,13 @@ class TrainingState:
             processes: who trains along.
             learner: another way to compute the same model, with the same parameters, for the gradients; None for
                 the model's own.
+            beside: what the learner has besides the model, and is left behind when the training ends; None: nothing.
         """
         self.model = model
         self.average = copy.deepcopy(model).eval() if config.ema_decay else None
-        self.optimiser = build_optimiser(model, config)
+        self.own_learner, self.beside = learner, beside
+        self._trained = model if beside is None else torch.nn.ModuleList([model, beside])
+        self.optimiser = build_optimiser(self._trained, config)
         self.scaler = scaler
         self._config = config
         self._parallel = processes.parallel(model if learner is None else learner)
@@ -77,7 +81,7 @@ class TrainingState:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip_norm)
+        torch.nn.utils.clip_grad_norm_(self._trained.parameters(), self._config.clip_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
@@ -91,6 +95,8 @@ class TrainingState:
         named = {MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
         if self.average is not None:
             named |= {EMA + name: tensor for name, tensor in self.average.state_dict().items()}
+        if self.beside is not None:
+            named |= {_BESIDE + name: tensor for name, tensor in self.beside.state_dict().items()}
         return named | {key: x for key, x in self._memory().items() if isinstance(x, torch.Tensor)}
 
     def numbers(self) -> Numbers:
@@ -108,6 +114,8 @@ class TrainingState:
             self.model.load_state_dict(checkpoint.weights(MODEL))
             if self.average is not None:
                 self.average.load_state_dict(checkpoint.weights(EMA))
+            if self.beside is not None:
+                self.beside.load_state_dict(checkpoint.weights(_BESIDE))
             self._restore_optimiser(checkpoint)
         except (RuntimeError, ValueError, KeyError, IndexError) as error:
             raise CheckpointError(checkpoint.path, f"does not fit the model ({str(error)[:120]})") from error

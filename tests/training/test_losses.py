@@ -145,7 +145,7 @@ class TestBce:
 class TestClassWeights:
     def test_follow_a_batch_to_its_device(self):
         loss = build_loss(LossConfig("bce", class_weight_power=-0.5), CLIPS)
-        there = Targets(*(tensor.to("meta") for tensor in targets()))
+        there = targets().each(lambda tensor: tensor.to("meta"))
         assert loss(Logits(LOGITS.to("meta")), there).device.type == "meta"
         assert loss(Logits(LOGITS), targets()).device.type == "cpu"
 

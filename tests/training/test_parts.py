@@ -24,7 +24,7 @@ def batch(seed, n_windows=8):
 
 
 def part_of(logits, targets, own):
-    return Logits(logits.clip[own]), Targets(*(tensor[own] for tensor in targets))
+    return Logits(logits.clip[own]), targets.each(lambda tensor: tensor[own])
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"soft_auc"}))

@@ -69,7 +69,8 @@ def mixed_targets(targets: Targets, pairs: Pairs, labels: Literal["max", "mixed"
     if labels == "mixed":
         values = targets.values * (1 - share) + other.values * share
     weights = targets.window_weights * (1 - pairs.share) + other.window_weights * pairs.share
-    return Targets(values, _of_the_greater(first, second, targets, other), weights)
+    cells = _of_the_greater(first, second, targets, other)
+    return Targets(values, cells, weights, _mixed_teacher(targets, other, share))
 
 
 def overlaid_targets(targets: Targets, pairs: Pairs, is_overlaid: torch.Tensor, target_share: float) -> Targets:
@@ -84,11 +85,19 @@ def overlaid_targets(targets: Targets, pairs: Pairs, is_overlaid: torch.Tensor, 
     share = torch.where(counts, target_share / (1 + target_share), 0.0)
     weights = targets.window_weights * (1 - share) + other.window_weights * share
     cells = _of_the_greater(targets.values, second, targets, other)
-    return Targets(torch.maximum(targets.values, second), cells, weights)
+    teacher = _mixed_teacher(targets, other, share[:, None])
+    return Targets(torch.maximum(targets.values, second), cells, weights, teacher)
 
 
 def _seconds(targets: Targets, pairs: Pairs) -> Targets:
-    return Targets(*(tensor[pairs.second] for tensor in targets))
+    return targets.each(lambda tensor: tensor[pairs.second])
+
+
+def _mixed_teacher(first: Targets, second: Targets, share: torch.Tensor) -> torch.Tensor | None:
+    """What a teacher would say of the mix, by share [windows, 1]: it has processed both windows, not their mix."""
+    if first.teacher is None or second.teacher is None:
+        return None
+    return torch.where(share > 0, first.teacher * (1 - share) + second.teacher * share, first.teacher)
 
 
 def _of_the_greater(first: torch.Tensor, second: torch.Tensor, of_first: Targets, of_second: Targets) -> torch.Tensor:

@@ -81,13 +81,41 @@ def build_cache(
         ConfigError, MissingExtraError: voices are to be removed and cannot be found here.
     """
     home = (folder or default_folder()) / settings.folder_name
+    rate = settings.input_config.audio.sample_rate
+    names = build_buckets(
+        clips, settings.key, home, lambda: ClipDecoder(settings),
+        lambda clip: round(2 * rate * settings.decoded_seconds(clip.duration_seconds)), on_progress, between,
+    )  # fmt: skip
+    return CachedSource(settings.input_config, home, names)
+
+
+def build_buckets(
+    clips: Sequence[Clip],
+    key: object,
+    home: Path,
+    make_decoder: Callable[[], Callable[[Clip], Decoded]],
+    bytes_of: Callable[[Clip], int],
+    on_progress: Callable[[int, int], None],
+    between: Callable[[], None],
+) -> list[str]:
+    """Build the buckets of clips that are not in a folder yet, and return the names of all of them.
+
+    Args:
+        clips: no two with one filename.
+        key: what the content depends on besides the files; JSON.
+        home: the folder.
+        make_decoder: called once if anything is missing: makes what a clip's entry is, from several threads.
+        bytes_of: how much of the disk a clip takes.
+        on_progress: as of :func:`build_cache`.
+        between: as of :func:`build_cache`.
+    """
     with _Pool() as pool:
-        planned = _plan(clips, settings, home, pool)
+        planned = _plan(clips, key, home, pool)
         missing = [bucket for bucket in planned if not is_whole(bucket.path)]
         if missing:
-            _check_space(home, missing, settings)
-            _Builder(ClipDecoder(settings), pool, len(clips), on_progress, between).build(missing)
-    return CachedSource(settings.input_config, home, [bucket.path.name for bucket in planned])
+            _check_space(home, sum(bytes_of(clip) for bucket in missing for clip in bucket.clips))
+            _Builder(make_decoder(), pool, len(clips), on_progress, between).build(missing)
+    return [bucket.path.name for bucket in planned]
 
 
 class _Pool(ThreadPoolExecutor):
@@ -102,7 +130,7 @@ class _Pool(ThreadPoolExecutor):
 class _Builder:
     def __init__(
         self,
-        decode: ClipDecoder,
+        decode: Callable[[Clip], Decoded],
         pool: _Pool,
         n_clips: int,
         on_progress: Callable[[int, int], None],
@@ -148,15 +176,15 @@ class _Builder:
             self._between()
 
 
-def _plan(clips: Sequence[Clip], settings: CacheSettings, home: Path, pool: _Pool) -> list[_Planned]:
+def _plan(clips: Sequence[Clip], key: object, home: Path, pool: _Pool) -> list[_Planned]:
     n_buckets = min(_MOST_BUCKETS, 2 ** max(0, round(np.log2(max(1, len(clips)) / _CLIPS_PER_BUCKET))))
     held: list[list[tuple[tuple[str, int, int], Clip]]] = [[] for _ in range(n_buckets)]
-    for key, clip in zip(pool.map(_file_key, clips), clips, strict=True):
-        held[bucket_of(clip.filename, n_buckets)].append((key, clip))
+    for its, clip in zip(pool.map(_file_key, clips), clips, strict=True):
+        held[bucket_of(clip.filename, n_buckets)].append((its, clip))
     planned = []
     for bucket in held:
         bucket.sort(key=lambda one: one[0])
-        facts = json.dumps([settings.key, [key for key, _ in bucket]])
+        facts = json.dumps([key, [its for its, _ in bucket]])
         name = hashlib.sha256(facts.encode()).hexdigest()[:32]
         planned.append(_Planned(home / f"{name}.clips", tuple(clip for _, clip in bucket)))
     return planned
@@ -171,7 +199,7 @@ def _file_key(clip: Clip) -> tuple[str, int, int]:
     return clip.filename, facts.st_size, facts.st_mtime_ns
 
 
-def _check_space(home: Path, missing: Sequence[_Planned], settings: CacheSettings) -> None:
+def _check_space(home: Path, needed: int) -> None:
     """Refuse to begin what cannot be ended.
 
     Raises:
@@ -180,8 +208,7 @@ def _check_space(home: Path, missing: Sequence[_Planned], settings: CacheSetting
     check_folder(home, hint=_ANOTHER_DISK)
     check_writable(home / "clips")
     home.mkdir(parents=True, exist_ok=True)
-    seconds = sum(settings.decoded_seconds(clip.duration_seconds) for bucket in missing for clip in bucket.clips)
-    needed, free = 2 * settings.input_config.audio.sample_rate * seconds, shutil.disk_usage(home).free
+    free = shutil.disk_usage(home).free
     if needed + _SPARE_BYTES > free:
         raise OutputError(
             home,

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from birdinfer.audio.windows import count_windows
 from birdinfer.errors import AudioError, InputNotFoundError
 from birdinfer.system.cpu import one_thread_per_worker
 from birdinfer.training.data.metadata import Clip
 from birdinfer.training.data.sources import ClipSource
+from birdinfer.training.data.starts import fixed_starts, spare_seconds
 from birdinfer.training.data.targets import Targets
+from birdinfer.training.data.teacher import TeacherTargets
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.typing import Float32, Int64
 
@@ -76,6 +77,8 @@ class TrainingItem(NamedTuple):
     window_weight: float
     failed: str
     """Why it is silent, "" if it is not."""
+    teacher: Float32 | None = None
+    """What a teacher says of it [numbers], NaN where nothing; None without a teacher."""
 
 
 class Sampler(Protocol):
@@ -95,7 +98,13 @@ class TrainingWindows(Dataset[Any]):
     """Augmented windows of training clips, as ``data.windows`` says."""
 
     def __init__(
-        self, clips: Sequence[Clip], recipe: Recipe, source: ClipSource, targets: TargetsOf, augment: Augment
+        self,
+        clips: Sequence[Clip],
+        recipe: Recipe,
+        source: ClipSource,
+        targets: TargetsOf,
+        augment: Augment,
+        teacher: TeacherTargets | None = None,
     ) -> None:
         """List the items: one for each clip, or one for each of its windows.
 
@@ -105,10 +114,11 @@ class TrainingWindows(Dataset[Any]):
             source: their sound.
             targets: their targets and weights.
             augment: applied to each window, with random numbers from (seed, epoch, place).
+            teacher: what is to be learned besides the labels.
         """
         self._clips, self._seed, self._source = tuple(clips), recipe.seed, source
-        self._targets, self._augment = targets, augment
-        starts = [_starts(recipe.data.windows, source, clip) for clip in clips]
+        self._targets, self._augment, self._teacher = targets, augment, teacher
+        starts = [fixed_starts(recipe.data.windows, source, clip) or [np.nan] for clip in clips]
         self._clip_of = np.repeat(np.arange(len(starts), dtype=np.int32), [len(one) for one in starts])
         self._start_seconds = np.array([start for one in starts for start in one])
 
@@ -131,13 +141,15 @@ class TrainingWindows(Dataset[Any]):
         rng = np.random.default_rng((_WINDOW, self._seed, key.epoch, key.place))
         clip, start = self._clips[self._clip_of[key.item]], self._start_seconds[key.item]
         if np.isnan(start):
-            start = rng.uniform(0, _spare_seconds(self._source, clip))
+            start = rng.uniform(0, spare_seconds(self._source, clip))
+            start = start if self._teacher is None else self._teacher.nearest(clip, start)
         samples, failed = read_or_silence(self._source, clip, float(start))
         values, cell_weights, window_weight = self._targets(clip)
+        taught = None if self._teacher is None else self._teacher.target(clip, float(start))
         if failed:
             # No target either: mixed into another window, silence must not claim a bird.
-            return TrainingItem(samples, np.zeros_like(values), np.ones_like(cell_weights), 0.0, failed)
-        return TrainingItem(self._augment(samples, rng), values, cell_weights, window_weight, "")
+            return TrainingItem(samples, np.zeros_like(values), np.ones_like(cell_weights), 0.0, failed, taught)
+        return TrainingItem(self._augment(samples, rng), values, cell_weights, window_weight, "", taught)
 
 
 class ValidationWindows(Dataset[Any]):
@@ -153,7 +165,7 @@ class ValidationWindows(Dataset[Any]):
         """The clip's windows, as many of them as can be decoded."""
         clip, source = self._clips[index], self._source
         window_seconds = source.input_config.window.window_seconds
-        starts = window_starts(window_seconds + _spare_seconds(source, clip), window_seconds, self._most_windows)
+        starts = window_starts(window_seconds + spare_seconds(source, clip), window_seconds, self._most_windows)
         windows, reasons = [], []
         for start in starts:
             try:
@@ -235,28 +247,6 @@ def validation_loader(dataset: ValidationWindows, indices: Sequence[int], recipe
     return DataLoader(dataset, batch_size=size, sampler=indices, collate_fn=list, **_workers(recipe))
 
 
-def _starts(windows: str, source: ClipSource, clip: Clip) -> list[float]:
-    """Where a clip's items begin in seconds; NaN: drawn each time."""
-    if windows == "random":
-        return [np.nan]
-    if windows == "first":
-        return [0.0]
-    if windows == "centre":
-        return [_spare_seconds(source, clip) / 2]
-    window, rate = source.input_config.window, source.input_config.audio.sample_rate
-    n_samples = round((window.window_seconds + _spare_seconds(source, clip)) * rate)
-    n_windows = count_windows(n_samples, source.input_config.window_samples, round(window.min_tail_seconds * rate))
-    return [index * source.input_config.window_samples / rate for index in range(n_windows)]
-
-
-def _spare_seconds(source: ClipSource, clip: Clip) -> float:
-    """By how much a clip exceeds a window; 0 if nothing is known of it, and reading it then says why."""
-    try:
-        return max(0.0, source.duration_seconds(clip) - source.input_config.window.window_seconds)
-    except (AudioError, InputNotFoundError):
-        return 0.0
-
-
 def _silence(source: ClipSource) -> Float32:
     return np.zeros(source.input_config.window_samples + 2 * source.input_config.margin_samples, np.float32)
 
@@ -282,10 +272,11 @@ def _begin_worker(_: int) -> None:
 
 
 def _collate(items: Sequence[TrainingItem]) -> Batch:
-    samples, values, cell_weights, window_weights, failed = zip(*items, strict=True)
+    samples, values, cell_weights, window_weights, failed, taught = zip(*items, strict=True)
     targets = Targets(
         torch.from_numpy(np.stack(values)),
         torch.from_numpy(np.stack(cell_weights)),
         torch.tensor(window_weights, dtype=torch.float32),
+        None if taught[0] is None else torch.from_numpy(np.stack(taught)),
     )
     return Batch(torch.from_numpy(np.stack(samples)), targets, tuple(reason for reason in failed if reason))

@@ -9,7 +9,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -82,10 +82,14 @@ class Counts:
         self._entry, self._path, self._verified = entry, path, verified
 
     def __getitem__(self, stretch: slice, /) -> Float32:
+        return np.multiply(self.raw(stretch), np.float32(self.step), dtype=np.float32)
+
+    def raw(self, stretch: slice) -> Int16:
+        """The counts themselves, checked when they are first read."""
         end = min(stretch.stop, len(self.counts))
         for block in range(stretch.start // _BLOCK, -(-end // _BLOCK)) if self._entry.checksums else ():
             self._check(block)
-        return np.multiply(self.counts[stretch], np.float32(self.step), dtype=np.float32)
+        return self.counts[stretch]
 
     def _check(self, block: int) -> None:
         place = self._entry.begin, block
@@ -269,6 +273,11 @@ class CachedSource:
             raise AudioError(clip.path, entry.failed)
         begin = round(start_seconds * self.input_config.audio.sample_rate)
         return window_of(bucket.sound(entry), begin, self.input_config, clip.path)
+
+    def stored(self, clip: Clip) -> Callable[[slice], Int16] | None:
+        """What gives counts of a clip as they lie in the cache; None if it could not be decoded."""
+        bucket, entry = self._find(clip)
+        return None if entry.failed else bucket.sound(entry).raw
 
     @property
     def bytes(self) -> int:

@@ -4,7 +4,7 @@ In: a clip and the recipe's section ``labels``. Out: a row [labels] at a time, m
 11,560 labels at once would take gigabytes); :class:`Targets` is a batch of them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,13 @@ class Targets(NamedTuple):
     """[windows, labels], 0 to 1: what a cell counts in the loss; 0 is masked, as if the label did not exist there."""
     window_weights: torch.Tensor
     """[windows], >= 0: what a window counts in the loss; 0 for one whose clip could not be decoded."""
+    teacher: torch.Tensor | None = None
+    """[windows, numbers], a teacher's embeddings, or its scores; NaN where it has none. None without a teacher."""
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Targets":
+        """All tensors, changed."""
+        teacher = None if self.teacher is None else change(self.teacher)
+        return Targets(change(self.values), change(self.cell_weights), change(self.window_weights), teacher)
 
 
 class TargetMaker:

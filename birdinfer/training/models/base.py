@@ -49,7 +49,7 @@ class Blueprint:
         )
 
 
-# ---- What every network answers
+# ---- What every network answers, and is made of
 
 
 class Logits(NamedTuple):
@@ -59,3 +59,19 @@ class Logits(NamedTuple):
     """[windows, labels]"""
     frames: torch.Tensor | None = None
     """[windows, frames, labels] of a sound event detector; None for other networks."""
+
+
+class Network(torch.nn.Module):
+    """A network in two parts, so that what is between them can be compared with a teacher's embedding."""
+
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Inputs -> a feature map [windows, features, rows, columns], or steps [windows, steps, features]."""
+        raise NotImplementedError
+
+    def classify(self, features: torch.Tensor) -> Logits:
+        """Features -> logits."""
+        raise NotImplementedError
+
+    def forward(self, inputs: torch.Tensor) -> Logits:
+        """Log-mels [windows, 1, rows, columns], or waveforms [windows, samples], -> logits."""
+        return self.classify(self.features(inputs))

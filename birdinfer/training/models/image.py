@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.models.base import Blueprint, Logits
+from birdinfer.training.models.base import Blueprint, Logits, Network
 from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.models.weights import tensors_only
 from birdinfer.training.recipe.schema import ModelConfig
@@ -226,7 +226,7 @@ def build_cnn(blueprint: Blueprint) -> torch.nn.Module:
     return Native(blueprint) if blueprint.config.pooling == "native" else Pooled(blueprint)
 
 
-class Native(torch.nn.Module):
+class Native(Network):
     """A network as timm has it, its classifier made for our labels."""
 
     def __init__(self, blueprint: Blueprint) -> None:
@@ -242,12 +242,17 @@ class Native(torch.nn.Module):
             blueprint, num_classes=blueprint.n_labels, **dropouts(config, "drop_rate", "drop_path_rate")
         )
 
-    def forward(self, log_mel: torch.Tensor) -> Logits:
-        """[windows, 1, rows, columns] -> clip logits [windows, labels]."""
-        return Logits(self.backbone(coloured(log_mel, self._n_channels)))
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """[windows, 1, rows, columns] -> the feature map, as timm has it."""
+        features: torch.Tensor = self.backbone.forward_features(coloured(inputs, self._n_channels))  # type: ignore[operator]
+        return features
+
+    def classify(self, features: torch.Tensor) -> Logits:
+        """The feature map -> clip logits [windows, labels]."""
+        return Logits(self.backbone.forward_head(features))  # type: ignore[operator]
 
 
-class Pooled(torch.nn.Module):
+class Pooled(Network):
     """Feature map -> pooling -> dropout -> one linear layer."""
 
     def __init__(self, blueprint: Blueprint) -> None:
@@ -263,9 +268,13 @@ class Pooled(torch.nn.Module):
         self.dropout = torch.nn.Dropout(blueprint.config.drop_rate)
         self.head = torch.nn.Linear(n_features, blueprint.n_labels)
 
-    def forward(self, log_mel: torch.Tensor) -> Logits:
-        """[windows, 1, rows, columns] -> clip logits [windows, labels]."""
-        features = self.backbone(coloured(log_mel, self._n_channels))
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """[windows, 1, rows, columns] -> [windows, features, h, w]."""
+        features: torch.Tensor = self.backbone(coloured(inputs, self._n_channels))
+        return features
+
+    def classify(self, features: torch.Tensor) -> Logits:
+        """[windows, features, h, w] -> clip logits [windows, labels]."""
         return Logits(self.head(self.dropout(self.pooling(features))))
 
 
@@ -281,7 +290,7 @@ def build_vit(blueprint: Blueprint) -> torch.nn.Module:
     return Transformer(blueprint)
 
 
-class Transformer(torch.nn.Module):
+class Transformer(Network):
     """A vision transformer, its classifier made for our labels."""
 
     def __init__(self, blueprint: Blueprint) -> None:
@@ -302,10 +311,15 @@ class Transformer(torch.nn.Module):
             **dropouts(config, "drop_rate", "drop_path_rate"),
         )
 
-    def forward(self, log_mel: torch.Tensor) -> Logits:
-        """[windows, 1, rows, columns] -> clip logits [windows, labels]."""
-        whole = functional.pad(log_mel, (0, self._more_columns, 0, self._more_rows))
-        return Logits(self.backbone(coloured(whole, self._n_channels)))
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """[windows, 1, rows, columns] -> tokens [windows, tokens, features]."""
+        whole = functional.pad(inputs, (0, self._more_columns, 0, self._more_rows))
+        tokens: torch.Tensor = self.backbone.forward_features(coloured(whole, self._n_channels))  # type: ignore[operator]
+        return tokens
+
+    def classify(self, features: torch.Tensor) -> Logits:
+        """Tokens -> clip logits [windows, labels]."""
+        return Logits(self.backbone.forward_head(features))  # type: ignore[operator]
 
 
 def _patch_size(blueprint: Blueprint) -> tuple[int, int]:

@@ -10,7 +10,7 @@ j / T to (j + 1) / T (of columns that the stride does not divide, the last frame
 import torch
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.models.base import Blueprint, Logits
+from birdinfer.training.models.base import Blueprint, Logits, Network
 from birdinfer.training.models.image import coloured, create_features, mean_and_maximum, smooth_in_time
 
 
@@ -24,7 +24,7 @@ def build_sed(blueprint: Blueprint) -> torch.nn.Module:
     return Detector(blueprint)
 
 
-class Detector(torch.nn.Module):
+class Detector(Network):
     """Feature map -> steps in time -> logits of frames, and their attention-weighted mean."""
 
     def __init__(self, blueprint: Blueprint) -> None:
@@ -43,9 +43,13 @@ class Detector(torch.nn.Module):
         self.classes = torch.nn.Linear(config.hidden, blueprint.n_labels)
         self._pool = pool_probabilities if blueprint.activation == "sigmoid" else pool_logits
 
-    def forward(self, log_mel: torch.Tensor) -> Logits:
-        """[windows, 1, rows, columns] -> clip [windows, labels] and frames [windows, frames, labels], float32."""
-        features = self.backbone(coloured(log_mel, self._n_channels))
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """[windows, 1, rows, columns] -> [windows, features, h, w]."""
+        features: torch.Tensor = self.backbone(coloured(inputs, self._n_channels))
+        return features
+
+    def classify(self, features: torch.Tensor) -> Logits:
+        """[windows, features, h, w] -> clip [windows, labels] and frames [windows, frames, labels], float32."""
         steps = smooth_in_time(features.mean(dim=2)).transpose(1, 2)
         hidden = self.dropout(torch.relu(self.hidden(self.dropout(steps))))
         attention, frames = self.attention(hidden).float(), self.classes(hidden).float()
@@ -119,7 +123,7 @@ def build_rnn(blueprint: Blueprint) -> torch.nn.Module:
     return Recurrent(blueprint)
 
 
-class Recurrent(torch.nn.Module):
+class Recurrent(Network):
     """Strided convolution -> recurrent layers in both directions -> mean and maximum -> linear layer."""
 
     def __init__(self, blueprint: Blueprint) -> None:
@@ -140,9 +144,13 @@ class Recurrent(torch.nn.Module):
         self.dropout = torch.nn.Dropout(config.drop_rate)
         self.head = torch.nn.Linear(4 * config.hidden, blueprint.n_labels)
 
-    def forward(self, log_mel: torch.Tensor) -> Logits:
-        """[windows, 1, mels, frames] -> clip logits [windows, labels]."""
-        steps = torch.nn.functional.gelu(self.norm(self.stem(log_mel.squeeze(1)).transpose(1, 2)))
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """[windows, 1, mels, frames] -> [windows, steps, features]."""
+        steps = torch.nn.functional.gelu(self.norm(self.stem(inputs.squeeze(1)).transpose(1, 2)))
         # No initial state is handed in: zeros of the batch's size are then the graph's own, whatever that size.
-        steps, _ = self.recurrent(steps)
-        return Logits(self.head(self.dropout(mean_and_maximum(steps))))
+        recurrent: torch.Tensor = self.recurrent(steps)[0]
+        return recurrent
+
+    def classify(self, features: torch.Tensor) -> Logits:
+        """[windows, steps, features] -> clip logits [windows, labels]."""
+        return Logits(self.head(self.dropout(mean_and_maximum(features))))

@@ -27,7 +27,7 @@ import torch
 from torch.nn import functional
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.models.base import Blueprint, Logits
+from birdinfer.training.models.base import Blueprint, Logits, Network
 from birdinfer.training.models.image import mean_and_maximum
 from birdinfer.training.models.timm_import import import_timm
 
@@ -61,7 +61,7 @@ def build_raw(blueprint: Blueprint) -> torch.nn.Module:
     raise ConfigError("model.backbone", f"{name!r} takes no waveforms", "choose small or wav2vec2_base")
 
 
-class RawNetwork(torch.nn.Module):
+class RawNetwork(Network):
     """Normalised waveform -> encoder -> mean and maximum over time -> linear layer."""
 
     def __init__(self, backbone: torch.nn.Module, width: int, blueprint: Blueprint) -> None:
@@ -77,11 +77,15 @@ class RawNetwork(torch.nn.Module):
         self.dropout = torch.nn.Dropout(blueprint.config.drop_rate)
         self.head = torch.nn.Linear(2 * width, blueprint.n_labels)
 
-    def forward(self, waveforms: torch.Tensor) -> Logits:
-        """[windows, samples] -> clip logits [windows, labels]."""
-        encoded = self.backbone(normalised(waveforms))
-        steps = encoded[0] if isinstance(encoded, tuple) else encoded
-        return Logits(self.head(self.dropout(mean_and_maximum(steps))))
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """[windows, samples] -> [windows, steps, features]."""
+        encoded = self.backbone(normalised(inputs))
+        steps: torch.Tensor = encoded[0] if isinstance(encoded, tuple) else encoded
+        return steps
+
+    def classify(self, features: torch.Tensor) -> Logits:
+        """[windows, steps, features] -> clip logits [windows, labels]."""
+        return Logits(self.head(self.dropout(mean_and_maximum(features))))
 
 
 def normalised(waveforms: torch.Tensor) -> torch.Tensor:

@@ -265,6 +265,40 @@ class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "softmax" if self.name == "ce" else "sigmoid"
 
 
+class DistilConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A teacher whose embeddings or scores of the training windows are learned, beside the labels or before them."""
+
+    teacher: str = ""
+    """Folder of a bundle, or an ONNX graph that takes waveforms and gives an embedding; "" for none. It processes every
+    window once, as it was before augmentation, and its answers are kept in the cache for all folds and runs."""
+    target: Literal["embedding", "scores"] = "embedding"
+    member: str = ""
+    """The member whose embedding it is; "" for the only one that has one. Scores are those of the whole bundle."""
+    loss: Literal["cosine", "mse", "bce", "kl"] = "cosine"
+    """Of an embedding ``cosine`` (1 - cosine) or ``mse``; of scores ``bce`` or, between softmaxes, ``kl``."""
+    temperature: Annotated[float, msgspec.Meta(ge=0.1, le=100)] = 1.0
+    """Of scores: both logits are divided by it, and the loss is multiplied by its square (Hinton et al. 2015)."""
+    weight: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.0
+    """Of the teacher's loss, which is added to that of the labels."""
+    alone_epochs: Count = 0
+    """In the first this many epochs the teacher's loss is the only one; then ``weight`` of it, which may be 0."""
+    detach: bool = False
+    """The loss of the labels trains what follows the features, and the features learn from the embedding alone (a
+    stop-gradient head); not in epochs whose teacher has no weight."""
+    grid_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
+    """Random windows begin at most so far apart, where the teacher has processed them; 0 for half a window."""
+    same_family: bool = False
+    """Let a network be taught by one of its own family and backbone."""
+
+    def __post_init__(self) -> None:
+        if self.loss not in {"embedding": ("cosine", "mse"), "scores": ("bce", "kl")}[self.target]:
+            raise ValueError(f"distil.loss is {self.loss}, of {self.target} it is one of the other two")
+        if self.detach and self.target != "embedding":
+            raise ValueError("distil.detach is true, only an embedding trains the features without the labels")
+        if self.teacher and not (self.weight or self.alone_epochs):
+            raise ValueError("distil.weight is 0 in all epochs, so its teacher teaches nothing")
+
+
 class OptimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The optimiser, its schedule, and which weights are kept."""
 
@@ -374,6 +408,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
+    distil: DistilConfig = DistilConfig()
     optim: OptimConfig = OptimConfig()
     loop: LoopConfig = LoopConfig()
     post: PostConfig = PostConfig()
@@ -388,6 +423,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"loss.teacher_share is {self.loss.teacher_share:g}, it needs a teacher, model.weights")
         if self.loop.fake_quantise and self.model.family not in FEATURE_MAPS:
             raise ValueError(f"loop.fake_quantise is true, {self.model.family} has no convolutions to round")
+        if self.distil.teacher and self.loop.fake_quantise:
+            raise ValueError("loop.fake_quantise is true, it rounds no network with a teacher (distil.teacher)")
+        if self.distil.teacher and self.loss.teacher_share:
+            raise ValueError("loss.teacher_share and distil.teacher name a teacher each, only one can be")
+        if self.distil.alone_epochs > self.loop.epochs:
+            raise ValueError(f"distil.alone_epochs is {self.distil.alone_epochs}, more than {self.loop.epochs} epochs")
+        if self.distil.alone_epochs and self.loop.patience:
+            raise ValueError("loop.patience may end the run while distil.alone_epochs last, set one of them to 0")
         self._check_frozen_norms()
 
     @property
