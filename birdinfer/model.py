@@ -6,6 +6,7 @@
     result = model.predict("dawn.wav")                            # a Result: probabilities [windows, species]
     for result in model.predict_many(["siteA", "siteB"]): ...     # each as it is finished, on all cores
     for window in model.stream(blocks, sample_rate=48_000): ...   # each as soon as nothing can change it
+    model.embed("dawn.wav").values                                # what the network says about each window
 
 The probabilities are those of the command line, bit for bit. Tables, resuming and time budgets belong to
 :mod:`birdinfer.prediction`.
@@ -17,7 +18,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from birdinfer.detections.thresholds import MIN_CONFIDENCE
 from birdinfer.errors import AudioError, BundleError, ConfigError
 from birdinfer.inference.bundle import MANIFEST_NAME, Bundle, demo_bundle_path
 from birdinfer.inference.calibration import thresholds_of
+from birdinfer.inference.embeddings import Embeddings, embeddings_of
 from birdinfer.inference.engines import EnginePlan
 from birdinfer.inference.member_group import MemberScores
 from birdinfer.inference.predictor import Predictor, join_chunks, make_plan
@@ -130,6 +132,7 @@ class Model:
         self.species = self.bundle.manifest.species
         self.labels = self.bundle.labels
         self.window_seconds = predictor.rows.window_seconds
+        self._embedders: dict[str, Predictor] = {}
         self._thresholds: Float32 | None = None
         with suppress(ConfigError):  # a calibration of other scores is of no use
             self._thresholds = thresholds_of(self.bundle.manifest, MIN_CONFIDENCE)
@@ -215,6 +218,49 @@ class Model:
             raise ConfigError("stream", "speech is found too late to skip the windows of a live source", hint)
         return self._windows(self._in_memory(blocks, sample_rate, name), name)
 
+    def embed(
+        self,
+        sound: AnyPath | EncodedSound | npt.ArrayLike,
+        sample_rate: float | None = None,
+        *,
+        name: str | None = None,
+        member: str | None = None,
+    ) -> Embeddings:
+        """Embed the windows of one recording, on all cores: what ``predict --embeddings`` keeps of it, in float32.
+
+        The member's network is loaded once more, at the first call. Of a damaged recording what can be decoded is
+        embedded, with a warning.
+
+        Args:
+            sound: as in :meth:`predict`, like ``sample_rate`` and ``name``.
+            sample_rate: of samples, in Hz.
+            name: of the recording.
+            member: that gives the embeddings; None: the only one that gives some.
+
+        Raises:
+            InputNotFoundError, AudioError, ConfigError, BundleError: as :meth:`predict`; no member gives embeddings, or
+                several do and none is named.
+        """
+        able = {each.name: each for each in self.bundle.manifest.members if each.outputs.embedding}
+        if not able:
+            hint = "birdinfer bundle embed BUNDLE lets them, where they can"
+            raise ConfigError("embed", f"no member of {self.bundle.manifest.name} gives embeddings", hint)
+        chosen = able.get(next(iter(able)) if member is None and len(able) == 1 else member or "")
+        if chosen is None:
+            problem = "is missing" if member is None else f"is {member!r}, which gives no embeddings"
+            raise ConfigError("member", problem, f"name one of {', '.join(able)}")
+        values: list[Float32] = []
+        with self._reader(predictor := self._embedder(chosen.name), sound, sample_rate, name) as (reader, own_name):
+            try:
+                for (scores,) in self._scored(predictor, reader):
+                    assert scores.embeddings is not None  # the member was asked for them
+                    values.append(scores.embeddings)
+            except (AudioError, OSError) as error:
+                if not values:
+                    raise
+                warnings.warn(str(error), stacklevel=2)
+        return embeddings_of(self.bundle, chosen, own_name, np.concatenate(values), reader.n_rows)
+
     def __repr__(self) -> str:
         n_members = len(self.bundle.manifest.members)
         members = f"{n_members} member" + ("s" if n_members > 1 else "")
@@ -235,28 +281,14 @@ class Model:
 
     def _predict_encoded(self, sound: EncodedSound, name: str | None) -> Result:
         """Copy a sound file and predict the copy: whatever is wrong with it is found as in any other file."""
-        own = getattr(sound, "name", None)
-        shown = Path(own if isinstance(own, str) and own else "sound")
-        with tempfile.TemporaryDirectory(prefix="birdinfer-") as folder:
-            copy = Path(folder) / "sound"
-            write_encoded(sound, copy)
-            try:
-                result = self._predict_file(copy, name or recording_name(shown), self._origin_in_memory)
-            except (AudioError, BundleError) as error:
-                raise type(error)(shown, error.what, error.hint) from error
+        with _copied(sound) as (copy, shown):
+            result = self._predict_file(copy, name or recording_name(shown), self._origin_in_memory)
         return replace(result, recording=replace(result.recording, path=shown, file=utf8_text(shown.name)))
 
     def _predict_array(self, samples: npt.ArrayLike, sample_rate: float | None, name: str) -> Result:
-        if samples is None or _holds_paths(samples):
-            hint = "needed is a path, a file that was read or opened, or samples; model.predict_many takes several"
-            raise ConfigError("sound", f"is {_kind(samples)}", hint)
-        array = check_array(samples, name)
-        if sample_rate is None:
-            hint = "pass sample_rate=48_000, or whatever it was recorded at"
-            raise ConfigError("sample_rate", f"is missing, and {_kind(samples)} does not state its own", hint)
-        stream = self._in_memory(blocks_of(array, sample_rate), sample_rate, name)
-        reader = self.predictor.read(stream)
+        reader = self._array_reader(self.predictor, samples, sample_rate, name)
         probabilities = join_chunks(self._score(reader, name), len(self.labels))
+        stream = reader.stream
         status, problem = end_status(stream, self.predictor.rows.min_tail_seconds)
         found = SoundscapeResult(
             stream.path, status, probabilities=probabilities, seconds=stream.decoded_seconds, problem=problem,
@@ -265,24 +297,65 @@ class Model:
         )  # fmt: skip
         return self._result(found, name, self._origin_in_memory)
 
+    @contextmanager
+    def _reader(
+        self, predictor: Predictor, sound: AnyPath | EncodedSound | npt.ArrayLike, sample_rate: float | None,
+        name: str | None,
+    ) -> Iterator[tuple[SoundscapeReader, str]]:  # fmt: skip
+        """Open a sound of any kind, with the name of its recording."""
+        if isinstance(sound, str | os.PathLike):
+            _refuse_rate(sample_rate)
+            with predictor.open(Path(sound)) as reader:
+                yield reader, name or recording_name(Path(sound))
+        elif isinstance(sound, EncodedSound):
+            _refuse_rate(sample_rate)
+            with _copied(sound) as (copy, shown), predictor.open(copy) as reader:
+                yield reader, name or recording_name(shown)
+        else:
+            yield self._array_reader(predictor, sound, sample_rate, name or "array"), name or "array"
+
+    def _array_reader(
+        self, predictor: Predictor, samples: npt.ArrayLike, sample_rate: float | None, name: str
+    ) -> SoundscapeReader:
+        if samples is None or _holds_paths(samples):
+            hint = "needed is a path, a file that was read or opened, or samples; model.predict_many takes several"
+            raise ConfigError("sound", f"is {_kind(samples)}", hint)
+        array = check_array(samples, name)
+        if sample_rate is None:
+            hint = "pass sample_rate=48_000, or whatever it was recorded at"
+            raise ConfigError("sample_rate", f"is missing, and {_kind(samples)} does not state its own", hint)
+        return predictor.read(self._in_memory(blocks_of(array, sample_rate), sample_rate, name))
+
+    def _embedder(self, member: str) -> Predictor:
+        """What computes the embeddings of a member, and nothing else."""
+        if member not in self._embedders:
+            speech = None if self._voice is None else speech_finders(self._voice)
+            bundle, plan, channel = self.bundle.with_members([member]), self.predictor.plan, self.predictor.channel
+            self._embedders[member] = Predictor(bundle, plan, channel=channel, speech=speech, embeddings=True)
+        return self._embedders[member]
+
     def _in_memory(self, blocks: Iterable[npt.ArrayLike], sample_rate: float, name: str) -> AudioStream:
         sound = WaveformSound(blocks, sample_rate, name, channel=self.predictor.channel)
         return AudioStream(Path(name), sound.sample_rate, sound=sound)
 
     def _score(self, reader: SoundscapeReader, name: str) -> list[Float32]:
-        """Score sound in memory: this thread cuts it, the workers score the batches."""
-        n_workers = self.predictor.plan.workers
+        """Score sound in memory."""
         scores = self.predictor.file_scores(reader.stream.path, name)
-        waiting: deque[Future[list[MemberScores]]] = deque()
-        with one_thread_per_worker(), ThreadPoolExecutor(n_workers) as pool:
-            for batch in reader.batches():
-                waiting.append(pool.submit(self.predictor.score_batch, batch))
-                if len(waiting) > n_workers:
-                    scores.add(waiting.popleft().result())
-            for each in waiting:
-                scores.add(each.result())
+        for each in self._scored(self.predictor, reader):
+            scores.add(each)
         scores.finish(reader.n_rows)
         return scores.take()
+
+    def _scored(self, predictor: Predictor, reader: SoundscapeReader) -> Iterator[list[MemberScores]]:
+        """This thread cuts windows, the workers score the batches; in order."""
+        waiting: deque[Future[list[MemberScores]]] = deque()
+        with one_thread_per_worker(), ThreadPoolExecutor(predictor.plan.workers) as pool:
+            for batch in reader.batches():
+                waiting.append(pool.submit(predictor.score_batch, batch))
+                if len(waiting) > predictor.plan.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _windows(self, stream: AudioStream, name: str) -> Iterator[ScoredWindow]:
         for index, row in enumerate(row for rows in self._live_rows(stream, name) for row in rows):
@@ -325,6 +398,20 @@ class Model:
             speech=found.speech,
             skips_speech=self._voice == "skip",
         )
+
+
+@contextmanager
+def _copied(sound: EncodedSound) -> Iterator[tuple[Path, Path]]:
+    """Copy a sound file that was read or opened; errors name it instead of its copy."""
+    own = getattr(sound, "name", None)
+    shown = Path(own if isinstance(own, str) and own else "sound")
+    with tempfile.TemporaryDirectory(prefix="birdinfer-") as folder:
+        copy = Path(folder) / "sound"
+        write_encoded(sound, copy)
+        try:
+            yield copy, shown
+        except (AudioError, BundleError) as error:
+            raise type(error)(shown, error.what, error.hint) from error
 
 
 class _Warnings(Callback):

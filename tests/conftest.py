@@ -13,9 +13,12 @@ from hypothesis import HealthCheck, settings
 # Before anything imports numpy or torch: the threads of tiny models wait for each other longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from made_embeddings import write_embedding_bundle
 from make_bundles import SAMPLE_RATE, tone, write_bundle, write_sound
 
 from birdinfer.cli.app import main
+from birdinfer.inference.bundle import Bundle
+from birdinfer.prediction.run import PredictionSettings, predict_to_csv
 from birdinfer.system.cpu import available_cores
 
 # `dev` gives the same result on every call; `ci` looks further (TEST_PROFILE=ci, see .ci/run). Time proves nothing
@@ -81,6 +84,21 @@ def soundscapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of two linear members."""
     return write_bundle(tmp_path_factory.mktemp("bundles") / "linear")
+
+
+@pytest.fixture(scope="session")
+def embedding_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same whose first member gives embeddings of 32 numbers."""
+    return write_embedding_bundle(bundle, tmp_path_factory.mktemp("embedding") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def embedded(embedding_bundle: Bundle, soundscapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embeddings of the three good files; not to be changed."""
+    folder = tmp_path_factory.mktemp("embedded")
+    settings = PredictionSettings(output=folder / "scores.csv", embeddings=folder / "embeddings")
+    predict_to_csv(embedding_bundle, [soundscapes], settings)
+    return folder / "embeddings"
 
 
 @pytest.fixture

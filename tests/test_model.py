@@ -364,3 +364,41 @@ def test_models_and_bundles_print_what_they_hold(two_rates, model):
 def test_dir_lists_the_public_names():
     assert dir(birdinfer) == birdinfer.__all__
     assert {"load", "Result", "Bundle"} <= set(dir(birdinfer))
+
+
+def test_embed_gives_what_predict_keeps(embedding_bundle, embedded, soundscapes):
+    model = birdinfer.load(embedding_bundle, engine="onnxruntime", workers=2, batch_size=2)
+    stored, path = birdinfer.read_embeddings(embedded), soundscapes / "site_0.ogg"
+    found = model.embed(path)
+    rows = [row for row, name in enumerate(stored.recordings) if name == "site_0"]
+    assert found.values.dtype == np.float32
+    assert np.array_equal(found.values.astype(np.float16), stored.values[rows])
+    assert (found.row_ids, found.info) == (stored.row_ids[: len(rows)], stored.info)
+    assert np.array_equal(found.start_seconds, stored.start_seconds[rows])
+    with path.open("rb") as file:
+        assert np.array_equal(model.embed(file).values, found.values)
+    samples, rate = soundfile.read(path, dtype="float32")
+    of_array = model.embed(samples, rate, name="site_0", member="fold0")
+    assert np.array_equal(of_array.values, found.values)
+    assert of_array.row_ids == found.row_ids
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sound": "nothing.wav"}, "no such file"),
+        ({"sound": b"no sound"}, "sound: "),
+        ({"sound": np.zeros(9)}, "sample_rate: is missing"),
+        ({"sound": None}, "sound: is None"),
+        ({"sound": np.zeros(9), "sample_rate": 9, "member": "fold1"}, "'fold1', which gives no embeddings"),
+    ],
+)
+def test_embed_refuses_in_one_line(embedding_bundle, arguments, message):
+    with pytest.raises(birdinfer.BirdinferError, match=message) as refused:
+        birdinfer.load(embedding_bundle, engine="onnxruntime").embed(**arguments)
+    assert "\n" not in str(refused.value)
+
+
+def test_embed_refuses_a_bundle_without_embeddings(model):
+    with pytest.raises(ConfigError, match="no member of two_rates gives embeddings"):
+        model.embed(SOUND, RATE)

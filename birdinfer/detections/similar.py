@@ -106,28 +106,8 @@ def find_similar(settings: SimilarSettings, callback: Callback | None = None) ->
     """
     callback = callback or Callback()
     _check(settings)
-    index = EmbeddingIndex.open(settings.embeddings, callback)
-    known = _Recordings(index, settings)
-    queries = list(_queries(settings, index, known))
-    examples = [(number, each) for number, query in enumerate(queries) for each in query.examples]
-    left_out = [_own_rows(index, query) for query in queries]
-    found = index.nearest(
-        np.stack([example.values for _, example in examples]), settings.k, metric=settings.metric,
-        per_recording=settings.per_recording, callback=callback,
-        left_out=() if settings.finds_own else [left_out[number] for number, _ in examples],
-    )  # fmt: skip
-    result: list[SimilarWindow] = []
-    for number, query in enumerate(queries):
-        of_query = [(example, near) for (its, example), near in zip(examples, found, strict=True) if its == number]
-        for rank, (window, near, example) in enumerate(_merged(index, of_query, settings), 1):
-            result.append(
-                SimilarWindow(
-                    species=query.species, rank=rank, similarity=near.similarity, example=example.text,
-                    recording=known.described(window.recording), start_seconds=max(0.0, window.start_seconds),
-                    end_seconds=window.end_seconds, row_id=window.row_id,
-                )
-            )  # fmt: skip
-    return result
+    with EmbeddingIndex.open(settings.embeddings, callback) as index:
+        return list(_found(index, settings, callback))
 
 
 def write_similar(
@@ -161,6 +141,25 @@ def write_similar(
     if page is not None:
         write_page(lambda: _by_recording(found), output, replace(page, most_events=len(found)), callback=callback)
     return found
+
+
+def _found(index: EmbeddingIndex, settings: SimilarSettings, callback: Callback) -> Iterator[SimilarWindow]:
+    known = _Recordings(index, settings)
+    queries = list(_queries(settings, index, known))
+    examples = [(number, each) for number, query in enumerate(queries) for each in query.examples]
+    own = [np.zeros(0, np.intp) if settings.finds_own else _own_rows(index, query) for query in queries]
+    found = index.nearest(
+        np.stack([example.values for _, example in examples]), settings.k, metric=settings.metric,
+        per_recording=settings.per_recording, left_out=[own[number] for number, _ in examples], callback=callback,
+    )  # fmt: skip
+    for number, query in enumerate(queries):
+        of_query = [(example, near) for (its, example), near in zip(examples, found, strict=True) if its == number]
+        for rank, (window, near, example) in enumerate(_merged(index, of_query, settings), 1):
+            yield SimilarWindow(
+                species=query.species, rank=rank, similarity=near.similarity, example=example.text,
+                recording=known.described(window.recording), start_seconds=max(0.0, window.start_seconds),
+                end_seconds=window.end_seconds, row_id=window.row_id,
+            )  # fmt: skip
 
 
 class _Recordings:

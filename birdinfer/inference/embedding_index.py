@@ -82,7 +82,7 @@ class _About(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingIndex:
-    """The embeddings of a folder, ready to be searched; opened by :meth:`open`."""
+    """The embeddings of a folder, ready to be searched; opened by :meth:`open`. A context manager."""
 
     folder: Path
     """Of the member."""
@@ -124,6 +124,13 @@ class EmbeddingIndex:
     ) -> "EmbeddingIndex":  # fmt: skip
         lengths, lines, firsts = (np.load(files / name, allow_pickle=False) for name in (_LENGTHS, _LINES, _FIRSTS))
         return cls(folder, info, about.recordings, files, lengths, lines, firsts, kept)
+
+    def __enter__(self) -> "EmbeddingIndex":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._kept is not None:
+            self._kept.cleanup()
 
     def __len__(self) -> int:
         """Count the windows."""

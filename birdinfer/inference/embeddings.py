@@ -113,15 +113,8 @@ class EmbeddingWriter:
 
     def begin(self) -> None:
         """State what makes the embeddings, and remove the index of an earlier run and what a killed one has begun."""
-        for index, member in self._members.items():
-            grid, output = self._grids[index], member.outputs.embedding
-            assert output is not None  # see __init__
-            info = EmbeddingInfo(
-                bundle=str(self._bundle.folder.absolute()), bundle_sha256=self._bundle.sha256(), member=member.name,
-                graph_sha256=member.graphs["fp32"].sha256, output=output,
-                window_seconds=grid.window_samples / grid.sample_rate,
-                stride_seconds=grid.stride_samples / grid.sample_rate,
-            )  # fmt: skip
+        for member in self._members.values():
+            info = info_of(self._bundle, member)
             content = msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n"
             write_atomic(self.folder / member.name / INFO_NAME, content)
             with _disk_errors(self.folder):
@@ -173,10 +166,8 @@ class EmbeddingWriter:
         grid, name, path = self._grids[member], self._names[result.path], self._path(member, result.path)
         file = path.relative_to(self.folder / self._members[member].name).as_posix()
         for window in range(len(load_values(path))):
-            start = grid.begin(window)
-            row_id = make_row_id(name, _row_end(grid, window, result.n_rows)).text
-            times = [f"{sample / grid.sample_rate:.3f}" for sample in (start, start + grid.window_samples)]
-            table.row(row_id, [name, *times, file, window])
+            row_id, *times = _place(grid, name, window, result.n_rows)
+            table.row(row_id, [name, *(f"{seconds:.3f}" for seconds in times), file, window])
 
     def _path(self, member: int, path: Path) -> Path:
         return self.folder / self._members[member].name / self._files[path]
@@ -265,6 +256,31 @@ def index_of(folder: Path) -> Path:
     return index
 
 
+def info_of(bundle: Bundle, member: Member) -> EmbeddingInfo:
+    """State what makes a member's embeddings; ConfigError if it has none."""
+    if member.outputs.embedding is None:
+        what = f"member {member.name} gives no embeddings"
+        raise ConfigError(bundle.manifest.name, what, "birdinfer bundle embed BUNDLE lets them, where they can")
+    grid = make_grid(member.input_config, member.aggregation, bundle.manifest.rows)
+    return EmbeddingInfo(
+        bundle=str(bundle.folder.absolute()), bundle_sha256=bundle.sha256(), member=member.name,
+        graph_sha256=member.graphs["fp32"].sha256, output=member.outputs.embedding,
+        window_seconds=grid.window_samples / grid.sample_rate, stride_seconds=grid.stride_samples / grid.sample_rate,
+    )  # fmt: skip
+
+
+def embeddings_of(bundle: Bundle, member: Member, name: str, values: Float32, n_rows: int) -> Embeddings:
+    """Describe the embeddings [windows, numbers] of a recording with so many rows, as :func:`read_embeddings` does."""
+    grid = make_grid(member.input_config, member.aggregation, bundle.manifest.rows)
+    values = values[: grid.n_windows(n_rows)]
+    places = [_place(grid, name, window, n_rows) for window in range(len(values))]
+    row_ids, starts, ends = zip(*places, strict=True)
+    return Embeddings(
+        info=info_of(bundle, member), values=values, row_ids=row_ids, recordings=(name,) * len(values),
+        start_seconds=np.array(starts), end_seconds=np.array(ends),
+    )  # fmt: skip
+
+
 def encoder_of(info: EmbeddingInfo, folder: Path | None = None) -> tuple[Bundle, Member]:
     """Load the bundle, and find the member, that embeddings are from: where it was then, or in a folder.
 
@@ -326,10 +342,12 @@ def _file_names(names: Mapping[Path, str]) -> dict[Path, str]:
     }
 
 
-def _row_end(grid: WindowGrid, window: int, n_rows: int) -> int:
-    """The end, in whole seconds, of the row that a window's middle lies in."""
-    row = (grid.begin(window) + grid.window_samples // 2) // grid.row_samples
-    return round((min(row, n_rows - 1) + 1) * grid.row_samples / grid.sample_rate)
+def _place(grid: WindowGrid, name: str, window: int, n_rows: int) -> tuple[str, float, float]:
+    """The id of the row that a window's middle lies in, and the window's start and end in seconds."""
+    start = grid.begin(window)
+    row = (start + grid.window_samples // 2) // grid.row_samples
+    row_end = round((min(row, n_rows - 1) + 1) * grid.row_samples / grid.sample_rate)
+    return make_row_id(name, row_end).text, start / grid.sample_rate, (start + grid.window_samples) / grid.sample_rate
 
 
 @contextlib.contextmanager

@@ -82,3 +82,16 @@ def test_what_is_wrong_is_named_in_one_line(detect, options, line):
     assert code == 2
     assert line in " ".join(shown.split())
     assert not out.exists()
+
+
+def test_embeddings_are_those_of_predict(birdinfer, embedding_bundle, embedded, soundscapes, tmp_path):
+    words = ("detect", soundscapes, "--bundle", embedding_bundle.folder, "--no-page", "--no-summary", "-q")
+    only = tmp_path / "species.txt"
+    only.write_text("comcuc\n")
+    assert birdinfer(*words, "-o", tmp_path / "r", "--embeddings", tmp_path / "e", "--species", only)[0] == 0
+    for path in (embedded / "fold0").glob("*.*"):
+        if path.suffix in {".npy", ".csv"}:
+            assert (tmp_path / "e" / "fold0" / path.name).read_bytes() == path.read_bytes()
+    code, _, err = birdinfer(*words, "-o", tmp_path / "s", "--embeddings", tmp_path / "f", "--time-budget", "60s")
+    assert code == 2
+    assert "--time-budget may leave some out" in err

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnx
 import pytest
 from external_graphs import write_external_graph, write_list
 from make_bundles import LABELS, SAMPLE_RATE, tone, write_sound
-from onnx import TensorProto, helper
 
 from birdinfer.audio.status import Status
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, InputNotFoundError, MetadataError, OutputError
@@ -21,24 +19,6 @@ from birdinfer.inference.member_group import MemberScores
 from birdinfer.inference.predictor import Predictor
 from birdinfer.inference.results import SoundscapeResult
 from birdinfer.prediction.run import PredictionSettings, predict_to_csv
-
-
-@pytest.fixture(scope="module")
-def embedding_bundle(bundle, tmp_path_factory) -> Bundle:
-    """The first of the linear members with the 32 means of its bands as embedding: the input of its last layer."""
-    folder = tmp_path_factory.mktemp("embedding") / "bundle"
-    shutil.copytree(bundle, folder)
-    path = folder / "fold0.onnx"
-    model = onnx.load(path)
-    model.graph.output.append(helper.make_tensor_value_info("scaled", TensorProto.FLOAT, ["batch", 32]))
-    onnx.save(model, path)
-    manifest = Bundle(folder, msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)).manifest
-    first, *others = manifest.members
-    outputs = msgspec.structs.replace(first.outputs, embedding="scaled")
-    graph = msgspec.structs.replace(first.graphs["fp32"], sha256=file_sha256(path))
-    members = (msgspec.structs.replace(first, outputs=outputs, graphs={"fp32": graph}), *others)
-    save_manifest(folder, msgspec.structs.replace(manifest, members=members))
-    return Bundle.load(folder)
 
 
 def settings(folder: Path, **options) -> PredictionSettings:
