@@ -206,7 +206,7 @@ def past_the_end(folder, settings):
     ("make", "message"),
     [
         (lambda folder, settings: {}, "nothing to search for - name a sound, --row-id or --queries"),
-        (lambda folder, settings: {"embeddings": folder, "row_ids": ["a_5"]}, "no embeddings .* - birdinfer predict --em"),
+        (lambda folder, settings: {"embeddings": folder, "row_ids": ["a_5"]}, "no embeddings .* - birdinfer predict"),
         (lambda folder, settings: {"row_ids": ["site_0_7"]}, "holds no row site_0_7 - row ids stand in its index.csv"),
         (lambda folder, settings: {"row_ids": ["other_5"]}, "holds no recording other"),
         (lambda folder, settings: {"row_ids": ["other"]}, "does not end in _<end second>"),
