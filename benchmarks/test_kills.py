@@ -8,6 +8,7 @@ undisturbed run. A run whose standard error is closed has to reach its end by it
 import os
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import time
 
 import pytest
 
+from birdinfer.heads.pack import let_embed
 from birdinfer.inference.bundle import demo_bundle_path
 from birdinfer.prediction.store import count_done
 
 KILLS = int(os.environ.get("BIRDINFER_KILLS", "300"))
+EMBEDDING_KILLS = 20
 REMOVALS = CLOSINGS = max(1, KILLS // 6)
 SEED = 20_260_101
 FILES = 160
@@ -49,13 +52,13 @@ def done(out):
     return count_done(out.with_name(out.name + ".progress"))
 
 
-def kill_once(folder, out, rng, most_seconds):
+def kill_once(folder, out, rng, most_seconds, *options):
     """One run that is killed after a moment.
 
     Returns:
         Whether it came to its end before, and what it said.
     """
-    run = subprocess.Popen(command(folder, out), stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen([*command(folder, out), *options], stderr=subprocess.PIPE, text=True)
     try:
         _, said = run.communicate(timeout=rng.uniform(0.05, most_seconds))
     except subprocess.TimeoutExpired:
@@ -109,6 +112,39 @@ def test_random_kills_lose_no_row_and_change_no_byte(folder, undisturbed, table,
         }
     )
     assert not lost
+
+
+@pytest.mark.timeout(3600)
+def test_random_kills_change_no_byte_of_embeddings(folder, table, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(demo_bundle_path(), bundle)
+    let_embed(bundle)
+    rng, kills, rounds = random.Random(SEED), 0, 0
+
+    def options(name):
+        return ("--bundle", str(bundle), "--embeddings", str(tmp_path / name))
+
+    def files_of(name):
+        return {str(each.relative_to(tmp_path / name)): each.read_bytes() for each in (tmp_path / name).rglob("*.*")}
+
+    began = time.perf_counter()
+    subprocess.run([*command(folder, tmp_path / "whole.csv"), *options("whole")], capture_output=True, check=False)
+    seconds = time.perf_counter() - began
+    wanted = files_of("whole")
+    while kills < EMBEDDING_KILLS:
+        rounds += 1
+        name = f"embeddings_{rounds}"
+        while not kill_once(folder, tmp_path / f"{name}.csv", rng, max(LEAST_SECONDS, seconds), *options(name))[0]:
+            kills += 1
+        assert files_of(name) == wanted
+    table.append(
+        {
+            "what": f"{kills} SIGKILLs of predict --embeddings at random moments, continued with --resume",
+            "measured": f"{rounds} folders byte-identical: {len(wanted)} files each",
+            "bound": "no byte changes",
+            "detail": f"{FILES + 2} real files, two members; undisturbed {seconds:.1f} s",
+        }
+    )
 
 
 @pytest.mark.timeout(3600)

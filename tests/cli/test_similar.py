@@ -4,6 +4,8 @@ import csv
 
 import pytest
 
+from birdinfer.tables.reviews import ANSWER
+
 
 @pytest.fixture
 def similar(birdinfer, embedded, tmp_path):
@@ -64,12 +66,12 @@ def test_reviews_of_a_search_make_a_head(birdinfer, similar, embedding_bundle, e
         found = list(csv.DictReader(file))
     reviews = tmp_path / "reviews.csv"
     with reviews.open("w", newline="") as file:
-        table = csv.DictWriter(file, ["recording", "file", "start", "end", "label", "confidence", "verdict"])
+        table = csv.DictWriter(file, ["recording", "file", "start", "end", "label", "confidence", ANSWER])
         table.writeheader()
         for row in found:
             answer = "right" if row["recording"] == "site_0" else "wrong"
             cells = {name: row[name] for name in ("recording", "file", "start", "end", "label")}
-            table.writerow({**cells, "confidence": row["similarity"], "verdict": answer})
+            table.writerow({**cells, "confidence": row["similarity"], ANSWER: answer})
     labels = ("--labels", reviews, "--folds", "2", "--bundle", embedding_bundle.folder)
     code, printed, shown = birdinfer("head", "fit", "--embeddings", embedded, *labels, "-o", tmp_path / "head")
     assert code == 0, shown

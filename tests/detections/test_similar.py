@@ -19,6 +19,7 @@ from birdinfer.detections.similar import SimilarSettings, find_similar, write_si
 from birdinfer.errors import BirdinferError
 from birdinfer.inference.embedding_index import EmbeddingIndex
 from birdinfer.inference.embeddings import INFO_NAME, read_embeddings
+from birdinfer.tables.reviews import ANSWER
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_similar_has_a_list_for_each_query(settings, soundscapes):
 def test_similar_takes_of_reviews_those_that_are_right(settings, tmp_path):
     reviews = tmp_path / "reviews.csv"
     reviews.write_text(
-        "recording,file,start,end,label,confidence,verdict,scientific_name,common_name\n"
+        f"recording,file,start,end,label,confidence,{ANSWER},scientific_name,common_name\n"
         "site_0,site_0.ogg,5.0,10.0,eurrob1,0.9,right,Erithacus rubecula,European Robin\n"
         "site_1,site_1.ogg,0.0,5.0,eurrob1,0.8,wrong,Erithacus rubecula,European Robin\n"
         "site_2,site_2.ogg,0.0,5.0,eurbla,0.8,unsure,,\n"
@@ -217,7 +218,7 @@ def past_the_end(folder, settings):
         (lambda folder, settings: {"values": np.ones(3)}, "the embeddings have 32 numbers"),
         (lambda folder, settings: {"row_ids": ["site_0_5"], "recordings": [folder]}, "holds no sound file"),
         (bad_table("a,b\n1,2\n"), "has no column row_id, recording, file or filename"),
-        (bad_table("file,start,verdict\na.wav,1,wrong\n"), "names no example"),
+        (bad_table(f"file,start,{ANSWER}\na.wav,1,wrong\n"), "names no example"),
         (bad_table("recording,start\nsite_0,99\n"), "row 2 is of a second that site_0 does not have"),
         (bad_table("recording,start\nsite_0,soon\n"), "row 2 has no start in seconds"),
         (bad_table("recording,start\n,1\n"), "row 2 names no recording and no file"),

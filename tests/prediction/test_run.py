@@ -142,6 +142,36 @@ def test_resume_after_kills_ends_with_the_same_bytes(birdinfer, many, bundle, un
     assert n_done(out) == 14  # two are not well, and may be repeated
 
 
+def files_in(folder):
+    """The bytes of all files in a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed_embeddings(many, embedding_bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed_embeddings")
+    settings = PredictionSettings(output=folder / "s.csv", embeddings=folder / "e")
+    predict_to_csv(embedding_bundle, [many], settings)
+    return files_in(folder / "e")
+
+
+@pytest.mark.parametrize("moment", range(2))
+def test_embeddings_after_kills_are_the_same_bytes(
+    birdinfer, many, embedding_bundle, undisturbed_embeddings, tmp_path, moment
+):
+    out, rng, kept = tmp_path / "s.csv", random.Random(moment), ("--embeddings", str(tmp_path / "e"))
+    for _ in range(2):
+        run = start_and_hold(command(many, embedding_bundle.folder, out, "--resume", "-q", "-j", "2", *kept), 9)
+        time.sleep(rng.random() * 0.1)  # whatever it is doing then
+        run.kill()
+        run.communicate()
+        assert not (tmp_path / "e" / "fold0" / "index.csv").exists()
+    assert n_done(out)
+    words = ("predict", many, "-o", out, "--bundle", embedding_bundle.folder, "--resume", "-j", "1", *kept)
+    assert birdinfer(*words)[0] == 3
+    assert files_in(tmp_path / "e") == undisturbed_embeddings
+
+
 @pytest.mark.parametrize(
     ("number", "code", "text"), [(signal.SIGINT, 130, "with Ctrl-C"), (signal.SIGTERM, 143, "by SIGTERM")]
 )
