@@ -45,6 +45,11 @@ def fold_graph(path: Path, n_samples: int) -> Folded | None:
         model = ir.load(path)
     except Exception as error:  # of protobuf and of onnx_ir, which share no base but Exception
         raise BundleError(path, f"cannot be read ({error})") from error
+    return fold_model(model, n_samples)
+
+
+def fold_model(model: ir.Model, n_samples: int) -> Folded | None:
+    """Replace the linear parts of a graph in memory, which is changed; None, and no change, if it has none."""
     graph = model.graph
     if len(graph.inputs) != 1 or graph.inputs[0].shape is None:
         return None

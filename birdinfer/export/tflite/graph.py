@@ -12,7 +12,6 @@ import numpy as np
 
 import onnx
 from birdinfer.export.tflite.model import Array
-from birdinfer.export.tflite.spectrogram import Frames
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR_VERSION = 17, 8
@@ -30,9 +29,11 @@ class Computed:
     """Of one window, channels last as TensorFlow has them."""
     is_first: bool = False
     """Whether the graph has its channels first."""
+    is_complex: bool = False
+    """Whether TensorFlow has complex values here, of which the graph has the real part."""
 
 
-Value = Computed | Frames | Array
+Value = Computed | Array
 
 
 class GraphWriter:
@@ -42,7 +43,6 @@ class GraphWriter:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, Array] = {}
         self._moved: dict[tuple[str, bool], Computed] = {}
-        self._convolved: list[tuple[Frames, Computed]] = []
 
     def model(self, source: Computed, outputs: Mapping[str, Computed]) -> onnx.ModelProto:
         """Return the graph that computes the outputs, by name, from its input."""
@@ -99,29 +99,10 @@ class GraphWriter:
         return self.node(activation, [name]) if activation else name
 
     def computed(self, value: Value) -> Computed:
-        """A value as a tensor of the graph: frames become a convolution."""
-        if isinstance(value, Computed):
-            return value
+        """A value as a tensor of the graph; ValueError for a constant."""
         if isinstance(value, np.ndarray):
             raise ValueError("a constant where a computed value is expected")
-        for frames, computed in self._convolved:
-            if frames is value:
-                return computed
-        found = value.kernel()
-        if found is None or value.shape[0] != 1:
-            raise ValueError("its frames are no convolution")
-        kernel, first, hop = found
-        n_frames = int(np.prod(value.shape[:-1]))
-        span = np.array([first], np.int64), np.array([first + (n_frames - 1) * hop + kernel.shape[2]], np.int64)
-        ranges = [self.constant(each) for each in (*span, np.array([1], np.int64))]
-        cut = self.node("Slice", [value.source, *ranges])
-        channel = self.node("Unsqueeze", [cut, self.constant(np.array([1], np.int64))])
-        convolved = self.node("Conv", [channel, self.constant(kernel)], strides=[hop])
-        name = self.node("Transpose", [convolved], perm=[0, 2, 1])
-        shape = np.array([0, *value.shape[1:]], np.int64)
-        computed = Computed(self.node("Reshape", [name, self.constant(shape)]), value.shape)
-        self._convolved.append((value, computed))
-        return computed
+        return value
 
 
 def _tensor(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:

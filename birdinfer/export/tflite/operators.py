@@ -4,11 +4,12 @@ An operator that is not here is not known; one of a form that is not known raise
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from birdinfer.export.tflite.fold import FOLDED, slice_of
+from birdinfer.export.tflite.constants import COMPUTED, slice_of
 from birdinfer.export.tflite.graph import FIRST, Computed, GraphWriter, Value
 from birdinfer.export.tflite.model import Array
 
@@ -51,6 +52,8 @@ class Operators:
             shapes.append(each.shape)
             if isinstance(each, Computed):
                 names.append(self._graph.moved_to(each, is_first).name)
+            elif each.ndim == len(both[0].shape) == len(both[1].shape) and each.shape[0] != 1:
+                raise ValueError("it mixes windows")
             elif is_first and each.ndim:
                 names.append(self._graph.constant(each.reshape((1,) * (4 - each.ndim) + each.shape).transpose(FIRST)))
             else:
@@ -78,11 +81,32 @@ class Operators:
 
     def _shaped(self, value: Value, shape: Sequence[int]) -> Computed:
         value = self._graph.last(value)
-        (full,) = FOLDED["RESHAPE"](None, np.broadcast_to(np.float32(0), value.shape), np.array(shape))
-        if value.shape[0] != 1 or full.shape[0] != 1:
+        (full,) = COMPUTED["RESHAPE"](None, np.broadcast_to(np.float32(0), value.shape), np.array(shape))
+        # Where the first axis holds frames, the graph has those of all windows there, one window after the other.
+        wanted = self._graph.constant(np.array([-1, *full.shape[1:]], np.int64))
+        return Computed(self._graph.node("Reshape", [value.name, wanted]), full.shape, is_complex=value.is_complex)
+
+    def _do_cast(self, options: Any, value: Value) -> Computed:
+        return replace(self._graph.computed(value), is_complex=False)
+
+    def _do_rfft2d(self, options: Any, value: Value, sizes: Array) -> Computed:
+        value = self._graph.last(value)
+        if list(sizes) != [1, value.shape[-1]] or value.shape[-2] != 1:
+            raise ValueError("it is not over the last axis alone")
+        rank = len(value.shape)
+        deep = self._graph.node("Unsqueeze", [value.name, self._graph.constant(np.array([rank], np.int64))])
+        both = self._graph.node("DFT", [deep], axis=rank - 1, onesided=1)
+        real = self._graph.node("Gather", [both, self._graph.constant(np.int64(0))], axis=rank)
+        return Computed(real, (*value.shape[:-1], value.shape[-1] // 2 + 1), is_complex=True)
+
+    def _do_gather(self, options: Any, value: Value, index: Array) -> Computed:
+        value = self._graph.last(value)
+        axis = options.Axis() % len(value.shape)
+        if axis == 0:
             raise ValueError("it mixes windows")
-        wanted = self._graph.constant(np.array([0, *full.shape[1:]], np.int64))
-        return Computed(self._graph.node("Reshape", [value.name, wanted]), full.shape)
+        (taken,) = COMPUTED["GATHER"](options, np.broadcast_to(np.float32(0), value.shape), index)
+        name = self._graph.node("Gather", [value.name, self._graph.constant(index.astype(np.int64))], axis=axis)
+        return Computed(name, taken.shape)
 
     def _do_reshape(self, options: Any, value: Value, shape: Array | None = None) -> Computed:
         return self._shaped(value, list(options.NewShapeAsNumpy() if shape is None else shape))
@@ -94,7 +118,7 @@ class Operators:
     def _do_squeeze(self, options: Any, value: Value) -> Computed:
         value = self._graph.computed(value)
         empty = np.broadcast_to(np.float32(0), value.shape)
-        return self._shaped(value, FOLDED["SQUEEZE"](options, empty)[0].shape)
+        return self._shaped(value, COMPUTED["SQUEEZE"](options, empty)[0].shape)
 
     def _do_strided_slice(self, options: Any, value: Value, begin: Array, end: Array, strides: Array) -> Computed:
         value = self._graph.last(value)
@@ -193,12 +217,14 @@ class Operators:
         return self._pool("MaxPool", options, value)
 
     def _do_fully_connected(self, options: Any, value: Value, weights: Array, bias: Array | None = None) -> Computed:
-        value = self.embedding = self._graph.last(value)
+        value = self._graph.last(value)
         if len(value.shape) != 2:
             raise ValueError("its input has more than one axis")
+        if value.shape[0] == 1:  # not rows of frames
+            self.embedding = value
         names = [value.name, self._graph.constant(weights), *([] if bias is None else [self._graph.constant(bias)])]
         name = self._graph.node("Gemm", names, transB=1)
-        return Computed(self._graph.activated(name, options), (1, len(weights)))
+        return Computed(self._graph.activated(name, options), (value.shape[0], len(weights)))
 
 
 def _padding(

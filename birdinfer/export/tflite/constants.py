@@ -42,7 +42,7 @@ def _squeeze(options: Any, value: Array) -> Sequence[Array]:
     return [value.squeeze(axes)]
 
 
-FOLDED: dict[str, Callable[..., Sequence[Array]]] = {
+COMPUTED: dict[str, Callable[..., Sequence[Array]]] = {
     "ADD": lambda options, one, other: [one + other],
     "SUB": lambda options, one, other: [one - other],
     "MUL": lambda options, one, other: [one * other],
