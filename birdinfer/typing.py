@@ -1,5 +1,7 @@
 """Types of arrays by name. An array's axes stand in the docstring of what takes or returns it."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,4 +15,6 @@ Int64 = npt.NDArray[np.int64]
 UInt32 = npt.NDArray[np.uint32]
 Index = npt.NDArray[np.intp]
 Bool = npt.NDArray[np.bool_]
+Array = npt.NDArray[Any]
+"""Of any type."""
 Complex = npt.NDArray[np.complexfloating]

@@ -63,6 +63,10 @@ def adopt(
     species: Annotated[Path | None, typer.Option(
         help="Species that a new bundle scores, as taxonomy.csv; all of the graph's if left out.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a member of this name.")] = False,
+    head: Annotated[Path | None, typer.Option(
+        help="Graph that scores its embedding and is put behind it; --labels are the head's.")] = None,
+    inputs: Annotated[list[str] | None, typer.Option(
+        "--input", metavar="NAME=VALUE", help="Value of an input beside the sound; repeatable.")] = None,
     fold: Annotated[bool, typer.Option(
         help="Fold its front end into a convolution or fast transform, if scores agree and it is faster.")] = True,
 ) -> None:  # fmt: skip
@@ -77,7 +81,7 @@ def adopt(
         frames=frames, embedding=embedding, activation=activation.value, weight=weight, replace=replace,
         species_list=species,
     )  # fmt: skip
-    changes = GraphChanges(fold=fold)
+    changes = GraphChanges(fold=fold, inputs=_parse_inputs(inputs or ()), head=head)
     with stderr().status("asking the graph what it takes and gives"):
         adopted = adopt_model(
             graph, labels, bundle, options, changes, on_wait=lambda line: stderr().print(escape(line))
@@ -328,6 +332,14 @@ def remove(
     """Take a member out of a bundle, and remove its graphs."""
     left = remove_member(folder, member, lambda line: stderr().print(escape(line)))
     stdout().print(f"left: {escape(', '.join(each.name for each in left.manifest.members))}")
+
+
+def _parse_inputs(texts: Sequence[str]) -> dict[str, str]:
+    """``["training=false"]`` -> {"training": "false"}; ConfigError for what is none."""
+    for text in texts:
+        if not text.partition("=")[2]:
+            raise ConfigError("--input", f"{text!r} gives an input no value", "write it as training=false")
+    return dict(text.split("=", 1) for text in texts)
 
 
 def _parse_weights(texts: Sequence[str]) -> dict[str, float]:

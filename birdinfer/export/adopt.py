@@ -6,8 +6,8 @@ members take, with its front end folded (:mod:`birdinfer.export.fold`) if that m
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from birdinfer.errors import MissingExtraError
@@ -15,6 +15,7 @@ from birdinfer.export.tflite.model import is_tflite
 from birdinfer.inference.bundle import Bundle
 from birdinfer.inference.external.add_model import AddedModel, AddOptions, add_model
 from birdinfer.inference.external.known_models import KnownModel
+from birdinfer.inference.onnx_files import external_files, other_kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +24,10 @@ class GraphChanges:
 
     fold: bool = True
     """Fold its front end, if scores agree and it is faster."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Values of inputs beside the sound, by name: ``{"training": "false"}``."""
+    head: Path | None = None
+    """A graph that scores its embedding; it is put behind it."""
 
 
 def adopt_model(
@@ -43,9 +48,31 @@ def adopt_model(
     Raises:
         MissingExtraError: it has to be converted or changed, and a package for that is not installed.
     """
-    with as_onnx(model) as graph:
-        added = add_model(graph, labels, bundle_folder, options, expected=expected, on_wait=on_wait)
+    with as_onnx(model) as graph, _changed(graph, changes) as (changed, lines):
+        added = add_model(changed, labels, bundle_folder, options, expected=expected, on_wait=on_wait)
+    added = replace(added, notes=(*lines, *added.notes))
     return _folded(added, on_wait) if changes.fold and added.member.waveform is not None else added
+
+
+@contextlib.contextmanager
+def _changed(graph: Path, changes: GraphChanges) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield a graph with plain inputs, and its head, for the block; and what was changed."""
+    if not graph.is_file() or other_kind(graph) or external_files(graph):
+        yield graph, ()  # where it is opened it is refused
+        return
+    try:
+        from birdinfer.export.external.change import change_graph  # not at the top: a plain graph needs no extra
+    except ModuleNotFoundError as error:
+        if changes.head or changes.inputs:
+            raise MissingExtraError(error.name or "onnx", "export") from error
+        yield graph, ()
+        return
+    with tempfile.TemporaryDirectory(prefix="birdinfer-") as folder:
+        new = Path(folder) / graph.name
+        with contextlib.ExitStack() as stack:
+            head = stack.enter_context(as_onnx(changes.head)) if changes.head else None
+            lines = change_graph(graph, new, changes.inputs, head)
+        yield (new if new.is_file() else graph), tuple(lines)
 
 
 def _folded(added: AddedModel, on_wait: Callable[[str], None]) -> AddedModel:

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-import onnx.inliner
-import onnx.version_converter
 import onnx_ir as ir
 import onnx_ir.convenience
 
@@ -18,6 +16,7 @@ import onnx
 from birdinfer.config import InputConfig
 from birdinfer.errors import BundleError, ConfigError
 from birdinfer.export.callbacks import ExportCallback
+from birdinfer.export.onnx.opset import opset_of, raised_to, read_graph
 from birdinfer.inference.bundle import file_sha256
 from birdinfer.inference.engines import EnginePlan, EngineSpec, load_engine
 from birdinfer.inference.engines.benchmark import speeds_in_turns
@@ -47,9 +46,11 @@ def fuse(graphs: Mapping[str, Path], out: Path) -> dict[str, dict[str, str]]:
     read or they differ in input, labels, or opsets that cannot be converted.
     """
     _refuse_names(graphs)
-    protos = {member: _read(path) for member, path in graphs.items()}
-    newest = max(_opset(proto) for proto in protos.values())
-    models = {member: ir.from_proto(_converted(proto, newest, graphs[member])) for member, proto in protos.items()}
+    protos = {member: read_graph(path) for member, path in graphs.items()}
+    newest = max(opset_of(proto) for proto in protos.values())
+    models = {
+        member: ir.from_proto(raised_to(proto, newest, graphs[member], _HINT)) for member, proto in protos.items()
+    }
     _refuse_differences(models, graphs)
     renamed = {member: _prefix_names(model.graph, member) for member, model in models.items()}
     fused = ir.to_proto(_joined(list(models.values())))
@@ -80,27 +81,6 @@ def _refuse_names(graphs: Mapping[str, Path]) -> None:
     for member in graphs:
         if not member or "/" in member:
             raise ConfigError("--fuse", f"{member!r} cannot name a member of a fused graph", "use a name without '/'")
-
-
-def _read(path: Path) -> onnx.ModelProto:
-    """Read a graph and inline its local functions, whose names would have to differ as well."""
-    try:
-        return onnx.inliner.inline_local_functions(onnx.load(path))
-    except Exception as error:  # protobuf's and onnx's own kinds share no base
-        raise BundleError(path, f"cannot be read as an ONNX graph ({error})", "export it again") from error
-
-
-def _opset(proto: onnx.ModelProto) -> int:
-    return max((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), default=1)
-
-
-def _converted(proto: onnx.ModelProto, opset: int, path: Path) -> onnx.ModelProto:
-    if _opset(proto) == opset:
-        return proto
-    try:
-        return onnx.version_converter.convert_version(proto, opset)
-    except RuntimeError as error:
-        raise BundleError(path, f"cannot be raised from opset {_opset(proto)} to {opset} ({error})", _HINT) from error
 
 
 def _refuse_differences(models: Mapping[str, ir.Model], paths: Mapping[str, Path]) -> None:
@@ -175,7 +155,7 @@ def _joined(models: Sequence[ir.Model]) -> ir.Model:
 
 
 def _outputs(path: Path) -> list[str]:
-    return [output.name for output in _read(path).graph.output]
+    return [output.name for output in read_graph(path).graph.output]
 
 
 # ---- A bundle's members
