@@ -20,6 +20,7 @@ def main(work: Path) -> None:
     run("predict", str(truth.parent), "--bundle", "demo", "--output", str(submission))
     check_submission(submission, truth)
     run("score", str(submission), str(truth))
+    run("recipes", "check", "strong")
     loaded = [name for name in TRAINING_ONLY if name in sys.modules]
     assert not loaded, f"predict imported {loaded}"
     print("the installed wheel predicts, without torch and its like")

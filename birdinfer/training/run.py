@@ -37,6 +37,7 @@ from birdinfer.training.fold import Fold, Session, check_same_recipe, check_star
 from birdinfer.training.launch.local import CPU, Job, parse_devices, receive, run_side_by_side
 from birdinfer.training.loop import train_fold
 from birdinfer.training.losses import build_loss
+from birdinfer.training.models.hub import check_hub
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.training.recipe.toml import change, load_recipe, write_recipe
@@ -95,6 +96,8 @@ class Run:
     """``auto``, ``cpu`` or ``cuda``."""
     resume: bool = False
     cache_dir: Path | None = None
+    note: str = ""
+    """What was changed in the recipe so that it can be trained here."""
 
 
 def plan_runs(settings: Sequence[TrainingSettings]) -> list[Run]:
@@ -128,7 +131,9 @@ def _plan(settings: TrainingSettings) -> Run:
             changes += [f"model.weights={json.dumps(str(settings.weights))}", "model.pretrained=false"]
         given = settings.recipe
         recipe = change(given, changes) if isinstance(given, Recipe) else load_recipe(given, changes)
-    recipe = debug(recipe) if settings.debug else recipe
+    note = ""
+    if settings.debug:
+        recipe, note = _without_hub(debug(recipe))
     run = Run(
         recipe=recipe,
         data_dir=data or Path("data"),
@@ -137,6 +142,7 @@ def _plan(settings: TrainingSettings) -> Run:
         device=settings.devices[0],
         resume=settings.resume,
         cache_dir=settings.cache_dir,
+        note=note,
     )
     check_run_dir(run.run_dir, recipe, [run.data_dir], [settings.recipe], "name another run with --run")
     if run.cache_dir is not None:
@@ -169,6 +175,16 @@ def debug(recipe: Recipe) -> Recipe:
         optim=msgspec.structs.replace(recipe.optim, frozen_norm_epochs=n_frozen),
         loop=msgspec.structs.replace(recipe.loop, epochs=DEBUG_EPOCHS),
     )
+
+
+def _without_hub(recipe: Recipe) -> tuple[Recipe, str]:
+    """A recipe to debug, with random weights where timm's cannot be had, and a line about it."""
+    try:
+        check_hub(recipe.model)
+    except ConfigError as error:
+        model = msgspec.structs.replace(recipe.model, pretrained=False)
+        return msgspec.structs.replace(recipe, model=model), f"random weights, for {error.what}"
+    return recipe, ""
 
 
 def n_folds(recipe: Recipe) -> int:
@@ -235,6 +251,8 @@ def check_recipe(run: Run, wanted: Sequence[int]) -> Background:
     """
     recipe = run.recipe
     build_model(recipe.model, 1, recipe.input_config, start=False)
+    if not run.resume:
+        check_hub(recipe.model)
     check_start_weights(recipe, wanted)
     build_loss(recipe.loss, [1])
     if recipe.distil.teacher:
@@ -302,6 +320,9 @@ def train_folds(
     """
     every = [settings] if isinstance(settings, TrainingSettings) else list(settings)
     runs, devices = plan_runs(every), every[0].devices
+    for run in runs:
+        if run.note:
+            callback.on_warning(run.note)
     if len(devices) == 1 and not devices[0].isdecimal():
         return train_runs(runs, callback)
     return train_side_by_side(runs, devices, callback)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import pickle
+import urllib.error
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from safetensors.torch import save_file
 from tiny_clips import TINY_FRONTEND
 
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
+from birdinfer.training.models import hub
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.models.weights import tensors_only
-from birdinfer.training.recipe.schema import ModelConfig
+from birdinfer.training.recipe.schema import ModelConfig, Recipe
+from birdinfer.training.run import TrainingSettings, plan_runs
 
 TINY = ModelConfig(backbone="test_efficientnet")
 ON_TIMM = {
@@ -184,3 +187,55 @@ class TestOurCheckpoints:
         for name, tensor in source.backbone.state_dict().items():
             assert torch.equal(detector.backbone.state_dict()[name], tensor), name
         assert "3 not used: model.head.bias, model.head.weight, model.pooling.p" in notes[0]
+
+
+class TestHubIsAskedOnce:
+    """Before anything is decoded, and for seconds instead of a minute."""
+
+    WANTED = ModelConfig(backbone="efficientnet_b0", pretrained=True)
+
+    @pytest.fixture
+    def asked(self, monkeypatch, tmp_path):
+        """Every address that is asked; nobody answers."""
+        addresses = []
+
+        def refuse(request, **_):
+            addresses.append(request.full_url)
+            raise urllib.error.URLError("no route to host")
+
+        monkeypatch.setattr(hub.urllib.request, "urlopen", refuse)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        hub._answers.cache_clear()
+        yield addresses
+        hub._answers.cache_clear()
+
+    def test_out_of_reach_is_one_line(self, asked):
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=r"does not answer, and its cache does not hold them - set model\.p"):
+                hub.check_hub(self.WANTED)
+        assert len(asked) == 1
+
+    def test_its_cache_is_enough(self, asked, tmp_path):
+        folder = tmp_path / "models--timm--efficientnet_b0.ra_in1k"
+        for path in (folder / "snapshots" / "abc" / "model.safetensors", folder / "refs" / "main"):
+            path.parent.mkdir(parents=True)
+            path.write_text("abc")
+        hub.check_hub(self.WANTED)
+        assert asked == []
+
+    @pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(pretrained=True, weights="w.safetensors")])
+    def test_who_does_not_need_it_does_not_ask(self, asked, config):
+        hub.check_hub(config)
+        assert asked == []
+
+    def test_a_server_that_refuses_has_answered(self, asked, monkeypatch):
+        def forbid(request, **_):
+            raise urllib.error.HTTPError(request.full_url, 403, "forbidden", {}, None)
+
+        monkeypatch.setattr(hub.urllib.request, "urlopen", forbid)
+        hub.check_hub(self.WANTED)
+
+    def test_debug_takes_random_weights_and_tells(self, asked):
+        (run,) = plan_runs([TrainingSettings(recipe=Recipe(model=self.WANTED), debug=True)])
+        assert not run.recipe.model.pretrained
+        assert run.note.startswith("random weights, for weights of efficientnet_b0 cannot be fetched: ")
