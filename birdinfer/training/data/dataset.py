@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from birdinfer.errors import AudioError, InputNotFoundError
-from birdinfer.system.cpu import one_thread_per_worker
+from birdinfer.system.cpu import available_cores, one_thread_per_worker
 from birdinfer.training.data.metadata import Clip
 from birdinfer.training.data.sources import ClipSource
 from birdinfer.training.data.starts import fixed_starts, spare_seconds
@@ -253,7 +253,7 @@ def _silence(source: ClipSource) -> Float32:
 
 def _workers(recipe: Recipe) -> dict[str, Any]:
     """Spawned, not forked: a forked copy of a process with threads may hang."""
-    n_workers = recipe.loop.num_workers
+    n_workers = min(recipe.loop.num_workers, available_cores())
     if not n_workers:
         return {"num_workers": 0}
     return {

@@ -342,7 +342,7 @@ class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     val_windows: Annotated[int, msgspec.Meta(ge=1, le=64)] = 3
     """Windows of a validation clip, evenly spaced; its probability is their mean."""
     num_workers: Annotated[int, msgspec.Meta(ge=0, le=128)] = 0
-    """Processes that decode; 0 decodes between the steps. Changes no result."""
+    """Processes that decode, at most one a core; 0 decodes between the steps. Changes no result."""
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
     """Mixed precision. ``auto``: on a GPU bf16, or fp16 with a scaler where bf16 is missing; on a CPU float32."""
     fake_quantise: bool = False

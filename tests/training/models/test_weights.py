@@ -196,7 +196,7 @@ class TestHubIsAskedOnce:
 
     @pytest.fixture
     def asked(self, monkeypatch, tmp_path):
-        """Every address that is asked; nobody answers."""
+        """Every address that is asked; none answers."""
         addresses = []
 
         def refuse(request, **_):
@@ -235,7 +235,7 @@ class TestHubIsAskedOnce:
         monkeypatch.setattr(hub.urllib.request, "urlopen", forbid)
         hub.check_hub(self.WANTED)
 
-    def test_debug_takes_random_weights_and_tells(self, asked):
+    def test_debug_takes_random_weights_and_says_so(self, asked):
         (run,) = plan_runs([TrainingSettings(recipe=Recipe(model=self.WANTED), debug=True)])
         assert not run.recipe.model.pretrained
         assert run.note.startswith("random weights, for weights of efficientnet_b0 cannot be fetched: ")
