@@ -26,7 +26,8 @@ from birdinfer.system.files import write_atomic
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.models.weights import check_fits, check_values, summary
-from birdinfer.training.recipe.schema import Recipe, Share
+from birdinfer.training.recipe.data_config import Share
+from birdinfer.training.recipe.schema import Recipe
 from birdinfer.version import __version__
 
 FORMAT_VERSION = 2

@@ -19,7 +19,8 @@ from birdinfer.training.data.folds import FOLDS_FILE
 from birdinfer.training.fold import FOLD
 from birdinfer.training.models.activation import count_costly
 from birdinfer.training.models.registry import build_model
-from birdinfer.training.recipe.schema import FEATURE_MAPS, DataConfig, LoopConfig, OptimConfig, Recipe
+from birdinfer.training.recipe.data_config import DataConfig
+from birdinfer.training.recipe.schema import FEATURE_MAPS, LoopConfig, OptimConfig, Recipe
 from birdinfer.training.recipe.toml import change
 
 OPTION = "--finetune-for-int8"

@@ -44,7 +44,8 @@ from birdinfer.training.data.dataset import (
     validation_loader,
 )
 from birdinfer.training.data.metadata import Clip
-from birdinfer.training.data.sampling import EpochSampler
+from birdinfer.training.data.source_draw import build_sampler
+from birdinfer.training.data.source_tables import TrainingSource
 from birdinfer.training.data.sources import ClipSource
 from birdinfer.training.data.targets import TargetMaker
 from birdinfer.training.data.teacher import TeacherTargets
@@ -80,6 +81,8 @@ class Fold:
     """Where the clips' sound comes from."""
     teacher: TeacherTargets | None = None
     """What is learned besides the labels (``distil``)."""
+    sources: tuple[TrainingSource, ...] = ()
+    """The recipe's ``data.sources``, to which some of the clips belong."""
     background: tuple[Path, ...] = ()
     """Files to mix in (``augment.background_dir``)."""
     data_dir: Path
@@ -124,9 +127,11 @@ class FoldData:
         """
         recipe = fold.recipe
         augment = WaveformAugment(recipe.augment, recipe.input_config, fold.background)
-        targets = TargetMaker(fold.labels, recipe.labels, fold.training)
-        windows = TrainingWindows(fold.training, recipe, fold.source, targets, augment, fold.teacher)
-        sampler = EpochSampler(windows.item_labels, recipe.data, recipe.seed)
+        targets = TargetMaker(fold.labels, recipe.labels, fold.training, fold.sources)
+        windows = TrainingWindows(
+            fold.training, recipe, fold.source, targets, augment, teacher=fold.teacher, sources=fold.sources
+        )
+        sampler = build_sampler(windows.item_clips, fold.sources, recipe)
         self.batches = EpochBatches(sampler, recipe, processes.rank, processes.n)
         self.training: DataLoader[Any] = training_loader(windows, self.batches, recipe, pin)
         self.validation = clips_loader(fold, fold.validation, range(processes.rank, len(fold.validation), processes.n))

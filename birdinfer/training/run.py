@@ -466,6 +466,7 @@ def train_run(run: Run, callback: TrainingCallback = SILENT, name: str = "") -> 
                 validation=data.held_out(number),
                 test=data.held_out(TEST),
                 source=source,
+                sources=data.sources,
                 background=background.files,
                 data_dir=run.data_dir,
                 folder=fold_dir(run.run_dir, number),

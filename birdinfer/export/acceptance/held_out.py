@@ -21,15 +21,16 @@ from birdinfer.features import log_mel as mel
 from birdinfer.runs.out_of_fold import OutOfFold, read_out_of_fold
 from birdinfer.training.checkpoint import Checkpoint
 from birdinfer.training.data.clip_files import ClipFiles, audio_folder, stretch_of
-from birdinfer.training.data.folds import FOLDS_FILE, LEFT_OUT, TEST, folds_by_name
+from birdinfer.training.data.folds import FOLDS_FILE, LEFT_OUT, TEST, VALIDATION, folds_by_name
 from birdinfer.training.data.metadata import Clip, find_table, listed_clips
+from birdinfer.training.data.source_tables import is_of_source
 from birdinfer.training.data.sources import DecodedSource
 from birdinfer.training.fold import OUT_OF_FOLD
 from birdinfer.training.models.weights import summary
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.typing import Float32, Index
 
-_NOT_TRAINED_ON = frozenset({TEST, LEFT_OUT})
+_NOT_TRAINED_ON = frozenset({TEST, LEFT_OUT, VALIDATION})
 _RETRAIN = "train the fold to its end"
 
 
@@ -44,7 +45,9 @@ def clips_to_check(folder: Path, checkpoint: Checkpoint, data_dir: Path | None) 
 def trained_clips(folder: Path, checkpoint: Checkpoint, data_dir: Path | None) -> list[Clip]:
     """Find the clips that a fold was trained on; only their file name and primary label are known."""
     left_out = _NOT_TRAINED_ON | (set() if checkpoint.recipe.data.all_data else {checkpoint.fold})
-    names = [(name, label) for name, label, fold in _folds(folder.parent) if fold not in left_out]
+    names = [
+        (name, label) for name, label, fold in _folds(folder.parent) if fold not in left_out and not is_of_source(name)
+    ]
     return _clips(folder.parent / FOLDS_FILE, names, data_dir or Path(checkpoint.data_dir))
 
 
@@ -105,8 +108,10 @@ def _labelled_as(clip: Clip, listed: Clip, labels: frozenset[str]) -> Clip:
 
 
 def _out_of_fold_names(folder: Path, checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """Of the data folder's own clips; those of ``data.sources`` lie elsewhere."""
     table = _out_of_fold(folder, checkpoint, ())
-    return list(zip(table.filenames, table.primary_labels, strict=True))
+    names = zip(table.filenames, table.primary_labels, strict=True)
+    return [(name, label) for name, label in names if not is_of_source(name)]
 
 
 def _out_of_fold(folder: Path, checkpoint: Checkpoint, labels: Sequence[str]) -> OutOfFold:

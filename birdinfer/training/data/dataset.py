@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from birdinfer.errors import AudioError, InputNotFoundError
 from birdinfer.system.cpu import available_cores, one_thread_per_worker
 from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.source_draw import Mixer
+from birdinfer.training.data.source_tables import TrainingSource
 from birdinfer.training.data.sources import ClipSource
 from birdinfer.training.data.starts import fixed_starts, spare_seconds
 from birdinfer.training.data.targets import Targets
@@ -24,8 +26,9 @@ from birdinfer.training.data.teacher import TeacherTargets
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.typing import Float32, Int64
 
-TargetsOf = Callable[[Clip], tuple[Float32, Float32, float]]
-"""A clip -> its targets [labels], its cells' weights [labels], its windows' weight; see ``targets.TargetMaker``."""
+TargetsOf = Callable[..., tuple[Float32, Float32, float]]
+"""A clip, and one that is mixed into it if there is one -> targets [labels], cells' weights [labels], the window's
+weight; see ``targets.TargetMaker``."""
 Augment = Callable[[Float32, np.random.Generator], Float32]
 """A window [samples] and what decides -> a window of the same length."""
 
@@ -76,7 +79,7 @@ class TrainingItem(NamedTuple):
     """[labels]."""
     window_weight: float
     failed: str
-    """Why it is silent, "" if it is not."""
+    """What could not be decoded, and why: the clip, whose window is then silent, or one that was to be mixed in."""
     teacher: Float32 | None = None
     """What a teacher says of it [numbers], NaN where nothing; None without a teacher."""
 
@@ -105,6 +108,7 @@ class TrainingWindows(Dataset[Any]):
         targets: TargetsOf,
         augment: Augment,
         teacher: TeacherTargets | None = None,
+        sources: Sequence[TrainingSource] = (),
     ) -> None:
         """List the items: one for each clip, or one for each of its windows.
 
@@ -115,9 +119,11 @@ class TrainingWindows(Dataset[Any]):
             targets: their targets and weights.
             augment: applied to each window, with random numbers from (seed, epoch, place).
             teacher: what is to be learned besides the labels.
+            sources: the recipe's, some of which are mixed into other windows.
         """
         self._clips, self._seed, self._source = tuple(clips), recipe.seed, source
         self._targets, self._augment, self._teacher = targets, augment, teacher
+        self._mixer = Mixer(clips, sources)
         starts = [fixed_starts(recipe.data.windows, source, clip) or [np.nan] for clip in clips]
         self._clip_of = np.repeat(np.arange(len(starts), dtype=np.int32), [len(one) for one in starts])
         self._start_seconds = np.array([start for one in starts for start in one])
@@ -129,9 +135,9 @@ class TrainingWindows(Dataset[Any]):
         return tuple(zip(self._clip_of.tolist(), starts, strict=True))
 
     @property
-    def item_labels(self) -> tuple[str, ...]:
-        """The primary label of each item, by which it is drawn."""
-        return tuple(self._clips[index].primary_label for index in self._clip_of)
+    def item_clips(self) -> tuple[Clip, ...]:
+        """The clip of each item, by whose label or source it is drawn."""
+        return tuple(self._clips[index] for index in self._clip_of)
 
     def __len__(self) -> int:
         return len(self._clip_of)
@@ -144,12 +150,21 @@ class TrainingWindows(Dataset[Any]):
             start = rng.uniform(0, spare_seconds(self._source, clip))
             start = start if self._teacher is None else self._teacher.nearest(clip, start)
         samples, failed = read_or_silence(self._source, clip, float(start))
-        values, cell_weights, window_weight = self._targets(clip)
         taught = None if self._teacher is None else self._teacher.target(clip, float(start))
         if failed:
             # No target either: mixed into another window, silence must not claim a bird.
+            values, cell_weights, _ = self._targets(clip)
             return TrainingItem(samples, np.zeros_like(values), np.ones_like(cell_weights), 0.0, failed, taught)
-        return TrainingItem(self._augment(samples, rng), values, cell_weights, window_weight, "", taught)
+        mixed_in = self._mixer.draw(rng)
+        if mixed_in is None:
+            return TrainingItem(self._augment(samples, rng), *self._targets(clip), "", taught)
+        start = rng.uniform(0, spare_seconds(self._source, mixed_in.clip))
+        other, failed = read_or_silence(self._source, mixed_in.clip, start)
+        if failed:
+            return TrainingItem(self._augment(samples, rng), *self._targets(clip), failed, taught)
+        share = np.float32(mixed_in.share)
+        samples = samples * (1 - share) + other * share
+        return TrainingItem(self._augment(samples, rng), *self._targets(clip, mixed_in.clip), "", taught)
 
 
 class ValidationWindows(Dataset[Any]):

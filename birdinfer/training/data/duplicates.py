@@ -191,6 +191,8 @@ class Duplicates(NamedTuple):
     """Indices of clips, two or more a set, ascending."""
     failed: tuple[str, ...]
     """Clips that could not be searched: file name and why."""
+    pairs: tuple[tuple[int, int], ...] = ()
+    """Indices of two clips each that are alike themselves, not through others."""
 
 
 class Overlap(NamedTuple):
@@ -235,7 +237,8 @@ def find_duplicates(
         for clip, found in zip(clips, _fingerprints(clips, on_progress, decode), strict=True):
             prints.append(None if isinstance(found, str) else found)
             failed += [f"{clip.filename} ({found})"] if isinstance(found, str) else []
-    return Duplicates(alike(prints), tuple(failed))
+    pairs = tuple(sorted({pair[:2] for pair in _alike_pairs(prints)}))
+    return Duplicates(_sets(len(prints), pairs), tuple(failed), pairs)
 
 
 def decide(clips: Sequence[Clip], duplicates: Duplicates, mode: Literal["group", "remove"]) -> Decision:
@@ -277,9 +280,12 @@ def decide(clips: Sequence[Clip], duplicates: Duplicates, mode: Literal["group",
 
 def alike(prints: Sequence[Fingerprint | None]) -> tuple[tuple[int, ...], ...]:
     """Indices of clips whose fingerprints overlap with few wrong bits, two or more a set, linked directly or not."""
+    return _sets(len(prints), (pair[:2] for pair in _alike_pairs(prints)))
+
+
+def _sets(n_clips: int, pairs: Iterable[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
     members: dict[int, list[int]] = defaultdict(list)
-    pairs = ((pair.one, pair.other) for pair in _alike_pairs(prints))
-    for index, number in enumerate(components(len(prints), pairs)):
+    for index, number in enumerate(components(n_clips, pairs)):
         members[number].append(index)
     return tuple(tuple(mine) for mine in members.values() if len(mine) > 1)
 

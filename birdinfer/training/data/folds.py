@@ -23,13 +23,14 @@ from birdinfer.training.data.allocation import OUTSIDE, Content, allocate
 from birdinfer.training.data.duplicates import components
 from birdinfer.training.data.fold0 import complete
 from birdinfer.training.data.metadata import Clip
-from birdinfer.training.recipe.schema import DataConfig
+from birdinfer.training.recipe.data_config import DataConfig
 
 __all__ = [
     "ALWAYS_TRAINING",
     "FOLDS_FILE",
     "LEFT_OUT",
     "TEST",
+    "VALIDATION",
     "DuplicateSets",
     "assign_folds",
     "connected",
@@ -51,6 +52,9 @@ FOLDS_FILE = "folds.csv"
 
 LEFT_OUT = -3
 """The clip is in the data and not in the run: it repeats another one, or only some were chosen."""
+
+VALIDATION = -4
+"""The clip is held out by every fold, and never trained on: of a source whose role is ``validate``."""
 
 _COLUMNS = ("filename", "primary_label", "group", "fold")
 _NEEDED = ("filename", "primary_label", "fold")
@@ -79,7 +83,7 @@ def read_folds(path: Path, clips: Sequence[Clip]) -> list[int]:
         clips: in any order, and perhaps fewer than the file names.
 
     Returns:
-        Fold per clip, from -3.
+        Fold per clip, from -4.
 
     Raises:
         InputNotFoundError: there is no such file.
@@ -124,9 +128,9 @@ def folds_by_name(path: Path) -> dict[str, tuple[str, int]]:
 
 def _fold(path: Path, number: int, text: str) -> int:
     fold = whole_of(text)
-    if fold is None or not LEFT_OUT <= fold < _MOST_FOLDS:
+    if fold is None or not VALIDATION <= fold < _MOST_FOLDS:
         what = f"row {number} has the fold {text!r}"
-        raise MetadataError(path, what, f"allowed are 0 to {_MOST_FOLDS - 1}, -1, -2 and -3")
+        raise MetadataError(path, what, f"allowed are 0 to {_MOST_FOLDS - 1}, -1, -2, -3 and -4")
     return fold
 
 
@@ -204,22 +208,29 @@ def coverage(clips: Sequence[Clip], folds: Sequence[int], config: DataConfig) ->
     for clip, fold in zip(clips, folds, strict=True):
         held_out[fold].append(clip.primary_label)
     validated = [label for fold in validated_folds(folds) for label in held_out[fold]]
+    always = held_out[VALIDATION]
+    every = f"{len(always)} clips of {_n_species(always)} species are validated by every fold"
     if not validated:
-        return []
-    n_species = len({clip.primary_label for clip in clips})
+        return [every] if always else []
+    n_clips, n_species = len(clips) - len(always), _n_species([clip.primary_label for clip in clips])
     per_fold = "; ".join(
-        f"fold {fold}: {len(held_out[fold])} of {len(set(held_out[fold]))} species" for fold in validated_folds(folds)
+        f"fold {fold}: {len(held_out[fold])} of {_n_species(held_out[fold])} species" for fold in validated_folds(folds)
     )
-    rest = ", the others are trained on alone" if len(validated) < len(clips) else ""
+    rest = ", the others are trained on alone" if len(validated) < n_clips else ""
     lines = [
-        f"{len(validated)} of {len(clips)} clips and {len(set(validated))} of {n_species} species are validated{rest} "
-        f"({per_fold})"
+        f"{len(validated)} of {n_clips} clips and {_n_species(validated)} of {n_species} species are validated{rest} "
+        f"({per_fold})",
+        *([every] if always else []),
     ]
     share = len(held_out[0]) / len(clips)
     if config.val_share and share < _ENOUGH * config.val_share:
         why = "species need a second independent recording to spare one"
         lines.append(f"data.val_share is {config.val_share:g}, fold 0 has {share:.1%} of the clips: {why}")
     return lines
+
+
+def _n_species(labels: Sequence[str]) -> int:
+    return len(set(labels) - {""})  # a window of a soundscape may have none
 
 
 _ENOUGH = 0.8
@@ -246,8 +257,9 @@ def _untrained(clips: Sequence[Clip], folds: Sequence[int]) -> list[str]:
     where: dict[str, set[int]] = defaultdict(set)
     for clip, fold in zip(clips, folds, strict=True):
         where[clip.primary_label].add(fold)
-    tested = sorted(label for label, at in where.items() if at == {TEST})
-    lost = sorted(label for label, at in where.items() if len(at - {TEST}) == 1 and ALWAYS_TRAINING not in at)
+    tested = sorted(label for label, at in where.items() if at <= {TEST, VALIDATION})
+    untrained = {TEST, VALIDATION}
+    lost = sorted(label for label, at in where.items() if len(at - untrained) == 1 and ALWAYS_TRAINING not in at)
     notes = [f"{len(lost)} species have no training clip in one fold, first {lost[0]!r}"] if lost else []
     return notes + ([f"{len(tested)} species are in the test alone, first {tested[0]!r}"] if tested else [])
 

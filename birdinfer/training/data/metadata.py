@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from birdinfer.audio.find import find_recordings
 from birdinfer.audio.stream import probe
 from birdinfer.errors import AudioError, ConfigError, InputNotFoundError, LabelError, MetadataError
 from birdinfer.species import Species, check_labels, label_problem
@@ -139,6 +140,10 @@ class Clip(NamedTuple):
     """Where it begins in its file."""
     end_seconds: float = math.inf
     """Where it ends in its file, at the latest."""
+    source: int = 0
+    """Which of ``data.sources`` it belongs to, from 1; 0 for the data folder."""
+    row: int = -1
+    """Its labels' row in the table of its source; -1 where the labels above are all."""
 
     @property
     def is_part(self) -> bool:
@@ -224,6 +229,42 @@ def read_clip(path: Path, row: NumberedRow, files: ClipFiles, labels: Collection
         MetadataError, LabelError: a cell is no use.
     """
     return _clip(path, _primary_first(path, row, labels), files, labels, fold_column)
+
+
+def clips_of_folder(folder: Path, table: Path | None, labels: Collection[str]) -> tuple[list[Clip], list[str]]:
+    """Read the clips of any folder whose primary label is one of ``labels``, and what was left out, a line each.
+
+    Args:
+        folder: holds the sound files, or a folder train_audio with them.
+        table: in the form of train.csv; None for the folder's own, or, without one, the name of each clip's folder.
+        labels: the columns of the scores.
+
+    Raises:
+        InputNotFoundError: there is no such table, or no clip that can be read.
+        MetadataError, LabelError: the table is damaged, or a cell is no use.
+    """
+    root = audio_folder(folder) or folder
+    found = table or next((folder / name for name in _TABLES if (folder / name).is_file()), None)
+    if found is None:
+        found = root
+        names = (path.relative_to(root) for path in find_recordings([root]).names)
+        rows = [(0, {"primary_label": name.parts[0], "filename": name.as_posix()}) for name in names if name.parts[1:]]
+    else:
+        rows, _ = _without_silent(found, read_rows(found, _NEEDED))
+    rows = [_primary_first(found, row, labels) for row in rows]
+    outside = Counter(row["primary_label"] for _, row in rows if row["primary_label"] not in labels)
+    rows = [row for row in rows if row[1]["primary_label"] in labels]
+    common = ", ".join(f"{label} ({n})" for label, n in outside.most_common(_LISTED))
+    more = ", ..." if len(outside) > _LISTED else ""
+    line = f"{outside.total()} clips of {len(outside)} labels outside the taxonomy are left out: {common}{more}"
+    if not rows:
+        why = line if outside else f"holds neither {' nor '.join(_TABLES)}, nor clips in folders named as labels"
+        raise InputNotFoundError(found, why, "labels are those of taxonomy.csv")
+    files = ClipFiles(root)
+    listed, repeats = _without_repeats(found, rows, [_clip(found, row, files, labels, "") for row in rows])
+    clips, gone = _with_sound(folder, listed, files)
+    clips, unknown = _known_secondary(clips, frozenset(labels))
+    return clips, [*([line] if outside else []), *repeats, *gone, *unknown]
 
 
 def without_rare(metadata: Metadata, min_clips: int) -> Metadata:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from birdinfer.config import AudioConfig, WaveformConfig
@@ -17,17 +18,22 @@ from birdinfer.training.callbacks import SILENT, TrainingCallback
 from birdinfer.training.data.cache import CacheSettings, build_cache
 from birdinfer.training.data.duplicates import LONGEST_SECONDS, SAMPLE_RATE, Decision, decide, find_duplicates
 from birdinfer.training.data.folds import (
+    ALWAYS_TRAINING,
     FOLDS_FILE,
     LEFT_OUT,
     TEST,
+    VALIDATION,
     assign_folds,
     coverage,
+    folds_by_name,
     gone_clips,
     leaks,
     read_folds,
     write_folds,
 )
 from birdinfer.training.data.metadata import Clip, Metadata, read_metadata, without_rare
+from birdinfer.training.data.overlap import leave_out_overlaps
+from birdinfer.training.data.source_tables import SourceClips, TrainingSource, read_source
 from birdinfer.training.data.sources import ClipDecoder, ClipSource, DecodedSource
 from birdinfer.training.recipe.schema import Recipe
 
@@ -41,15 +47,19 @@ class PreparedData(NamedTuple):
     species: tuple[Species, ...]
     clips: tuple[Clip, ...]
     folds: tuple[int, ...]
-    """Of each clip: 0 and up, -1 always in training, -2 test."""
+    """Of each clip: 0 and up, -1 always in training, -2 test, -4 always in validation."""
+    sources: tuple[TrainingSource, ...] = ()
+    """The recipe's ``data.sources``."""
 
     def training(self, fold: int) -> tuple[Clip, ...]:
         """What a fold's model learns from."""
-        return tuple(clip for clip, its in zip(self.clips, self.folds, strict=True) if its not in {fold, TEST})
+        unseen = {fold, TEST, VALIDATION}
+        return tuple(clip for clip, its in zip(self.clips, self.folds, strict=True) if its not in unseen)
 
     def held_out(self, fold: int) -> tuple[Clip, ...]:
         """What a fold's model is validated on; ``TEST`` gives the clips that no fold sees."""
-        return tuple(clip for clip, its in zip(self.clips, self.folds, strict=True) if its == fold)
+        wanted = {fold} if fold == TEST else {fold, VALIDATION}
+        return tuple(clip for clip, its in zip(self.clips, self.folds, strict=True) if its in wanted)
 
 
 def prepare_data(recipe: Recipe, data_dir: Path, run_dir: Path, callback: TrainingCallback = SILENT) -> PreparedData:
@@ -61,20 +71,56 @@ def prepare_data(recipe: Recipe, data_dir: Path, run_dir: Path, callback: Traini
     # The headers of 50,000 clips take half a minute.
     callback.on_message(f"reading {data_dir}")
     metadata = without_rare(read_metadata(data_dir, recipe.data.fold_column), recipe.data.min_clips_per_species)
+    sources = [
+        read_source(config, number, data_dir, metadata.species, recipe.input_config.window.window_seconds)
+        for number, config in enumerate(recipe.data.sources, start=1)
+    ]
+    every = (*metadata.clips, *(clip for source in sources for clip in source.clips))
     path = run_dir / FOLDS_FILE
-    notes = list(metadata.notes)
+    notes = [*metadata.notes, *(note for source in sources for note in source.notes)]
     if path.exists():
-        folds = _as_before(path, metadata.clips)
+        folds = _as_before(path, every)
     else:
         if recipe.data.folds_file:
-            notes += gone_clips(Path(recipe.data.folds_file), metadata.clips)
-        folds = _choose(_assign(metadata, recipe, callback), recipe)
-        write_folds(path, metadata.clips, folds)
-    kept = [(clip, fold) for clip, fold in zip(metadata.clips, folds, strict=True) if fold != LEFT_OUT]
+            notes += gone_clips(Path(recipe.data.folds_file), every)
+        folds = _assign(metadata, recipe, callback) + [fold for one in sources for fold in _of_source(one, recipe)]
+        if sources:
+            searching = partial(callback.on_progress, "searching sources for overlaps")
+            folds, found = leave_out_overlaps(every, folds, recipe.data.sources, searching)
+            notes += found
+        folds = _choose(every, folds, recipe)
+        write_folds(path, every, folds)
+    kept = [(clip, fold) for clip, fold in zip(every, folds, strict=True) if fold != LEFT_OUT]
     clips, its = tuple(clip for clip, _ in kept), tuple(fold for _, fold in kept)
+    notes += [_describe(source, number, kept) for number, source in enumerate(sources, start=1)]
     for note in (*notes, *leaks(clips, its, recipe.data), *coverage(clips, its, recipe.data)):
         callback.on_message(note)
-    return PreparedData(metadata.species, clips, its)
+    return PreparedData(metadata.species, clips, its, tuple(one.source for one in sources))
+
+
+def _of_source(source: SourceClips, recipe: Recipe) -> list[int]:
+    """Folds of a source's clips: those of an earlier run, if that had them all."""
+    role, config = source.source.config.role, recipe.data
+    if role != "folds":
+        return [ALWAYS_TRAINING if role == "train" else VALIDATION] * len(source.clips)
+    if config.folds_file:
+        known = folds_by_name(Path(config.folds_file))
+        if all(clip.filename in known for clip in source.clips):
+            return [known[clip.filename][1] for clip in source.clips]
+    own = msgspec.structs.replace(config, fold_column="", folds_file="", complete_fold0=False, test_share=0.0)
+    return assign_folds(source.clips, own, recipe.seed)
+
+
+def _describe(source: SourceClips, number: int, kept: Sequence[tuple[Clip, int]]) -> str:
+    own = [(clip, fold) for clip, fold in kept if clip.source == number]
+    config, files = source.source.config, {clip.path for clip, _ in own}
+    if not own:
+        return f"{config.title}: nothing is left of it"
+    of = f" of {len(files)} recordings" if len(files) < len(own) else ""
+    how = {"train": "train only", "folds": "train and validate", "validate": "validate only"}[config.role]
+    drawn = f", {config.share:.0%} of each batch" if config.share else ""
+    drawn = drawn or (f", mixed into {config.mix_probability:.0%} of windows" if config.mix_probability else "")
+    return f"{config.title}: {len(own)} {config.kind.replace('_', '-')}{of}, {how}{drawn}"
 
 
 def _as_before(path: Path, clips: Sequence[Clip]) -> list[int]:
@@ -146,11 +192,18 @@ def _duplicates(clips: Sequence[Clip], recipe: Recipe, callback: TrainingCallbac
     return decide(clips, found, config.duplicates)
 
 
-def _choose(folds: list[int], recipe: Recipe) -> list[int]:
-    there = [index for index, fold in enumerate(folds) if fold != LEFT_OUT]
-    most = recipe.data.max_clips
-    if not 0 < most < len(there):
-        return folds
-    rng = np.random.default_rng((_CHOICE, recipe.seed))
-    chosen = set(rng.choice(there, most, replace=False).tolist())
-    return [fold if index in chosen else LEFT_OUT for index, fold in enumerate(folds)]
+def _choose(clips: Sequence[Clip], folds: list[int], recipe: Recipe) -> list[int]:
+    """Leave out all but ``data.max_clips``, of each source, too."""
+    chosen = list(folds)
+    for source in range(len(recipe.data.sources) + 1):
+        there = [
+            index
+            for index, (clip, fold) in enumerate(zip(clips, folds, strict=True))
+            if clip.source == source and fold != LEFT_OUT
+        ]
+        most = recipe.data.max_clips
+        if 0 < most < len(there):
+            rng = np.random.default_rng((_CHOICE, recipe.seed, source) if source else (_CHOICE, recipe.seed))
+            for index in set(there) - set(rng.choice(there, most, replace=False).tolist()):
+                chosen[index] = LEFT_OUT
+    return chosen

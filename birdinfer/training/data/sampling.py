@@ -2,17 +2,21 @@
 
 In: the species of each item (a clip, or a window of one). Out: indices [n_items] for any epoch, each a pure function of
 (recipe, seed, epoch), so that a resumed run draws what it would have drawn. An epoch is the same length whatever it
-draws: the sum over species of their items, raised to ``upsample_to`` and cut to ``cap_at``.
+draws: the sum over species of their items, raised to ``upsample_to`` and cut to ``cap_at``. Sources that have a share
+of each batch (``data.sources``) are drawn beside these items, by :class:`SharedSampler`.
 """
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from birdinfer.training.recipe.schema import DataConfig
-from birdinfer.typing import Index, Int64
+from birdinfer.training.recipe.data_config import DataConfig
+from birdinfer.typing import Float32, Index, Int64
 
-_ORDER, _TURN = 301, 302
+_ORDER, _TURN, _SHARED_TURN, _SHARED_DRAW, _PLACES = 301, 302, 303, 304, 305
 """First element of a generator's seed: streams for different purposes never meet."""
 
 
@@ -81,3 +85,88 @@ def _repeated(items: Index, n_times: int, rng: np.random.Generator) -> Index:
     """``n_times`` items: each as often as the others, and a random choice of them once more."""
     rounds, rest = divmod(int(n_times), len(items))
     return np.concatenate([np.tile(items, rounds), rng.permutation(items)[:rest]])
+
+
+# ---- Sources with a share of each batch
+
+
+class SharedItems(NamedTuple):
+    """Items of a source that fill a share of each batch."""
+
+    share: float
+    """0 to 1."""
+    items: Index
+    """Numbers of items; one that stands several times is drawn as often."""
+    weights: Float32 | None = None
+    """[items], how often each is drawn; None: all alike, in turn."""
+
+
+class SharedSampler:
+    """Draws epochs of batches in which sources have their shares."""
+
+    def __init__(self, pool: EpochSampler, pool_items: Index, shared: Sequence[SharedItems], size: int, seed: int):
+        """Decide how long an epoch is: until the items without a share have been drawn once.
+
+        Args:
+            pool: draws from the items without a share.
+            pool_items: their numbers, [items].
+            shared: the sources.
+            size: of a batch, over all processes.
+            seed: of the recipe.
+        """
+        self._pool, self._pool_items, self._shared, self._size, self._seed = pool, pool_items, shared, size, seed
+        left = 1 - math.fsum(one.share for one in shared)
+        self._n_steps = max(1, int(pool.n_items / left) // size)
+        self.n_items = self._n_steps * size
+        """Items in an epoch, repetitions included: whole batches."""
+
+    def epoch(self, epoch: int) -> Index:
+        """The items of an epoch, batch after batch, each batch shuffled.
+
+        Args:
+            epoch: from 0.
+
+        Returns:
+            Index [n_items]. A batch has as many items of a source as its share says, rounded so that the sums over
+            batches and epochs are never off by more than one.
+        """
+        steps = epoch * self._n_steps + np.arange(self._n_steps + 1)
+        # A hundred-millionth more: a share of 0.1 of 10 is 1, though not to the last bit.
+        ends = [np.floor(one.share * self._size * steps + 1e-8).astype(np.int64) for one in self._shared]
+        queues = [self._drawn(number, epoch, int(end[0]), int(end[-1] - end[0])) for number, end in enumerate(ends)]
+        counts = np.array([np.diff(end) for end in ends], np.int64).reshape(len(ends), self._n_steps)
+        own = self._size - counts.sum(axis=0)
+        drawn = self._pool.epoch(epoch)
+        queues.append(np.resize(self._pool_items[drawn], int(own.sum())))
+        source = np.repeat(np.tile(np.arange(len(queues)), self._n_steps), np.vstack([counts, own]).T.ravel())
+        order = np.zeros(self.n_items, np.intp)
+        for number, queue in enumerate(queues):
+            order[source == number] = queue
+        rng = np.random.default_rng((_PLACES, self._seed, epoch))
+        return rng.permuted(order.reshape(self._n_steps, self._size), axis=1).ravel()
+
+    def _drawn(self, number: int, epoch: int, first: int, n_items: int) -> Index:
+        """``n_items`` of a source, of which ``first`` have been drawn in earlier epochs."""
+        shared = self._shared[number]
+        if shared.weights is not None:
+            rng = np.random.default_rng((_SHARED_DRAW, self._seed, number, epoch))
+            weights = shared.weights.astype(np.float64)
+            drawn: Index = rng.choice(shared.items, n_items, p=weights / weights.sum())
+            return drawn
+        n_all = len(shared.items)
+        rounds = range(first // n_all, -(-(first + n_items) // n_all))
+        dealt = [np.random.default_rng((_SHARED_TURN, self._seed, number, turn)).permutation(n_all) for turn in rounds]
+        begin = first - rounds.start * n_all
+        turn: Index = np.concatenate([np.zeros(0, np.intp), *dealt])[begin : begin + n_items]
+        return shared.items[turn]
+
+
+def repeats(labels: Sequence[Iterable[str]], least: int) -> Int64:
+    """How often each item is repeated so that every label of any item has ``least`` of them; [items], from 1.
+
+    >>> repeats([["a", "b"], ["b"], ["b"]], 3)
+    array([3, 1, 1])
+    """
+    counts = Counter(label for its in labels for label in its)
+    needed = [max((-(-least // counts[label]) for label in its), default=1) for its in labels]
+    return np.maximum(1, np.array(needed, np.int64))

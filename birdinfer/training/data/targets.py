@@ -12,7 +12,8 @@ import torch
 
 from birdinfer.errors import LabelError
 from birdinfer.training.data.metadata import Clip
-from birdinfer.training.recipe.schema import LabelConfig
+from birdinfer.training.data.source_tables import TrainingSource
+from birdinfer.training.recipe.data_config import LabelConfig
 from birdinfer.typing import Float32, Int8
 
 
@@ -37,43 +38,70 @@ class Targets(NamedTuple):
 class TargetMaker:
     """The recipe's section ``labels``, clip by clip; small, and ready to be sent to workers."""
 
-    def __init__(self, labels: Sequence[str], config: LabelConfig, clips: Iterable[Clip]) -> None:
+    def __init__(
+        self,
+        labels: Sequence[str],
+        config: LabelConfig,
+        clips: Iterable[Clip],
+        sources: Sequence[TrainingSource] = (),
+    ) -> None:
         """Learn the columns and the mean rating.
 
         Args:
             labels: the columns.
             config: what secondary labels, smoothing and ratings mean.
             clips: the training clips; the mean of their ratings is what an unrated clip counts as.
+            sources: the recipe's, whose clips may have labels of their own kind.
 
         Raises:
             LabelError: a clip has a label without a column.
         """
-        self._column, self._config = _columns(labels), config
+        self._column, self._config, self._sources = _columns(labels), config, tuple(sources)
         ratings = []
         for clip in clips:
             _check_known(clip, self._column)
             ratings += [clip.rating] if clip.rating else []
         self._mean_rating = float(np.mean(ratings)) if ratings else 1.0
 
-    def __call__(self, clip: Clip) -> tuple[Float32, Float32, float]:
-        """What is asked of a window of the clip.
+    def __call__(self, clip: Clip, mixed_in: Clip | None = None) -> tuple[Float32, Float32, float]:
+        """What is asked of a window of the clip, with a window of another one mixed in or without.
 
         Returns:
             Values [labels], 0 to 1; weights of these cells [labels], 0 to 1, where a masked label has the value
             of the primary one and weight 0; and the weight of the window, >= 0.
         """
-        primary, others = self._column[clip.primary_label], self._others(clip)
-        values, weights = np.zeros(len(self._column), np.float32), np.ones(len(self._column), np.float32)
-        if self._config.secondary == "target":
-            values[others] = self._config.secondary_target
-        values[primary] = 1.0
-        values = self._smoothed(values / values.sum() if self._config.kind == "soft" else values)
+        values, weights, others = self._cells(clip)
+        if mixed_in is not None:
+            values = np.maximum(values, self._mixed_in(mixed_in))
+        if self._config.kind == "soft" and (total := values.sum()):
+            values = values / total
+        values = self._smoothed(values)
+        if not others:
+            return values, weights, self._window_weight(clip)
         if self._config.secondary == "masked":
             # As certain as a primary label: mixed with a window that has it for one, that window's target counts.
-            values[others], weights[others] = values[primary], 0.0
+            values[others], weights[others] = values[self._column[clip.primary_label]], 0.0
         else:
             weights[others] = self._config.secondary_loss_weight
         return values, weights, self._window_weight(clip)
+
+    def _cells(self, clip: Clip) -> tuple[Float32, Float32, list[int]]:
+        """Values before they are normalised, weights, and the columns of secondary labels."""
+        weights = np.ones(len(self._column), np.float32)
+        rows = self._sources[clip.source - 1].rows if clip.source else None
+        if rows is not None:
+            return rows(clip.row), weights if rows.known is None else rows.known.astype(np.float32), []
+        values, others = np.zeros(len(self._column), np.float32), self._others(clip)
+        if self._config.secondary == "target":
+            values[others] = self._config.secondary_target
+        values[self._column[clip.primary_label]] = 1.0
+        return values, weights, others
+
+    def _mixed_in(self, clip: Clip) -> Float32:
+        """The labels of a clip that is mixed in, scaled down to the sum that its source allows."""
+        values, most = self._cells(clip)[0], self._sources[clip.source - 1].config.mix_label_sum
+        total = float(values.sum())
+        return values * np.float32(most / total) if 0 < most < total else values
 
     def _others(self, clip: Clip) -> list[int]:
         return [self._column[label] for label in clip.secondary_labels if label != clip.primary_label]
@@ -85,7 +113,11 @@ class TargetMaker:
 
     def _window_weight(self, clip: Clip) -> float:
         relative = clip.rating / self._mean_rating if clip.rating else 1.0
-        return 1 + self._config.rating_weight * (relative - 1)
+        weight = 1 + self._config.rating_weight * (relative - 1)
+        if not clip.source:
+            return weight
+        source = self._sources[clip.source - 1]
+        return weight * source.config.weight * (1.0 if source.rows is None else float(source.rows.weights[clip.row]))
 
 
 def truth(clips: Sequence[Clip], labels: Sequence[str]) -> Int8:
@@ -98,7 +130,7 @@ def truth(clips: Sequence[Clip], labels: Sequence[str]) -> Int8:
     present = np.zeros((len(clips), len(labels)), np.int8)
     for row, clip in zip(present, clips, strict=True):
         _check_known(clip, column)
-        row[[column[label] for label in (clip.primary_label, *clip.secondary_labels)]] = 1
+        row[[column[label] for label in _labels(clip)]] = 1
     return present
 
 
@@ -107,6 +139,11 @@ def _columns(labels: Sequence[str]) -> dict[str, int]:
 
 
 def _check_known(clip: Clip, column: Mapping[str, int]) -> None:
-    for label in (clip.primary_label, *clip.secondary_labels):
+    for label in _labels(clip):
         if label not in column:
             raise LabelError(clip.filename, f"label {label!r} has no column among the {len(column)} of the scores")
+
+
+def _labels(clip: Clip) -> tuple[str, ...]:
+    """A window of a soundscape may have none."""
+    return tuple(label for label in (clip.primary_label, *clip.secondary_labels) if label)

@@ -131,10 +131,7 @@ def _refusal(error: msgspec.ValidationError, table: Table, source: str) -> Confi
 
 def allowed_values(names: Sequence[str]) -> str:
     """A key's whole range ("0 < lr <= 1"), or its choices; "" for what has neither."""
-    kind: Any = msgspec.inspect.type_info(Recipe)
-    for name in names:
-        fields = {field.name: field.type for field in getattr(kind, "fields", ())}
-        kind = kind.item_type if isinstance(kind, msgspec.inspect.VarTupleType) else fields.get(name)
+    kind = _kind_at(names)
     if isinstance(kind, msgspec.inspect.LiteralType):
         return " or ".join(str(value) for value in kind.values)
     if not isinstance(kind, (msgspec.inspect.IntType, msgspec.inspect.FloatType)):
@@ -142,6 +139,15 @@ def allowed_values(names: Sequence[str]) -> str:
     low = f"{kind.ge:g} <= " if kind.ge is not None else f"{kind.gt:g} < " if kind.gt is not None else ""
     high = f" <= {kind.le:g}" if kind.le is not None else f" < {kind.lt:g}" if kind.lt is not None else ""
     return f"{low}{names[-1]}{high}" if low or high else ""
+
+
+def _kind_at(names: Sequence[str]) -> Any:
+    """The type of what stands at a key, an entry of a list included; None if there is no such key."""
+    kind: Any = msgspec.inspect.type_info(Recipe)
+    for name in names:
+        fields = {field.name: field.type for field in getattr(kind, "fields", ())}
+        kind = kind.item_type if isinstance(kind, msgspec.inspect.VarTupleType) else fields.get(name)
+    return kind
 
 
 def _lookup(table: Any, names: Sequence[str]) -> Any:
@@ -155,11 +161,8 @@ def _lookup(table: Any, names: Sequence[str]) -> Any:
 
 def nearest_key(names: Sequence[str], unknown: str) -> str:
     """Which keys the table at ``names`` does have, the most similar first."""
-    defaults: Any = Recipe()
-    for name in names:
-        defaults = getattr(defaults, name, None)
-    if defaults is None:  # within a list's entries, which have no defaults to look at
+    known = [field.name for field in getattr(_kind_at(names), "fields", ())]
+    if not known:
         return ""
-    known = [field.name for field in msgspec.structs.fields(defaults)]
     near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

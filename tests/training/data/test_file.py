@@ -70,10 +70,12 @@ class TestWhatIsRefused:
         with pytest.raises(MetadataError, match="row 2 is not one of a CSV table"):
             read_folds(path, CLIPS)
 
-    @pytest.mark.parametrize("fold", ["", "-4", "50", "1.5", "one"])
+    @pytest.mark.parametrize("fold", ["", "-5", "50", "1.5", "one"])
     def test_unknown_folds(self, path, fold):
         path.write_text(HEADER + f"0012/a.ogg,0012,g,{fold}\n")
-        with pytest.raises(MetadataError, match=f"row 2 has the fold '{fold}' - allowed are 0 to 49, -1, -2 and -3"):
+        with pytest.raises(
+            MetadataError, match=f"row 2 has the fold '{fold}' - allowed are 0 to 49, -1, -2, -3 and -4"
+        ):
             read_folds(path, CLIPS[:1])
 
     def test_a_row_cut_short(self, path):
