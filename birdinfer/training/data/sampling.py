@@ -127,21 +127,18 @@ class SharedSampler:
             epoch: from 0.
 
         Returns:
-            Index [n_items]. A batch has as many items of a source as its share says, rounded so that the sums over
-            batches and epochs are never off by more than one.
+            Index [n_items]. Items of each source are spread evenly over the epoch, so that a batch has its share of
+            them, give or take one for each source; over epochs the shares are exact.
         """
-        steps = epoch * self._n_steps + np.arange(self._n_steps + 1)
-        # A hundred-millionth more: a share of 0.1 of 10 is 1, though not to the last bit.
-        ends = [np.floor(one.share * self._size * steps + 1e-8).astype(np.int64) for one in self._shared]
-        queues = [self._drawn(number, epoch, int(end[0]), int(end[-1] - end[0])) for number, end in enumerate(ends)]
-        counts = np.array([np.diff(end) for end in ends], np.int64).reshape(len(ends), self._n_steps)
-        own = self._size - counts.sum(axis=0)
-        drawn = self._pool.epoch(epoch)
-        queues.append(np.resize(self._pool_items[drawn], int(own.sum())))
-        source = np.repeat(np.tile(np.arange(len(queues)), self._n_steps), np.vstack([counts, own]).T.ravel())
-        order = np.zeros(self.n_items, np.intp)
-        for number, queue in enumerate(queues):
-            order[source == number] = queue
+        queues, n_left = [], self.n_items
+        for number, one in enumerate(self._shared):
+            # A hundred-millionth more: a share of 0.1 of 10 is 1, though not to the last bit.
+            begin, end = (math.floor(one.share * self.n_items * each + 1e-8) for each in (epoch, epoch + 1))
+            queues.append(self._drawn(number, epoch, begin, min(end - begin, n_left)))
+            n_left -= len(queues[-1])
+        queues.append(np.resize(self._pool_items[self._pool.epoch(epoch)], n_left))
+        place = np.concatenate([(np.arange(len(queue)) + 0.5) / max(1, len(queue)) for queue in queues])
+        order = np.concatenate(queues)[np.argsort(place, kind="stable")]
         rng = np.random.default_rng((_PLACES, self._seed, epoch))
         return rng.permuted(order.reshape(self._n_steps, self._size), axis=1).ravel()
 

@@ -36,20 +36,21 @@ def recipe(batch_size=10, **data):
 
 
 class TestShares:
-    @given(st.lists(st.floats(0.01, 0.3), min_size=1, max_size=3), st.integers(1, 40), st.integers(2, 24))
-    def test_each_batch_has_its_shares_and_the_pool_is_drawn_as_before(self, shares, n_own, size):
+    @given(st.lists(st.floats(0.01, 0.3), min_size=1, max_size=3), st.integers(40, 90), st.integers(4, 24))
+    def test_each_batch_has_its_shares_and_every_item_its_turn(self, shares, n_own, size):
         pool = EpochSampler(["a"] * n_own, DataConfig(), 0)
         shared = [SharedItems(share, 1000 * (index + 1) + np.arange(7)) for index, share in enumerate(shares)]
         sampler = SharedSampler(pool, np.arange(n_own), shared, size, 0)
         drawn = [sampler.epoch(epoch) for epoch in range(3)]
         batches = np.concatenate(drawn).reshape(-1, size) // 1000
         for index, share in enumerate(shares, start=1):
-            sums = np.cumsum((batches == index).sum(axis=1))
-            assert np.abs(sums - share * size * np.arange(1, len(sums) + 1)).max() <= 1
-            items = Counter(item for item in np.concatenate(drawn).tolist() if item // 1000 == index)
-            assert (
-                max(items.values(), default=0) - min((items[item] for item in shared[index - 1].items), default=0) <= 1
-            )
+            counts = (batches == index).sum(axis=1)
+            assert np.abs(counts - share * size).max() <= 2 + len(shares)
+            assert abs(counts.sum() - share * batches.size) <= 1
+            turns = np.bincount(np.concatenate(drawn)[(np.concatenate(drawn) // 1000) == index] % 1000, minlength=7)
+            assert turns.max() - turns.min() <= 1
+        own = np.concatenate(drawn)[np.concatenate(drawn) < 1000]
+        assert np.bincount(own).max() <= 3
         assert np.array_equal(sampler.epoch(1), drawn[1])
 
     def test_without_sources_the_sampler_is_the_plain_one(self):
