@@ -50,7 +50,7 @@ class TestShares:
             turns = np.bincount(np.concatenate(drawn)[(np.concatenate(drawn) // 1000) == index] % 1000, minlength=7)
             assert turns.max() - turns.min() <= 1
         own = np.concatenate(drawn)[np.concatenate(drawn) < 1000]
-        assert np.bincount(own).max() <= 3
+        assert np.bincount(own).max() <= 4  # three epochs, and the rest of a batch
         assert np.array_equal(sampler.epoch(1), drawn[1])
 
     def test_without_sources_the_sampler_is_the_plain_one(self):
