@@ -35,10 +35,12 @@ from birdinfer.callbacks import Callback
 from birdinfer.detections.recordings import OriginSettings, describe_recording
 from birdinfer.detections.thresholds import MIN_CONFIDENCE
 from birdinfer.errors import AudioError, BundleError, ConfigError
+from birdinfer.inference.blend_text import parse_blend
 from birdinfer.inference.bundle import MANIFEST_NAME, Bundle, demo_bundle_path
 from birdinfer.inference.calibration import thresholds_of
 from birdinfer.inference.embeddings import Embeddings, embeddings_of
 from birdinfer.inference.engines import EnginePlan
+from birdinfer.inference.ensemble import Blend, check_live
 from birdinfer.inference.member_group import MemberScores
 from birdinfer.inference.predictor import Predictor, join_chunks, make_plan
 from birdinfer.inference.results import SoundscapeResult
@@ -63,6 +65,7 @@ def load(
     workers: int | None = None,
     batch_size: int | None = None,
     post: PostConfig | None = None,
+    blend: str | Blend | None = None,
     channel: str = MEAN,
     voice: VoiceMode | None = None,
     origin: OriginSettings | None = None,
@@ -77,6 +80,9 @@ def load(
         workers: threads; None: one for each core.
         batch_size: windows in one call of a graph; it changes the speed and no score.
         post: post-processing in place of the bundle's own; ``PostConfig((1.0,))`` is none.
+        blend: how members are combined in place of the bundle's own: ``mean``, ``rms`` ..., as ``predict --blend``. A
+            bundle that blends by rank needs it: ranks compare all recordings of a run
+            (:func:`birdinfer.prediction.run.predict_to_csv`).
         channel: ``mean`` of a recording's channels, the number of one from 1, or (of files) ``loudest``.
         voice: look for human speech, which needs silero-vad: ``skip`` its windows in detections, or ``mute`` it
             before anything is scored.
@@ -101,8 +107,10 @@ def load(
     if not isinstance(bundle, Bundle):
         is_demo = bundle == DEMO and not (Path(DEMO) / MANIFEST_NAME).is_file()
         bundle = Bundle.load(demo_bundle_path() if is_demo else Path(bundle))
-    if post is not None:
-        bundle = bundle.with_scoring(bundle.manifest.blend, post)
+    if post is not None or blend is not None:
+        wanted = bundle.manifest.blend if blend is None else parse_blend(blend) if isinstance(blend, str) else blend
+        bundle = bundle.with_scoring(wanted, bundle.manifest.post if post is None else post)
+    check_live(bundle.manifest.blend, 'load it with blend="mean", or let birdinfer predict write a table')
     speech = None if voice is None else speech_finders(voice)
     return Model(Predictor(bundle, plan, channel=channel, speech=speech), origin, voice)
 

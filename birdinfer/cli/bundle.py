@@ -16,6 +16,7 @@ from birdinfer.cli.console import needing, stderr, stdout
 from birdinfer.cli.options import Merge, bundle_folder, with_scoring
 from birdinfer.config import FrontEndConfig, InputConfig
 from birdinfer.errors import ConfigError
+from birdinfer.inference.blend_text import describe_blend
 from birdinfer.inference.bundle import Bundle, store_settings
 from birdinfer.inference.external.add_model import AddedModel, AddOptions
 from birdinfer.inference.manifest import Graph, Manifest, Member
@@ -160,6 +161,7 @@ def _print_json(loaded: Bundle) -> None:
         "format": manifest.format,
         "labels": list(loaded.labels),
         "rows": msgspec.to_builtins(manifest.rows),
+        "blend": msgspec.to_builtins(manifest.blend),
         "post": msgspec.to_builtins(manifest.post),
         "tolerance": msgspec.to_builtins(manifest.tolerance),
         "provenance": msgspec.to_builtins(manifest.provenance),
@@ -274,10 +276,8 @@ def _calibration_lines(manifest: Manifest) -> list[tuple[str, str]]:
 
 def scoring_lines(manifest: Manifest) -> list[tuple[str, str]]:
     """List what is done to the members' scores, step by step, as name and value."""
-    blend = manifest.blend
-    gate = f" by {blend.by} from {blend.threshold:g}" if blend.threshold is not None else ""
     return [
-        ("blend", blend.how + gate),
+        *describe_blend(manifest.blend),
         ("smoothing", ", ".join(f"{weight:g}" for weight in manifest.post.smoothing_kernel)),
         *(("then", write_step(step)) for step in manifest.post.steps),
     ]
@@ -299,7 +299,8 @@ def set_bundle(
         help="Kernel over neighbouring windows, as 0.2,0.6,0.2, or none.")] = None,
     post: Annotated[list[str] | None, typer.Option(
         help="Steps after the smoothing, as of predict --post, instead of its own; none: no step.")] = None,
-    blend: Annotated[str | None, typer.Option(help="How members are combined, as of predict --blend.")] = None,
+    blend: Annotated[str | None, typer.Option(
+        help="How members are combined, as of predict --blend; docs/ensembles.md shows ranks.")] = None,
     overlap: Annotated[float | None, typer.Option(min=0, help="Seconds that neighbouring windows share.")] = None,
     merge: Annotated[Merge | None, typer.Option(help="How scores of overlapping windows are combined.")] = None,
     weight: Annotated[list[str] | None, typer.Option(

@@ -11,8 +11,8 @@ import typer
 
 from birdinfer.cli.console import shown, stderr
 from birdinfer.errors import ConfigError, InputNotFoundError, MissingExtraError
+from birdinfer.inference.blend_text import parse_blend
 from birdinfer.inference.bundle import MANIFEST_NAME, Bundle, demo_bundle_path
-from birdinfer.inference.ensemble import Blend
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.postprocess.steps import parse_steps
 
@@ -42,17 +42,6 @@ def with_scoring(bundle: Bundle, smooth: str | None, post: list[str] | None, ble
     """Return the bundle with the blend and the post-processing of the command line."""
     wanted = bundle.manifest.blend if blend is None else parse_blend(blend)
     return bundle.with_scoring(wanted, parse_post(bundle.manifest.post, smooth, post))
-
-
-def parse_blend(text: str) -> Blend:
-    """Parse ``"geometric"``, or ``"gate:by=fold0,threshold=0.2"``; raise ConfigError if there is no such blend."""
-    how, _, parameters = text.partition(":")
-    pairs = dict(pair.partition("=")[::2] for pair in parameters.split(",") if pair)
-    try:
-        return msgspec.convert({"how": how, **pairs}, Blend, strict=False)
-    except (msgspec.ValidationError, ValueError) as error:
-        hint = "write it as mean, or gate:by=MEMBER,threshold=0.2"
-        raise ConfigError("--blend", f"{text!r}: {error}", hint) from error
 
 
 def parse_post(own: PostConfig, smooth: str | None, steps: list[str] | None) -> PostConfig:
@@ -144,7 +133,10 @@ Post = Annotated[
 ]
 BlendMembers = Annotated[
     str | None,
-    typer.Option(help="How members are combined: mean, geometric, rms, minimum ...; the bundle's if left out."),
+    typer.Option(
+        help="How members are combined: mean, geometric, rms, minimum ..., or rank, as rank:GROUP.weight=2 or a .toml "
+        "file; the bundle's if left out."
+    ),
 ]
 EmbeddingsFolder = Annotated[
     Path | None,

@@ -9,6 +9,7 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Self
 
+import numpy as np
 import typer
 from rich.markup import escape
 
@@ -86,6 +87,9 @@ def predict(
         help="Draw each soundscape (at most 10 min of it) and its scores into this folder (extra report).")] = None,
     post: Post = None,
     blend: BlendMembers = None,
+    group_tables: Annotated[Path | None, typer.Option(
+        help="Of a blend by rank: also write the scores of each group into this folder, as they are before ranking.")
+    ] = None,
     voice: VoiceOption = None,
     time_budget: Annotated[str | None, typer.Option(
         help="Finish in this time, as 85m or 1h25m, counted from the start of this command: forecasts the end, gives "
@@ -122,6 +126,7 @@ def predict(
         threshold=threshold, resume=resume, force=force, budget_seconds=seconds, started=STARTED, engine=engine,
         workers=workers, batch_size=batch_size, keeps_progress=output != STDOUT, channel=channel,
         voice=None if voice is None else voice.value, embeddings=embeddings,
+        group_tables=group_tables,
     )  # fmt: skip
     draw = SoundscapePlots(loaded, plots) if plots else None
     with table_file(output) as table, PredictionProgress(quiet, draw, output) as progress:
@@ -276,6 +281,7 @@ class SoundscapePlots:
         with needing("report", "matplotlib"):
             from birdinfer.plots.soundscape import draw_soundscape
         self._draw, self._folder, self._labels = draw_soundscape, folder, bundle.labels
+        self._n_groups = max(1, len(bundle.manifest.blend.groups))
         # A spectrogram as the first member with a log-mel has it, a row wide.
         frontends = [member.frontend for member in bundle.manifest.members if member.frontend is not None]
         frontend = frontends[0] if frontends else FrontEndConfig()
@@ -288,6 +294,8 @@ class SoundscapePlots:
             return
         window, frontend = self._frontend.window, self._frontend
         drawn = rows[: max(1, int(_PLOTTED_SECONDS / window.window_seconds))]
+        # Ranks compare recordings; within one, the mean of the groups shows more.
+        drawn = np.nanmean(drawn.reshape(len(drawn), self._n_groups, -1), axis=1) if self._n_groups > 1 else drawn
         with AudioStream(path, frontend.audio.sample_rate, result.channel or MEAN) as stream:
             run = next(cut_batches(stream.blocks(), len(drawn), make_grid(frontend, AggregationConfig(), window)))
         samples = run.samples[frontend.margin_samples : -frontend.margin_samples]

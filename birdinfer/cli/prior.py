@@ -1,4 +1,4 @@
-"""``birdinfer prior``: labelled soundscapes -> how often each species is recorded at each site and hour, prior.csv."""
+"""``birdinfer prior``: labelled soundscapes -> how often each species is recorded at each site, hour and month."""
 
 import contextlib
 from collections.abc import Sequence
@@ -41,6 +41,7 @@ class PriorReport:
     files: int
     sites: int
     hours: int  # of the 24
+    months: int  # of the 12
     species: int
     species_found: int
     repeated_rows: int  # rows that repeat a window: it counts once, with the labels of all
@@ -65,7 +66,8 @@ def prior(
 ) -> None:  # fmt: skip
     """Count in labelled soundscapes which species are recorded where and when: the table of the step prior_shift.
 
-    Site and hour are read from the files' names, e.g. BC2026_Train_0001_S05_20250227_010002 or PLOT7_20250227_010002.
+    Site, hour and month are read from the files' names, e.g. BC2026_Train_0001_S05_20250227_010002 or
+    PLOT7_20250227_010002.
     """
     with table_file(output) as table:
         report = count_priors(labels, table, soundscapes, taxonomy, row_seconds, force)
@@ -100,7 +102,8 @@ def count_priors(
     return PriorReport(
         windows=len(windows) + len(silent), silent_windows=len(silent), files=len(names),
         sites=len({one.site for one in table.occasions} - {None}),
-        hours=len({one.hour for one in table.occasions} - {None}), species=len(columns),
+        hours=len({one.hour for one in table.occasions} - {None}),
+        months=len({one.month for one in table.occasions} - {None}), species=len(columns),
         species_found=int((table.present.sum(axis=0) > 0).sum()), repeated_rows=found.repeated_rows,
         nameless=tuple(name for name in names if parse_name(name) == RecordingName()),
         lengthless=() if durations is None else tuple(name for name in names if name not in durations),
@@ -149,6 +152,7 @@ def _print_report(report: PriorReport, output: Path) -> None:
     console.print(f"windows  {report.windows} of {report.files} files{silent}")
     console.print(f"sites    {report.sites}")
     console.print(f"hours    {report.hours} of 24")
+    console.print(f"months   {report.months} of 12")
     console.print(f"species  {report.species_found} found of {report.species}")
     console.print(f"written  {escape(str(output))}")
     for line in report.notes:

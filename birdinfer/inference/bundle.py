@@ -24,8 +24,9 @@ from birdinfer.config import AggregationConfig
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.features import log_mel as mel
 from birdinfer.inference.ensemble import Blend, check_blend
-from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, scores_sha256
+from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, families_of, scores_sha256
 from birdinfer.inference.onnx_files import external_files, other_kind
+from birdinfer.inference.rank_blend import check_species
 from birdinfer.postprocess.base import Pipeline, copy_table_into, tables_of, with_table_in
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import check_labels
@@ -142,8 +143,13 @@ class Bundle:
         return Bundle(self.folder, changed)
 
     def with_scoring(self, blend: Blend, post: PostConfig) -> "Bundle":
-        """Replace the blend and the post-processing; ConfigError if the blend does not fit the members."""
+        """Replace the blend and the post-processing; ConfigError if the blend does not fit members and species.
+
+        In a blend by rank, members that are in no group form one with their family.
+        """
         members = self.manifest.members
+        blend = blend.filled(families_of(members))
+        check_species(blend.groups, self.manifest.species)
         check_blend(blend, [member.name for member in members], [member.weight for member in members])
         return Bundle(self.folder, msgspec.structs.replace(self.manifest, blend=blend, post=post))
 
@@ -188,6 +194,9 @@ class Bundle:
         names, weights = zip(*((member.name, member.weight) for member in manifest.members), strict=True)
         try:
             check_blend(manifest.blend, names, weights)
+            check_species(manifest.blend.groups, manifest.species)
+            if manifest.blend.filled(families_of(manifest.members)) != manifest.blend:
+                raise ConfigError("blend", "a member stands in no group", "birdinfer bundle set --blend fills them")
         except ConfigError as error:
             raise BundleError(path, str(error), "export it again") from error
         if len(set(names)) < len(names):

@@ -4,9 +4,12 @@ A bundle states the blend as data (:class:`Blend`); :func:`make_blend` turns it 
 cell is computed from that cell of the members alone, so that neither other rows nor the size of a chunk change a bit
 of it. A species is blended over the members that know it and have a weight above 0; a species that no member knows gets
 the bundle's fallback. In and out are probabilities, float32 in [0, 1].
+
+Ranks (:mod:`birdinfer.inference.rank_blend`) need the rows of all files. Of them, what is computed here is the mean of
+each group: [rows, groups * species], one group's species behind the other's.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
 from typing import Literal, NamedTuple
 
@@ -14,6 +17,7 @@ import msgspec
 import numpy as np
 
 from birdinfer.errors import ConfigError
+from birdinfer.inference.rank_blend import RankGroup, check_groups, fill_groups
 from birdinfer.typing import Float32, Index
 
 Columns = Index | None
@@ -46,22 +50,20 @@ class Blend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     * ``minimum`` (first place of 2024), ``maximum``, ``median`` (of an even number, the mean of the middle two): of all
       members with a weight above 0, however large it is;
     * ``gate``: member ``by`` with probability g scales the others' mean b: b where g >= threshold, else
-      b g / threshold (continuity gate, second place of 2026).
-
-    ``rank`` needs the rows of all files and is refused here: ``birdinfer blend --how rank`` does it."""
+      b g / threshold (continuity gate, second place of 2026);
+    * ``rank``: the mean of each of ``groups``, then the weighted mean of their ranks over the rows of all files."""
 
     by: str = ""
     """Of a gate: the name of the gating member, whose weight has no effect. A species that it does not know passes
     unchanged; for one that no other member knows, its own probability is taken."""
     threshold: float | None = None
     """Of a gate: probability from which on everything passes, 0 to 1; 0 is no gate."""
+    groups: dict[str, RankGroup] = {}
+    """Of ranks, by name, in order: every member stands in one. See :meth:`filled`."""
 
     def __post_init__(self) -> None:
-        if self.how == "rank":
-            raise ValueError(
-                "how is 'rank', which needs the rows of all files while a bundle sees them one by one: "
-                "blend whole tables with birdinfer blend --how rank"
-            )
+        if self.groups and self.how != "rank":
+            raise ValueError(f"groups are those of ranks, but how is {self.how!r}")
         if self.how == "gate":
             if not self.by or self.threshold is None:
                 raise ValueError("how is 'gate', which needs by (the member that decides) and threshold")
@@ -72,19 +74,55 @@ class Blend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def among(self, names: Collection[str]) -> "Blend":
         """Return the blend for some of the members: a gate without its gating member, or without others, is a mean."""
+        if self.how == "rank":
+            left = {
+                name: msgspec.structs.replace(group, members=tuple(each for each in group.members if each in names))
+                for name, group in self.groups.items()
+            }
+            return msgspec.structs.replace(self, groups=left)
         lost = self.how == "gate" and (self.by not in names or len(names) == 1)
         return Blend() if lost else self
+
+    def without(self, member: str) -> "Blend":
+        """Take a member out of its group; a group that is empty then is gone."""
+        groups = {
+            name: msgspec.structs.replace(group, members=tuple(each for each in group.members if each != member))
+            for name, group in self.groups.items()
+        }
+        return msgspec.structs.replace(self, groups={name: group for name, group in groups.items() if group.members})
+
+    def filled(self, families: Mapping[str, tuple[str, ...]]) -> "Blend":
+        """Put the members that are in no group into those of their families; ConfigError for a group without any."""
+        return msgspec.structs.replace(self, groups=fill_groups(self.groups, families)) if self.how == "rank" else self
+
+    def n_columns(self, n_species: int) -> int:
+        """Count the columns of scores that are kept of a row: one for each species, for ranks in each group."""
+        return n_species * max(1, len(self.groups))
+
+    def uses(self, member: str) -> bool:
+        """Whether a member of weight above 0, or the gating one, can have an effect."""
+        groups = [(name, group) for name, group in self.groups.items() if member in group.members]
+        gating = {group.gate.by for group in self.groups.values() if group.gate}
+        return self.how != "rank" or any(group.has_weight or name in gating for name, group in groups)
+
+
+def check_live(blend: Blend, hint: str) -> None:
+    """Refuse ranks where recordings are not scored all together; ConfigError, with what to do instead."""
+    if blend.how == "rank":
+        raise ConfigError("blend", "is by rank, which compares all rows of a run: one recording alone has none", hint)
 
 
 def make_blend(
     blend: Blend, names: Sequence[str], weights: Sequence[float], columns: Sequence[Columns], fallback: Sequence[float]
 ) -> Blender:
-    """Make the function that blends these members.
+    """Make the function that blends these members; for ranks, what averages those of each group.
 
     ``weights``: one >= 0 for each member, with a sum above 0.
     ``fallback``: probability of each species, for those that no member knows (or only members of weight 0).
     """
     check_blend(blend, names, weights)
+    if blend.how == "rank":
+        return GroupMeans([group.members for group in blend.groups.values()], names, weights, columns, fallback)
     if blend.how != "gate":
         return SpeciesBlend(_MEANS[blend.how], weights, columns, fallback)
     assert blend.threshold is not None  # __post_init__ saw to it
@@ -95,8 +133,8 @@ def check_blend(blend: Blend, names: Sequence[str], weights: Sequence[float]) ->
     """Check that members can be blended, before any graph is loaded.
 
     Raises:
-        ConfigError: not one weight each, a weight below 0, or all of them 0; or a gate without its gating member, or
-            without other members.
+        ConfigError: not one weight each, a weight below 0, or all of them 0; a gate without its gating member, or
+            without other members; groups of ranks that are not of these members.
     """
     valid = len(names) == len(weights) and all(weight >= 0 for weight in weights)
     if not valid or not 0 < sum(weights) < float("inf"):
@@ -105,6 +143,8 @@ def check_blend(blend: Blend, names: Sequence[str], weights: Sequence[float]) ->
             f"are {list(weights)} for {len(names)} members",
             "one >= 0 for each is needed, with a sum above 0",
         )
+    if blend.how == "rank":
+        check_groups(blend.groups, names, weights)
     if blend.how != "gate":
         return
     if blend.by not in names:
@@ -219,6 +259,30 @@ class Gate:
             blended[:, self._gated] *= np.minimum(gate[:, self._gating_columns], self._threshold) / self._threshold
         blended[:, self._alone] = gate[:, self._alone_columns]
         return blended
+
+
+class GroupMeans:
+    """The weighted mean of each group of members: [rows, groups * species]; NaN for a group without members."""
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[str]],
+        names: Sequence[str],
+        weights: Sequence[float],
+        columns: Sequence[Columns],
+        fallback: Sequence[float],
+    ) -> None:
+        """Arguments as of :func:`make_blend`; ``groups`` hold names."""
+        self._n_species = len(fallback)
+        self._means: list[SpeciesBlend | None] = []
+        for members in groups:
+            own = [weight if name in members else 0.0 for name, weight in zip(names, weights, strict=True)]
+            self._means.append(SpeciesBlend(mean, own, columns, fallback) if members else None)
+
+    def __call__(self, member_scores: Sequence[Float32]) -> Float32:
+        """Average; as :meth:`SpeciesBlend.__call__` for each group."""
+        absent = np.full((len(member_scores[0]), self._n_species), np.nan, np.float32)
+        return np.concatenate([absent if each is None else each(member_scores) for each in self._means], axis=1)
 
 
 def _own_columns(columns: Sequence[Columns], n_species: int) -> Index:

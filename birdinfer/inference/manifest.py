@@ -6,12 +6,14 @@ file; :mod:`birdinfer.inference.bundle` reads, verifies and writes.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from birdinfer.config import AggregationConfig, FrontEndConfig, InputConfig, WaveformConfig, WindowConfig
 from birdinfer.inference.ensemble import Blend
+from birdinfer.inference.rank_blend import group_name
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
 
@@ -263,6 +265,35 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From reviews, by ``birdinfer calibrate``; it changes no score."""
 
 
+def families_of(members: Sequence[Member]) -> dict[str, tuple[str, ...]]:
+    """Group members by family, by the name of its network: folds of one network and input; another one is alone."""
+    families: dict[tuple[object, ...], list[Member]] = {}
+    for member in members:
+        key = (member.name,) if member.fold is None else (member.backbone, member.input_config)
+        families.setdefault(key, []).append(member)
+    named: dict[str, tuple[str, ...]] = {}
+    for each in families.values():
+        name = group_name((each[0].backbone if each[0].fold is not None else "") or each[0].name)
+        free = (name, *(f"{name}-{number}" for number in range(2, len(families) + 2)))
+        named[next(one for one in free if one not in named)] = tuple(member.name for member in each)
+    return named
+
+
+def group_labels(manifest: Manifest) -> dict[str, frozenset[str]]:
+    """List the labels that each group of a blend by rank knows."""
+    labels = frozenset(species.label for species in manifest.species)
+    by_name = {member.name: member for member in manifest.members}
+    weighing = {
+        name: [by_name[each] for each in group.members if by_name[each].weight > 0]
+        for name, group in manifest.blend.groups.items()
+    }
+    known = [(name, member.label_columns) for name, members in weighing.items() for member in members]
+    return {
+        name: labels & frozenset().union(*(labels if own is None else own for group, own in known if group == name))
+        for name in weighing
+    }
+
+
 def scores_sha256(manifest: Manifest) -> str:
     """Digest of all that a manifest says about scores: of everything but their calibration and embeddings."""
     settings = msgspec.to_builtins(manifest)
@@ -270,6 +301,8 @@ def scores_sha256(manifest: Manifest) -> str:
     every = [graph for member in settings["members"] for graph in member["graphs"].values()]
     for graph in (*every, *settings["for_other_hosts"]):
         del graph["original_sha256"]
+    if not settings["blend"]["groups"]:  # as before there were any
+        del settings["blend"]["groups"]
     for member in settings["members"]:
         outputs = member["outputs"]
         del outputs["embedding"]

@@ -45,8 +45,9 @@ def remove_member(folder: Path, name: str, on_wait: Callable[[str], None] = lamb
         members = tuple(member for member in old.members if member.name != name)
         if not members or not sum(member.weight for member in members):
             raise ConfigError(name, "is the only member that weighs anything", "remove the folder, or add another one")
-        check_blend(old.blend, [member.name for member in members], [member.weight for member in members])
-        save_manifest(folder, msgspec.structs.replace(old, members=members, calibration=None))
+        blend = old.blend.without(name)
+        check_blend(blend, [member.name for member in members], [member.weight for member in members])
+        save_manifest(folder, msgspec.structs.replace(old, members=members, blend=blend, calibration=None))
         left = Bundle.load(folder)
         used = {graph.file for member in members for graph in member.every_graph}
         (gone,) = (member for member in old.members if member.name == name)

@@ -93,14 +93,18 @@ class Predictor:
         self.rows = bundle.manifest.rows
         self.post = bundle.manifest.post if post is None else post
         steps = [_with_table(step, bundle.folder) for step in self.post.all_steps]
-        self._pipeline = Pipeline(steps, bundle.manifest.species)
+        pipeline = Pipeline(steps, bundle.manifest.species)
+        blend = bundle.manifest.blend
+        self.n_columns = blend.n_columns(len(self.labels))
+        """Of the scores: species, or for a blend by rank those of one group behind those of the other."""
+        self._pipeline = GroupPipeline(pipeline, len(blend.groups)) if blend.how == "rank" else pipeline
         self.member_groups: Sequence[MemberGroup] = load_member_groups(bundle, self.plan, embeddings=embeddings)
         self._sequences = load_sequences(bundle, self.member_groups, self.plan)
         known = {loaded.index: loaded.labels for group in self.member_groups for loaded in group.members}
         members = bundle.manifest.members
         self._columns = [known[index] for index in range(len(members))]
         self._blend = make_blend(
-            bundle.manifest.blend,
+            blend,
             [member.name for member in members],
             [member.weight for member in members],
             self._columns,
@@ -108,14 +112,17 @@ class Predictor:
         )
 
     def predict(self, path: str | Path) -> Float32:
-        """Predict one sound file on the calling thread: probabilities [rows, species]; AudioError without sound."""
+        """Predict one sound file on the calling thread: probabilities [rows, species]; AudioError without sound.
+
+        For a blend by rank, [rows, groups * species]: ranks need the rows of all files.
+        """
         path = Path(path)
         scores = self.file_scores(path)
         with self.open(path) as reader:
             for batch in reader.batches():
                 scores.add(self.score_batch(batch))
             scores.finish(reader.n_rows)
-        return join_chunks(scores.take(), len(self.labels))
+        return join_chunks(scores.take(), self.n_columns)
 
     def embed(self, path: str | Path) -> dict[str, Float32]:
         """Embed one sound file on the calling thread: by member [windows, numbers]; AudioError without sound.
@@ -170,7 +177,7 @@ class Predictor:
         }
         in_order = [aggregators[index] for index in range(len(aggregators))]
         name = name or recording_name(path)
-        postprocessor = StreamingPostprocessor(self._pipeline, name, len(self.labels))
+        postprocessor = StreamingPostprocessor(self._pipeline, name, self.n_columns)
         return FileScores(in_order, self._blend, postprocessor, self.file_sequences(name))
 
     def file_sequences(self, name: str) -> FileSequences:
@@ -270,10 +277,24 @@ class FileScores:
         self._finished.append(self._postprocessor.push(rows[:n_rows]))
 
 
+class GroupPipeline:
+    """Runs the steps of post-processing on each group of a blend by rank, as if it were alone."""
+
+    def __init__(self, pipeline: Pipeline, n_groups: int) -> None:
+        self._pipeline, self._n_groups = pipeline, n_groups
+        self.context_rows, self.whole_file_steps = pipeline.context_rows, pipeline.whole_file_steps
+
+    def __call__(self, scores: Float32, file_id: str) -> Float32:
+        """Post-process one file's [rows, groups * species]; a group without scores, NaN, stays so."""
+        groups = np.split(scores, self._n_groups, axis=1)
+        done = [each if np.isnan(each).all() else self._pipeline(each, file_id) for each in groups]
+        return np.concatenate(done, axis=1)
+
+
 class StreamingPostprocessor:
     """Post-processes a file's rows as they come, with the same bits as the pipeline on all of them at once."""
 
-    def __init__(self, pipeline: Pipeline, file_id: str, n_labels: int) -> None:
+    def __init__(self, pipeline: Pipeline | GroupPipeline, file_id: str, n_labels: int) -> None:
         self.n_labels = n_labels
         self._pipeline, self._file_id = pipeline, file_id
         self._held = [np.zeros((0, n_labels), np.float32)]

@@ -416,7 +416,7 @@ class WorkerPool:
         return SoundscapeResult(
             file.path,
             status,
-            probabilities=join_chunks(file.chunks, len(file.predictor.labels)) if file.chunks else None,
+            probabilities=join_chunks(file.chunks, file.predictor.n_columns) if file.chunks else None,
             n_rows=file.n_rows,
             seconds=stream.decoded_seconds,
             expected_seconds=stream.claimed_seconds if file.cut_by else expected,

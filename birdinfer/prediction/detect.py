@@ -32,6 +32,7 @@ from birdinfer.detections.thresholds import make_thresholds, read_thresholds
 from birdinfer.errors import ConfigError, OutputError
 from birdinfer.inference.bundle import Bundle
 from birdinfer.inference.calibration import thresholds_of
+from birdinfer.inference.ensemble import check_live
 from birdinfer.inference.results import SoundscapeResult
 from birdinfer.prediction.run import (
     PredictionCallback,
@@ -93,6 +94,7 @@ class DetectionTables(Tables):
             MissingExtraError: a format needs what is not installed.
         """
         manifest = bundle.manifest
+        check_live(manifest.blend, "a confidence needs --blend mean; birdinfer predict writes a table of ranks")
         filters = settings.species
         lists = (settings.thresholds, filters.species_list, filters.location_model, filters.location_labels)
         used = [*files_of(found), *filter(None, lists), *bundle.files]

@@ -108,7 +108,8 @@ def _without_members(bundle: Bundle) -> Iterator[tuple[list[Member], Bundle]]:
 
 def _gain(group: list[Member], bundle: Bundle) -> tuple[bool, float, float]:
     """What is lost with a group, to sort by: whether it counts, its best known AUC, its weight."""
-    used = [member for member in group if member.weight > 0 or member.name == bundle.manifest.blend.by]
+    blend = bundle.manifest.blend
+    used = [member for member in group if (member.weight > 0 and blend.uses(member.name)) or member.name == blend.by]
     known = [member.out_of_fold_macro_auc for member in used if member.out_of_fold_macro_auc is not None]
     return bool(used), max(known, default=0.0), sum(member.weight for member in group)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from birdinfer.audio.channels import EACH, MEAN, check_channel, split_channel
@@ -28,17 +29,19 @@ from birdinfer.inference.bundle import Bundle
 from birdinfer.inference.embeddings import EmbeddingWriter
 from birdinfer.inference.engines import EnginePlan, EngineSpec, parse_spec
 from birdinfer.inference.engines.cuda import find_gpu, has_cuda
+from birdinfer.inference.ensemble import Blend
 from birdinfer.inference.predictor import Predictor, make_plan, share_in
 from birdinfer.inference.results import Scheduler, SoundscapeResult
 from birdinfer.inference.soundscapes import header_seconds, predict_soundscapes, recordings_of_channels
 from birdinfer.inference.voice import VoiceMode, detector_version, speech_finders
 from birdinfer.prediction.identity import RunIdentity
+from birdinfer.prediction.ranks import rank_blender_of
 from birdinfer.prediction.score_store import ScoreStore
 from birdinfer.prediction.store import RunStore
 from birdinfer.prediction.writer import MissingSpecies, SubmissionWriter, Written, write_file_report
 from birdinfer.submission.formats import read_sample
 from birdinfer.system.files import remove_leftovers
-from birdinfer.system.outputs import FILES, SCORES, check_outputs, side_table
+from birdinfer.system.outputs import FILES, SCORES, check_folder, check_outputs, side_table
 from birdinfer.system.signals import StopRequest, leaving_at_sigterm
 from birdinfer.system.threads import attended
 from birdinfer.system.timing import format_duration
@@ -86,6 +89,8 @@ class PredictionSettings(RunSettings):
     """Species of the sample that the bundle lacks: refuse, or fill with ``"prior"`` (its mean fallback) or a number."""
     year: int = 2026  # the BirdCLEF year whose format is written, 2021 to 2026
     threshold: float = 0.5  # 2021 and 2022 only: a species counts as present from this probability on
+    group_tables: Path | None = None
+    """A folder for a table of each group of a blend by rank, as it is before it is ranked; None: none are written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,18 +175,23 @@ def predict_to_csv(
     """
     settings, callback = settings or PredictionSettings(), callback or PredictionCallback()
     sample = read_sample(settings.sample_submission) if settings.sample_submission else None
+    blend = bundle.manifest.blend
+    if settings.group_tables and blend.how != "rank":
+        what = f"are those of a blend by rank, and the bundle's is {blend.how}"
+        raise ConfigError("--group-tables", what, "give --blend rank, too")
     found = find_inputs(inputs, callback, may_be_none=sample is not None, channel=settings.channel)
     manifest = bundle.manifest
     writer = SubmissionWriter(
         bundle.labels, manifest.fallback_probabilities, manifest.rows, year=settings.year, sample=sample,
         threshold=settings.threshold, missing_species=settings.missing_species, names=found.names,
-        skips_speech=settings.voice == "skip",
+        skips_speech=settings.voice == "skip", ranks=rank_blender_of(bundle) if blend.how == "rank" else None,
     )  # fmt: skip
     paths = list(found.names)
     writer.check_names(paths)
     sample_files = [settings.sample_submission] if settings.sample_submission else []
     used = [*files_of(found), *sample_files, *bundle.files]
-    tables = SubmissionTables(settings.output, writer, used, settings.force)
+    groups = {} if settings.group_tables is None else group_tables(settings.group_tables, blend)
+    tables = SubmissionTables(settings.output, writer, used, settings.force, groups)
     for line in filter(None, (writer.missing_problem(), writer.sample_problem(paths))):
         callback.on_warning(line)
     outcome = run_prediction(bundle, found, settings, callback, tables)
@@ -201,7 +211,9 @@ def run_prediction(
         raise ConfigError("--embeddings", "needs all windows, and --time-budget may leave some out", "give one of them")
     with (
         leaving_at_sigterm(),
-        RunStore(tables.output, len(bundle.labels), found.names, kept_from=tables.kept_from) as store,
+        RunStore(
+            tables.output, bundle.manifest.blend.n_columns(len(bundle.labels)), found.names, kept_from=tables.kept_from
+        ) as store,
     ):
         if not settings.force and store.mend():
             callback.on_warning(f"{store.folder} was damaged: what can be read of it, {store.n_done()} files, is kept")
@@ -277,6 +289,9 @@ class Tables:
     def finish(self, scores: ScoreStore, results: Sequence[SoundscapeResult], callback: Callback) -> None:
         """Write what is made once, at the end, and may take long; a run that is stopped here has its tables."""
 
+    def add_seconds(self, written: Written) -> None:
+        """Add to ``write_seconds``, those of tables without any score, what scores will cost."""
+
     def is_stale(self) -> bool:
         """Return whether it is time to write the tables again."""
         age = perf_counter() - self._written_at
@@ -287,20 +302,43 @@ class SubmissionTables(Tables):
     """The table of scores, and the side table beside it."""
 
     def __init__(
-        self, output: Path, writer: SubmissionWriter, inputs: Sequence[Path] = (), force: bool = False
+        self,
+        output: Path,
+        writer: SubmissionWriter,
+        inputs: Sequence[Path] = (),
+        force: bool = False,
+        groups: Mapping[int, Path] = MappingProxyType({}),
     ) -> None:
-        """Check before hours of work, not after, that both tables can be written; raise OutputError if not.
+        """Check before hours of work, not after, that all tables can be written; raise OutputError if not.
 
-        ``inputs`` are never replaced, with ``force`` a file that birdinfer has not written is.
+        ``inputs`` are never replaced, with ``force`` a file that birdinfer has not written is. ``groups``: tables of
+        groups of a blend by rank, by their number.
         """
         check_outputs([(output, SCORES)], inputs, force=force)  # first: a folder has no side table
         super().__init__(output, side_table(output))
-        check_outputs([(output, SCORES), (self.side_table, FILES)], inputs, force=force)
-        self._writer = writer
+        of_groups = [(path, SCORES) for path in groups.values()]
+        check_outputs([(output, SCORES), (self.side_table, FILES), *of_groups], inputs, force=force)
+        self._writer, self._groups = writer, groups
 
     def write_result(self, scores: ScoreStore, results: Sequence[SoundscapeResult]) -> Written:
         """Write the table of scores."""
         return self._writer.write(self.output, scores, results)
+
+    def finish(self, scores: ScoreStore, results: Sequence[SoundscapeResult], callback: Callback) -> None:
+        """Write the tables of the groups."""
+        for group, path in self._groups.items():
+            self._writer.write(path, scores, results, group=group)
+            callback.on_message(f"{path}: scores of this group, before they are ranked")
+
+    def add_seconds(self, written: Written) -> None:
+        """Add what ranking takes, which is quicker where all scores are alike."""
+        self.write_seconds += self._writer.ranking_seconds(written.rows)
+
+
+def group_tables(folder: Path, blend: Blend) -> dict[int, Path]:
+    """Name the table of each group of a blend by rank, by the group's number; OutputError if this can be no folder."""
+    check_folder(folder)
+    return {number: folder / f"{name}.csv" for number, name in enumerate(blend.groups)}
 
 
 class _Prediction:
@@ -352,7 +390,9 @@ class _Prediction:
         self._lengths = self._read_headers()
         if self._settings.resume and self._tables.output.exists():
             return
-        self._tables.write(ScoreStore(len(self._bundle.labels)), self._all_results())
+        n_columns = self._bundle.manifest.blend.n_columns(len(self._bundle.labels))
+        written = self._tables.write(ScoreStore(n_columns), self._all_results())
+        self._tables.add_seconds(written)
 
     def _read_headers(self) -> dict[Path, float | None]:
         """Read the lengths of the files; those that are not known in time are unknown."""

@@ -10,13 +10,14 @@ value, 2023 to 2026 have one column of probabilities per species.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from unicodedata import normalize
 
 import numpy as np
+import numpy.typing as npt
 
 from birdinfer.audio.channels import split_channel
 from birdinfer.audio.find import recording_name
@@ -26,8 +27,10 @@ from birdinfer.audio.status import FINE, Status
 from birdinfer.audio.windows import count_windows, end_seconds
 from birdinfer.config import WindowConfig
 from birdinfer.errors import AudioError, ConfigError, MetadataError
+from birdinfer.inference.rank_blend import RankBlender
 from birdinfer.inference.results import SoundscapeResult
 from birdinfer.inference.soundscapes import is_plausible
+from birdinfer.prediction.ranks import ranked_rows, ranking_seconds
 from birdinfer.prediction.score_store import ScoreStore
 from birdinfer.submission.formats import (
     YEARS,
@@ -35,6 +38,7 @@ from birdinfer.submission.formats import (
     check_year,
     detected,
     is_detected,
+    is_wide,
     list_cell,
     number_cells,
     truth_cell,
@@ -44,7 +48,7 @@ from birdinfer.system.files import atomic_text
 from birdinfer.tables.cells import near_miss, plain_label
 from birdinfer.tables.csv import CsvWriter
 from birdinfer.tables.row_ids import RowId, make_row_id, parse_row_id, row_stem
-from birdinfer.typing import Float32
+from birdinfer.typing import Float32, Float64
 
 _LEFT_OUT = frozenset({Status.skipped_by_budget, Status.stopped})
 
@@ -58,6 +62,28 @@ class Written(NamedTuple):
     rows_without_file: int = 0  # of the sample
     rows_past_end: int = 0  # of the sample, where a file that is whole has no window
     detections: Mapping[str, int] = MappingProxyType({})  # by label, where these are written
+
+
+_Scores = npt.NDArray[np.floating[Any]]
+
+
+class _Place(NamedTuple):
+    """A row of the table, and where its scores are stored."""
+
+    row: RowId
+    file: Path | None
+    at: int | None  # its number in the file; None: it has no scores
+    is_spoken: bool
+
+
+class _Placing:
+    """The rows of a table, to be gone through several times."""
+
+    def __init__(self, places: Callable[[], Iterator[_Place]]) -> None:
+        self._places = places
+
+    def __iter__(self) -> Iterator[_Place]:
+        return self._places()
 
 
 MissingSpecies = Literal["error", "prior"] | float
@@ -79,6 +105,7 @@ class SubmissionWriter:
         missing_species: MissingSpecies = "error",
         names: Mapping[Path, str] | None = None,
         skips_speech: bool = False,
+        ranks: RankBlender | None = None,
     ) -> None:
         """Check before anything is predicted that the table can be written.
 
@@ -87,10 +114,11 @@ class SubmissionWriter:
         present from ``threshold`` on. ``names`` of the recordings stand in the row ids; each file's own name where they
         are left out. A sample may also name a file without its folders. :attr:`missing` are the species that the sample
         asks for and the bundle lacks, all scored ``filler``, 0 to 1. ``skips_speech``: windows with human speech count
-        as not scored; without a sample they have no row.
+        as not scored; without a sample they have no row. ``ranks`` blends the groups whose scores the store holds.
 
         Raises:
-            ConfigError: no such year, or windows that do not end at whole seconds, which row ids count.
+            ConfigError: no such year, windows that do not end at whole seconds, which row ids count, or a threshold on
+                ranks.
             MetadataError: the sample has the format of another year, or labels that the bundle does not score and
                 that are not to be filled, or no other ones.
         """
@@ -98,6 +126,10 @@ class SubmissionWriter:
         if window.window_seconds != int(window.window_seconds):
             problem = f"is {window.window_seconds:g}, row ids count whole seconds"
             raise ConfigError("window_seconds", problem, "use another bundle")
+        if ranks is not None and not is_wide(year):
+            what = f"{year} asks for species above a threshold, and the bundle blends by rank, which is no probability"
+            raise ConfigError("--year", what, "give --blend mean")
+        self._ranks = ranks
         self._labels = tuple(labels)
         self._fallback = np.asarray(fallback, np.float32)
         self._window, self._year, self._sample, self._threshold = window, year, sample, threshold
@@ -139,7 +171,8 @@ class SubmissionWriter:
         """Say which species are filled because the bundle lacks them, in one line; "" if none is."""
         if not self.missing or self._sample is None:
             return ""
-        what = f"{len(self.missing)} of its species are not in the bundle and hold {self.filler:.4g} in all rows"
+        held = f"hold {self.filler:.4g} in all rows" if self._ranks is None else "are in the middle of all ranks"
+        what = f"{len(self.missing)} of its species are not in the bundle and {held}"
         return f"{self._sample.path}: {what}: {self.missing_text()}"
 
     def missing_text(self) -> str:
@@ -172,44 +205,85 @@ class SubmissionWriter:
         names = f"its rows look like {theirs}, your files like {yours}"
         return f"{self._sample.path}: {what} ({names}) - predict its recordings, or name the sample of yours"
 
-    def write(self, path: Path, score_store: ScoreStore, results: Sequence[SoundscapeResult]) -> Written:
-        """Write the table, whole or not at all; ``results`` holds every file, in the order of the rows."""
+    def write(
+        self, path: Path, score_store: ScoreStore, results: Sequence[SoundscapeResult], *, group: int | None = None
+    ) -> Written:
+        """Write the table, whole or not at all; ``results`` holds every file, in the order of the rows.
+
+        ``group``: of a blend by rank, write the scores of this group as they are before they are ranked.
+        """
         # Only the wide format takes the sample's columns; the others always use all labels.
         columns = self._sample.columns if self._sample and self._year >= 2023 else self._labels
         picked = [self._column[label] for label in columns]
         n_rows = n_fallback = n_without_file = n_past_end = 0
         whole = {result.path for result in results if result.status in FINE} if self._sample else ()
-        path_of = {self._name_in_rows(result.path): result.path for result in results}
-        spoken = self._rows_with_speech(results)
+        placed = _Placing(self._places(score_store, results))
         with atomic_text(path) as text:
             table = CsvWriter(text)
             table.row("row_id", value_names(self._year, columns))
-            for row in self._sample_rows() if self._sample else self._own_rows(score_store, results):
-                file = path_of.get(row.stem)
-                is_spoken = self._index(row.end_seconds) in spoken.get(file, ())
-                if is_spoken and not self._sample:
-                    continue
-                scores = None if is_spoken else self._scores(score_store, file, row.end_seconds)
-                n_rows, n_fallback = n_rows + 1, n_fallback + (scores is None)
-                n_without_file += file is None
-                n_past_end += scores is None and not is_spoken and file in whole
-                values = self._fallback if scores is None else scores
-                if self.missing:
-                    values = np.concatenate([values, self._fillers])
-                table.row(row.text, self._cells(row, values, picked))
+            values: Iterator[_Scores] = (
+                self._ranked(placed, score_store, path.parent)
+                if self._ranks is not None and group is None
+                else self._scored(placed, score_store, group or 0)
+            )
+            for place, scores in zip(placed, values, strict=True):
+                n_rows, n_fallback = n_rows + 1, n_fallback + (place.at is None)
+                n_without_file += place.file is None
+                n_past_end += place.at is None and not place.is_spoken and place.file in whole
+                table.row(place.row.text, self._cells(place.row, scores, picked))
         n_unused = len(set(self._labels).difference(columns))
         return Written(n_rows, n_fallback, n_unused, n_without_file, n_past_end)
 
-    def _cells(self, row: RowId, values: Float32, picked: list[int]) -> list[str]:
+    def ranking_seconds(self, n_rows: int) -> float:
+        """Estimate what ranking this many rows takes; 0 without ranks."""
+        return 0.0 if self._ranks is None else ranking_seconds(n_rows, self._ranks)
+
+    def _places(self, score_store: ScoreStore, results: Sequence[SoundscapeResult]) -> Callable[[], Iterator["_Place"]]:
+        """Make what yields the rows of the table; the same ones at each call, though the store may grow."""
+        path_of = {self._name_in_rows(result.path): result.path for result in results}
+        n_rows_of = {result.path: score_store.n_rows(result.path) or 0 for result in results}
+        spoken = self._rows_with_speech(results)
+
+        def places() -> Iterator[_Place]:
+            for row in self._sample_rows() if self._sample else self._own_rows(n_rows_of, results):
+                file, index = path_of.get(row.stem), self._index(row.end_seconds)
+                is_spoken = index in spoken.get(file, ())
+                if is_spoken and not self._sample:
+                    continue
+                is_scored = file is not None and index == int(index) and 0 <= index < n_rows_of[file]
+                yield _Place(row, file, int(index) if is_scored and not is_spoken else None, is_spoken)
+
+        return places
+
+    def _scored(self, places: Iterable["_Place"], score_store: ScoreStore, group: int) -> Iterator[Float32]:
+        """Scores of the rows [species], of one group if the bundle has several."""
+        n_species = len(self._labels)
+        for place in places:
+            scores = self._stored(place, score_store)
+            own = None if scores is None else scores[group * n_species :][:n_species]
+            # A group that a run short of time has given up has no score.
+            values = self._fallback if own is None or np.isnan(own[0]) else own
+            yield np.concatenate([values, self._fillers]) if self.missing else values
+
+    def _ranked(self, places: "_Placing", score_store: ScoreStore, folder: Path) -> Iterator[Float64]:
+        """Blended ranks of the rows [species], for which rows without scores have the fallback in all groups."""
+        assert self._ranks is not None
+        n_rows, fallback = sum(1 for _ in places), np.tile(self._fallback, self._ranks.n_groups)
+        stored = (self._stored(place, score_store) for place in places)
+        scores = (fallback if each is None else each for each in stored)
+        middle = np.full(len(self.missing), (n_rows - 1) / 2 / max(1, n_rows))
+        for values in ranked_rows(scores, n_rows, self._ranks, folder):
+            yield np.concatenate([values, middle]) if self.missing else values
+
+    def _stored(self, place: "_Place", score_store: ScoreStore) -> Float32 | None:
+        return None if place.at is None or place.file is None else score_store.row(place.file, place.at)
+
+    def _cells(self, row: RowId, values: _Scores, picked: list[int]) -> list[str]:
         if self._year == 2021:
             return [list_cell(self._labels, detected(values, self._threshold).tolist())]
         if self._year == 2022:
             return [truth_cell(is_detected(float(values[self._column[row.label]]), self._threshold))]
         return number_cells(values[picked])
-
-    def _scores(self, score_store: ScoreStore, path: Path | None, end: int) -> Float32 | None:
-        index = self._index(end)
-        return None if path is None or index != int(index) else score_store.row(path, int(index))
 
     def _index(self, end: int) -> float:
         """The number of the window that ends at this second, from 0; a fraction if none does."""
@@ -222,11 +296,11 @@ class SubmissionWriter:
             each.path: rows_with_speech(each.speech, self._window.window_seconds) for each in results if each.speech
         }
 
-    def _own_rows(self, score_store: ScoreStore, results: Sequence[SoundscapeResult]) -> Iterator[RowId]:
+    def _own_rows(self, n_rows_of: Mapping[Path, int], results: Sequence[SoundscapeResult]) -> Iterator[RowId]:
         """Rows of all sound that was scored, and of what a time budget left out; the side table shows the others."""
         for result in results:
             name = self._name_in_rows(result.path)
-            n_rows = score_store.n_rows(result.path) or 0
+            n_rows = n_rows_of[result.path]
             if result.status in _LEFT_OUT:
                 n_rows = max(n_rows, self._rows_of(result.expected_seconds))
             for end in end_seconds(n_rows, self._window):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from birdinfer.errors import MetadataError
 from birdinfer.inference.ensemble import Blend, check_blend, make_blend
+from birdinfer.inference.rank_blend import RankBlender
 from birdinfer.postprocess.calibration import match_histogram
 from birdinfer.species import Species
 from birdinfer.submission.formats import number_cells
@@ -22,23 +23,8 @@ from birdinfer.tables.csv import CsvWriter
 from birdinfer.tables.scores import ROW_ID, ScoreTable
 from birdinfer.typing import Float32, Float64
 
-
-def rank_per_class(values: npt.NDArray[np.floating[Any]]) -> Float64:
-    """Replace each class's scores by their ranks over all rows: (average rank - 1) / rows.
-
-    This makes models with incomparable scores comparable. The lowest is 0, equal scores share their mean rank, and the
-    highest is below 1, so that the rows of ones added by padded cmAP (BirdCLEF 2023) still rank above it. Neither a
-    monotone function of a class's scores nor the order of rows changes the result.
-
-    >>> rank_per_class(np.array([[0.9], [0.1], [0.1], [0.5]])).ravel().tolist()
-    [0.75, 0.125, 0.125, 0.5]
-    """
-    ranks = np.empty(values.shape, np.float64)
-    for column in range(values.shape[1]):
-        _, level, in_level = np.unique(values[:, column], return_inverse=True, return_counts=True)
-        below = np.cumsum(in_level) - in_level
-        ranks[:, column] = (below + (in_level - 1) / 2)[level] / len(values)
-    return ranks
+_BLOCK_SCORES = 2**20
+"""Scores that are ranked at a time."""
 
 
 def align_tables(tables: Sequence[ScoreTable]) -> list[Float64]:
@@ -74,12 +60,17 @@ def blend_probabilities(values: Sequence[Float64], blend: Blend, weights: Sequen
 
 
 def blend_ranks(values: Sequence[Float64], weights: Sequence[float]) -> Float64:
-    """Compute the weighted mean [rows, labels] of each class's ranks over all rows, see :func:`rank_per_class`."""
+    """Compute the weighted mean [rows, labels] of each class's ranks over all rows.
+
+    A table that has one score for a class in all rows does not count there. See
+    :class:`birdinfer.inference.rank_blend.RankBlender`.
+    """
     check_blend(Blend(), [str(number) for number in range(1, len(values) + 1)], weights)
-    total = np.zeros_like(values[0], np.float64)
-    for each, weight in zip(values, weights, strict=True):
-        total += weight / sum(weights) * rank_per_class(each)
-    return total
+    n_rows, n_classes = values[0].shape
+    blender = RankBlender(weights=np.tile(np.array(weights, np.float64)[:, np.newaxis], n_classes))
+    width = max(1, _BLOCK_SCORES // max(1, len(values) * n_rows))
+    blocks = [slice(begin, begin + width) for begin in range(0, n_classes, width)]
+    return np.concatenate([blender(np.stack([each[:, at] for each in values]), at) for at in blocks], axis=1)
 
 
 def species_of_columns(labels: Sequence[str], known: Sequence[Species], where: Path) -> tuple[Species, ...]:

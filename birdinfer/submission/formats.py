@@ -20,7 +20,7 @@ import numpy.typing as npt
 from birdinfer.errors import ConfigError, MetadataError
 from birdinfer.tables.csv import csv_rows, numbered
 from birdinfer.tables.row_ids import PREFIX, Misspelling, misspelling
-from birdinfer.typing import Bool
+from birdinfer.typing import Bool, Float32, Float64
 
 YEARS = (2021, 2022, 2023, 2024, 2025, 2026)
 NO_CALL = "nocall"
@@ -35,6 +35,9 @@ _ROWS_FOR_GUESS = 100
 SCORE_DIGITS = 7
 """Significant digits of a score in a table. Fewer would make ties of float32 scores, which a rank metric punishes."""
 _NUMBER = f"%.{SCORE_DIGITS}g"
+_POWERS_OF_TEN = np.array([float(f"1e{power}") for power in range(23)])
+"""Those that double precision holds exactly."""
+_NEAR_HALF = 1e-6
 _CLOSE = 10.0 ** (2 - SCORE_DIGITS)
 """A number up to 1 as text lies nearer to it by far."""
 
@@ -93,6 +96,28 @@ def number_cells(values: npt.NDArray[np.floating[Any]]) -> list[str]:
     ['0.1', '0.3333333']
     """
     return [_NUMBER % value for value in values.tolist()]  # twice as fast as a format call
+
+
+def as_written(values: Float32) -> Float64:
+    """Round scores of any shape to what :func:`number_cells` writes of them, as it is read back; NaN stays.
+
+    >>> as_written(np.array([1 / 3, 0.1], np.float32)).tolist()
+    [0.3333333, 0.1]
+    """
+    exact = values.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponent = SCORE_DIGITS - 1 - np.floor(np.log10(np.abs(exact)))
+        is_easy = (exponent >= 0) & (exponent < len(_POWERS_OF_TEN))
+        power = _POWERS_OF_TEN[np.where(is_easy, exponent, 0).astype(np.intp)]
+        scaled = exact * power
+        # Where rounding here may not be that of the exact number, the text decides.
+        is_near_half = np.abs(scaled - np.floor(scaled) - 0.5) < _NEAR_HALF
+        size = np.abs(scaled)
+        is_easy &= ~is_near_half & (size > 10 ** (SCORE_DIGITS - 1)) & (size < 10**SCORE_DIGITS - 1)
+        written = np.where(is_easy, np.rint(scaled) / power, exact)
+    flat, hard = written.reshape(-1), np.flatnonzero(~is_easy & (exact != 0) & np.isfinite(exact))
+    flat[hard] = [float(_NUMBER % value) for value in exact.reshape(-1)[hard].tolist()]
+    return written
 
 
 def is_detected(value: float, threshold: float) -> bool:

@@ -16,7 +16,7 @@ from birdinfer.errors import LabelError, MetadataError
 from birdinfer.species import Species, SpeciesNames
 from birdinfer.tables.annotations import Annotation, Annotations, annotation_files, is_annotated, read_annotations
 from birdinfer.tables.cells import near_miss
-from birdinfer.tables.recording_names import hour_at, parse_name
+from birdinfer.tables.recording_names import hour_at, month_at, parse_name
 from birdinfer.tables.recordings import own_recording, spelled
 from birdinfer.tables.row_ids import split_row_id
 from birdinfer.tables.scores import ScoreTable, read_zeros_and_ones, rows_by_file
@@ -107,15 +107,16 @@ def silent_windows(labelled: Iterable[Window], duration_seconds: Mapping[str, fl
 
 
 def count_windows(labels_of: Mapping[Window, frozenset[str]], labels: Sequence[str]) -> PriorTable:
-    """Count labelled windows by the site and the hour in which they begin, which stand in their files' names."""
+    """Count labelled windows by the site, hour and month in which they begin, which stand in their files' names."""
     column = {label: index for index, label in enumerate(labels)}
     counts: dict[Occasion, Int64] = {}
     for window, present in labels_of.items():
         name = parse_name(window.recording)
-        occasion = Occasion(name.site, hour_at(name, window.start_seconds))
+        begin = window.start_seconds
+        occasion = Occasion(name.site, hour_at(name, begin), month_at(name, begin))
         row = counts.setdefault(occasion, np.zeros(1 + len(labels), np.int64))
         row[[0, *(1 + column[label] for label in present if label in column)]] += 1
-    occasions = sorted(counts, key=lambda one: (one.site or "", -1 if one.hour is None else one.hour))
+    occasions = sorted(counts, key=lambda one: (one.site or "", *(-1 if each is None else each for each in one[1:])))
     stacked = np.array([counts[one] for one in occasions], np.int64).reshape(-1, 1 + len(labels))
     return PriorTable(labels=tuple(labels), occasions=tuple(occasions), windows=stacked[:, 0], present=stacked[:, 1:])
 

@@ -163,6 +163,11 @@ def hour_at(name: RecordingName, seconds_from_start: float) -> int | None:
     return int(((name.start - midnight).total_seconds() + seconds_from_start) // _HOUR_SECONDS % 24)
 
 
+def month_at(name: RecordingName, seconds_from_start: float) -> int | None:
+    """Find the month, 1 to 12, at a time within a recording; None where it is not known."""
+    return None if name.start is None else (name.start + timedelta(seconds=seconds_from_start)).month
+
+
 def _dates(stem: str) -> Iterator[tuple[re.Match[str], datetime]]:
     """Find dates in the name, those with a time of day first; 31 February and 25 o'clock are none, 24:00:00 is."""
     for found in (found for pattern in (*_MOMENTS, _DAY_ALONE) for found in pattern.finditer(stem)):

@@ -1,9 +1,9 @@
 """Tables that steps of post-processing read: counts of species by site and hour, and quantiles of scores.
 
-A table of counts is a CSV of ``site,hour,windows,<label>,...`` with a row per site and hour of the day (0 to 23, by the
-recorder's clock): how many labelled windows there are, and how many of them contain each species. An empty site or hour
-stands for windows whose recording's name does not contain it. Counts, not rates, so that a rate of few windows can be
-given little weight and tables can be added up.
+A table of counts is a CSV of ``site,hour,month,windows,<label>,...`` with a row per site, hour of the day (0 to 23, by
+the recorder's clock) and month (1 to 12): how many labelled windows there are, and how many of them contain each
+species. An empty cell stands for windows whose recording's name does not contain it; older tables have no ``month``.
+Counts, not rates, so that a rate of few windows can be given little weight and tables can be added up.
 
 A table of quantiles is a CSV of ``label,source,reference`` with a row per label and quantile, from the lowest to the
 highest: ``source`` in the scores that are to be changed, ``reference`` in those whose distribution they are to take.
@@ -24,7 +24,8 @@ from birdinfer.tables.cells import number_of
 from birdinfer.tables.csv import CsvWriter, csv_rows, numbered
 from birdinfer.typing import Float64, Int64
 
-PRIOR_HEADER = ["site", "hour", "windows"]
+PRIOR_HEADER = ["site", "hour", "month", "windows"]
+_WITHOUT_MONTH = ["site", "hour", "windows"]
 QUANTILE_HEADER = ["label", "source", "reference"]
 _MAX_DIGITS = 15
 """Of a count: still exact in double precision."""
@@ -37,6 +38,7 @@ class Occasion(NamedTuple):
 
     site: str | None
     hour: int | None
+    month: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +68,8 @@ def write_priors(path: Path, table: PriorTable) -> None:
     with atomic_text(path) as file:
         writer = CsvWriter(file)
         writer.row(PRIOR_HEADER[0], [*PRIOR_HEADER[1:], *table.labels])
-        for (site, hour), windows, present in zip(table.occasions, table.windows, table.present, strict=True):
-            writer.row(site or "", ["" if hour is None else hour, windows, *present])
+        for (site, *clock), windows, present in zip(table.occasions, table.windows, table.present, strict=True):
+            writer.row(site or "", [*("" if each is None else each for each in clock), windows, *present])
 
 
 def read_priors(path: Path) -> PriorTable:
@@ -77,7 +79,7 @@ def read_priors(path: Path) -> PriorTable:
         InputNotFoundError: there is no such file.
         MetadataError: it has other columns, no windows, an occasion twice, or a cell that does not belong there.
     """
-    with csv_rows(path, "birdinfer prior makes one", PRIOR_HEADER) as rows:
+    with csv_rows(path, "birdinfer prior makes one", _WITHOUT_MONTH) as rows:
         header = next(rows, [])
         labels = _labels_of(path, header)
         counts = _counts_of(path, header, rows)
@@ -87,9 +89,14 @@ def read_priors(path: Path) -> PriorTable:
     return PriorTable(labels=labels, occasions=tuple(counts), windows=values[:, 0], present=values[:, 1:])
 
 
+def _n_keys(header: Sequence[str]) -> int:
+    """How many columns precede those of the labels."""
+    return len(_WITHOUT_MONTH if header[: len(_WITHOUT_MONTH)] == _WITHOUT_MONTH else PRIOR_HEADER)
+
+
 def _labels_of(path: Path, header: Sequence[str]) -> tuple[str, ...]:
-    n = len(PRIOR_HEADER)
-    if header[:n] != PRIOR_HEADER:
+    n = _n_keys(header)
+    if header[:n] not in (PRIOR_HEADER, _WITHOUT_MONTH):
         found = ", ".join(header[:n]) or "none, it is empty"
         raise MetadataError(
             path, f"its first columns are {found}", f"needed: {','.join(PRIOR_HEADER)}, then the labels"
@@ -103,19 +110,29 @@ def _labels_of(path: Path, header: Sequence[str]) -> tuple[str, ...]:
 def _counts_of(path: Path, header: Sequence[str], rows: Iterable[list[str]]) -> dict[Occasion, list[int]]:
     """Of each occasion: windows, then those of each label."""
     counts: dict[Occasion, list[int]] = {}
+    n = _n_keys(header)
     for number, row in numbered(rows):
-        hour = _count(path, number, row[1]) if row[1] else None
-        if hour is not None and hour > 23:
-            raise MetadataError(path, f"row {number} holds the hour {hour}", "0 to 23 are there, or an empty cell")
-        occasion = Occasion(row[0] or None, hour)
+        hour = _one_of(path, number, row[1], "hour", range(24))
+        month = _one_of(path, number, row[2], "month", range(1, 13)) if n == len(PRIOR_HEADER) else None
+        occasion = Occasion(row[0] or None, hour, month)
         if occasion in counts:
-            what = f"row {number}: site {row[0]!r} at hour {row[1]!r} stands twice"
+            of_month = f" in month {month}" if month else ""
+            what = f"row {number}: site {row[0]!r} at hour {row[1]!r}{of_month} stands twice"
             raise MetadataError(path, what, "add the rows up")
-        windows, *present = counts[occasion] = [_count(path, number, cell) for cell in row[2:]]
+        windows, *present = counts[occasion] = [_count(path, number, cell) for cell in row[n - 1 :]]
         if max(present) > windows:
-            label = header[len(PRIOR_HEADER) + present.index(max(present))]
+            label = header[n + present.index(max(present))]
             raise MetadataError(path, f"row {number} counts {label!r} in more windows than there are")
     return counts
+
+
+def _one_of(path: Path, number: int, cell: str, what: str, allowed: range) -> int | None:
+    """A number that a cell holds; None if it is empty."""
+    value = _count(path, number, cell) if cell else None
+    if value is not None and value not in allowed:
+        hint = f"{allowed[0]} to {allowed[-1]} are there, or an empty cell"
+        raise MetadataError(path, f"row {number} holds the {what} {value}", hint)
+    return value
 
 
 def _count(path: Path, number: int, cell: str) -> int:

@@ -25,7 +25,7 @@ OUTPUTS = {
     "predict --plots": FOLDER, "demo --out": FOLDER, "bundle adopt --bundle": FOLDER, "kaggle pack --out": FOLDER,
     "export --out": FOLDER, "train --runs-dir": FOLDER, "train --cache-dir": FOLDER, "tune --runs-dir": FOLDER,
     "tune --cache-dir": FOLDER, "detect --output": FOLDER, "predict --embeddings": FOLDER, "head fit --output": FOLDER,
-    "pseudo-label --output": FOLDER,
+    "pseudo-label --output": FOLDER, "predict --group-tables": FOLDER,
     "detect --embeddings": FOLDER, "similar --output": FOLDER,
     "models get --output": FOLDER, "models location --output": GRAPH,
     "data --output": FOLDER, "look --output": PAGE,
@@ -51,7 +51,12 @@ INPUTS = {
     "models get --species", "bundle adopt --species", "bundle remove folder",
     "tune --template", "plot runs", "export --run", "export --data", "export --judge-on", "export --truth",
 }  # fmt: skip
-SHARED = {"--runs-dir", "--cache-dir", "--plots"}  # folders that may hold other things, inputs among them
+SHARED = {
+    "--runs-dir",
+    "--cache-dir",
+    "--plots",
+    "--group-tables",
+}  # folders that may hold other things, inputs among them
 TARGETS = ("input", "link", "hard link", "folder", "sound", "model", "other file", "device")
 REFUSALS = (
     "an input of this command|is a folder|is a file|is no file|ends in|has no ending|belongs to the system|of birdinfer"
@@ -89,7 +94,7 @@ COMMAND_LINES = {
     "similar": "sound/site_0.ogg --in emb --queries reviews.csv --bundle bundle --recordings sites",
     "head fit": "--embeddings emb --labels reviews.csv --bundle bundle",
     "models get": "nighthawk --from graph.onnx --labels labels.txt",
-    "predict": "sites --bundle bundle --sample-submission sample.csv",
+    "predict": "sites --bundle bundle --sample-submission sample.csv --blend rank",
     "blend": "scores.csv other.csv --taxonomy taxonomy.csv --post smooth:kernel=0.25/0.5/0.25",
     "prior": "labels.csv --taxonomy taxonomy.csv --soundscapes sound",
     "submission convert": "scores.csv --year 2022",

@@ -266,7 +266,9 @@ def refusals(tmp_path, bundle, soundscapes):
         ),
         "step": ([*good, "--post", "file_maks"], "file_max"),
         "step's value": ([*good, "--post", "file_max:power=-1"], "power"),
-        "blend": ([*good, "--blend", "rank"], "blend whole tables with birdinfer blend --how rank"),
+        "blend": ([*good, "--blend", "rank:me.weight=1"], "--blend: group 'me' has no members"),
+        "ranks of 2021": ([*good, "--blend", "rank", "--year", "2021"], "--year: 2021 asks for species above a thre"),
+        "groups": ([*good, "--group-tables", tmp_path / "groups"], "--group-tables: are those of a blend by rank"),
         "gate": ([*good, "--blend", "gate:by=me,threshold=0.5"], "the gate is by 'me', which is no member"),
         "budget": ([*good, "--time-budget", "soon"], "--time-budget: "),
         "unit": ([*good, "--time-budget", "90"], "--time-budget: '90' has no unit - write 90m or 90s"),
@@ -278,7 +280,8 @@ def refusals(tmp_path, bundle, soundscapes):
     "what",
     ["missing directory", "empty directory", "no audio in it", "no bundle", "csv without a needed column",
      "unknown label", "no sample", "output in a file", "output is a folder", "year", "engine", "precision",
-     "graphs", "overlap", "kernel", "step", "step's value", "blend", "gate", "budget", "unit"],
+     "graphs", "overlap", "kernel", "step", "step's value", "blend", "ranks of 2021", "groups", "gate", "budget",
+     "unit"],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_2(birdinfer, bundle, soundscapes, tmp_path, monkeypatch, what):
     monkeypatch.chdir(tmp_path)

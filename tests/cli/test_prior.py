@@ -38,6 +38,7 @@ class TestCountPriors:
             files=3,
             sites=2,
             hours=2,
+            months=1,
             species=3,
             species_found=3,
             repeated_rows=3,
@@ -46,7 +47,7 @@ class TestCountPriors:
         )
         table = read_priors(tmp_path / "prior.csv")
         assert table.labels == ("0012", "a", "b")
-        assert table.occasions == (Occasion(None, None), Occasion("S05", 1), Occasion("S08", 23))
+        assert table.occasions == (Occasion(None, None), Occasion("S05", 1, 2), Occasion("S08", 23, 2))
         np.testing.assert_array_equal(table.windows, [1, 1, 1])
         np.testing.assert_array_equal(table.present, [[0, 1, 0], [0, 1, 1], [1, 0, 0]])
 
@@ -55,7 +56,7 @@ class TestCountPriors:
         assert (report.windows, report.silent_windows) == (5, 2)
         assert report.lengthless == (S08, "soundscape_7")
         table = read_priors(tmp_path / "prior.csv")
-        assert dict(zip(table.occasions, table.windows, strict=True))[Occasion("S05", 1)] == 3
+        assert dict(zip(table.occasions, table.windows, strict=True))[Occasion("S05", 1, 2)] == 3
 
     def test_a_taxonomy_gives_the_columns(self, labels, tmp_path):
         (tmp_path / "taxonomy.csv").write_text(TAXONOMY)
@@ -91,6 +92,7 @@ class TestPrior:
             "windows  5 of 3 files, 2 of them silent",
             "sites    2",
             "hours    2 of 24",
+            "months   1 of 12",
             "species  3 found of 3",
             f"written  {tmp_path / 'prior.csv'}",
         ]
@@ -103,9 +105,9 @@ class TestPrior:
     def test_the_rows_of_a_truth_table_may_be_longer(self, birdinfer, tmp_path):
         (tmp_path / "truth.csv").write_text("row_id,a\nA_20250227_005950_20,1\n")
         birdinfer("prior", tmp_path / "truth.csv", "-o", tmp_path / "prior.csv", "--row-seconds", 20)
-        assert read_priors(tmp_path / "prior.csv").occasions == (Occasion("A", 0),)
+        assert read_priors(tmp_path / "prior.csv").occasions == (Occasion("A", 0, 2),)
         birdinfer("prior", tmp_path / "truth.csv", "-o", tmp_path / "prior.csv")
-        assert read_priors(tmp_path / "prior.csv").occasions == (Occasion("A", 1),)
+        assert read_priors(tmp_path / "prior.csv").occasions == (Occasion("A", 1, 2),)
 
     def test_what_is_no_table_is_one_line(self, birdinfer, tmp_path):
         (tmp_path / "labels.csv").write_text("what,is,this\n")

@@ -226,7 +226,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("text", "problem"),
         [
-            ('{"how": "rank"}', "blend whole tables with birdinfer blend --how rank"),
+            ('{"groups": {"a": {}}}', "groups are those of ranks, but how is 'mean'"),
+            ('{"how": "rank", "groups": {"a": {"weight": -1}}}', "a group has weight -1.0"),
+            ('{"how": "rank", "groups": {"a": {"wieght": 1}}}', "unknown field `wieght`"),
+            ('{"how": "rank", "groups": {"a": {"gate": {"by": "b", "share": 1}}}}', "share is 1.0, allowed are 0 to"),
             ('{"how": "voting"}', "Invalid enum value 'voting'"),
             ('{"how": "gate"}', "needs by"),
             ('{"how": "gate", "by": "m0"}', "needs by"),
@@ -273,12 +276,12 @@ class TestInABundle:
         del raw["blend"]
         assert msgspec.json.decode(msgspec.json.encode(raw), type=Manifest).blend == Blend("mean")
 
-    def test_ranks_are_refused_with_the_way_out(self, make_bundle):
+    def test_ranks_without_groups_are_refused_with_the_way_out(self, make_bundle):
         folder = make_bundle()
         raw = msgspec.json.decode((folder / "manifest.json").read_bytes())
         raw["blend"] = {"how": "rank"}
         (folder / "manifest.json").write_bytes(msgspec.json.encode(raw))
-        with pytest.raises(BundleError, match=r"birdinfer blend --how rank") as caught:
+        with pytest.raises(BundleError, match=r"no group weighs anything") as caught:
             Bundle.load(folder)
         assert "\n" not in str(caught.value)
 

@@ -14,7 +14,7 @@ from birdinfer.postprocess.priors import (
     PriorShift,
     logit_difference,
     shrunk_rates,
-    with_neighbouring_hours,
+    with_neighbours,
 )
 from birdinfer.species import Species
 from birdinfer.tables.step_tables import Occasion, PriorTable, write_priors
@@ -83,22 +83,22 @@ class TestLogitDifference:
         np.testing.assert_allclose(found, [[logit(RATE_FLOOR), -logit(RATE_FLOOR), 0]])
 
 
-class TestWithNeighbouringHours:
+class TestWithNeighbours:
     def test_by_hand_over_midnight(self):
         """Six windows at 23: with a radius of 2 they count 6 at 23, 4 at 22 and 0, 2 at 21 and 1."""
         counts = np.zeros(24)
         counts[23] = 6
-        found = with_neighbouring_hours(counts, 2)
+        found = with_neighbours(counts, 2)
         np.testing.assert_allclose(found[[20, 21, 22, 23, 0, 1, 2]], [0, 2, 4, 6, 4, 2, 0])
 
     @given(hnp.arrays(np.float64, (24, 2), elements=st.integers(0, 1000)), st.integers(0, 11), st.integers(0, 23))
     def test_every_hour_is_treated_alike(self, counts, radius, turn):
-        found = with_neighbouring_hours(counts, radius)
+        found = with_neighbours(counts, radius)
         np.testing.assert_allclose(found.sum(axis=0), counts.sum(axis=0) * (radius + 1))
-        np.testing.assert_allclose(with_neighbouring_hours(np.roll(counts, turn, 0), radius), np.roll(found, turn, 0))
+        np.testing.assert_allclose(with_neighbours(np.roll(counts, turn, 0), radius), np.roll(found, turn, 0))
 
     def test_a_radius_of_0_changes_nothing(self):
-        assert np.array_equal(with_neighbouring_hours(np.arange(24.0), 0), np.arange(24.0))
+        assert np.array_equal(with_neighbours(np.arange(24.0), 0), np.arange(24.0))
 
 
 class TestPriorShift:
@@ -124,6 +124,35 @@ class TestPriorShift:
         minutes = PriorShift(table=table, site_strength=0, hour_radius=0, row_seconds=600)
         assert np.array_equal(run(minutes, probabilities, "S05_20250227_015950")[1:], found[[2, 2, 2]])
 
+    def test_months_and_a_site_at_an_hour_by_hand(self, tmp_path):
+        """k = 10. In May a in 6 of 10 windows, in all in 8 of 40: .5 * .6 + .5 * .2 = .4.
+
+        At S1 it is in 6 of 20, at 1 o'clock in 6 of 20, too, at S1 at 1 o'clock in 6 of 10.
+        """
+        occasions = (Occasion("S1", 1, 5), Occasion("S1", 2, 6), Occasion("S2", 1, 6), Occasion("S2", 2, 7))
+        counts = np.array([[6], [0], [0], [2]])
+        write_priors(
+            tmp_path / "p.csv",
+            PriorTable(labels=("a",), occasions=occasions, windows=np.full(4, 10), present=counts),
+        )
+        alone = {"site_strength": 0, "hour_strength": 0, "hour_radius": 0, "month_radius": 0, "shrinkage_windows": 10}
+        step = PriorShift(table=str(tmp_path / "p.csv"), month_strength=1, **alone)
+        shift = logit(0.4) - logit(0.2)
+        found = run(step, np.float32([[0.3]]), "S1_20250527_010000", SPECIES[:1])
+        np.testing.assert_allclose(found, [[sigmoid(logit(0.3) + shift)]], rtol=1e-6)
+        step = PriorShift(table=str(tmp_path / "p.csv"), site_hour_strength=0.5, **alone)
+        of_each = logit(2 / 3 * 0.3 + 1 / 3 * 0.2) - logit(0.2)
+        expected = sigmoid(logit(0.2) + 2 * of_each)
+        shift = 0.5 * (logit(0.5 * 0.6 + 0.5 * expected) - logit(expected))
+        found = run(step, np.float32([[0.3]]), "S1_20250527_010000", SPECIES[:1])
+        np.testing.assert_allclose(found, [[sigmoid(logit(0.3) + shift)]], rtol=1e-6)
+        for elsewhere in ("S1_20250527_050000", "S3_20250527_010000", "S1_x"):
+            assert run(step, np.float32([[0.3]]), elsewhere, SPECIES[:1]).tolist() == [[np.float32(0.3)]]
+
+    def test_a_table_without_months_cannot_be_weighed_by_month(self, table):
+        with pytest.raises(ConfigError, match=r"counts no months, which month_strength weighs - birdinfer prior makes"):
+            PriorShift(table=table, month_strength=0.5).bind(SPECIES)
+
     @pytest.mark.parametrize(
         ("file_id", "alike"), [("S99_20250227_010000", "site"), ("S05_x", "both"), ("S05_20250227", "hour")]
     )
@@ -147,9 +176,11 @@ class TestPriorShift:
         assert found[0] > found[1] > found[2] > 0.3
         assert found[3] == pytest.approx(0.3)
 
-    @given(scores, stems, strengths, strengths)
-    def test_is_bounded_and_monotone(self, table, probabilities, file_id, site, hour):
-        step = PriorShift(table=table, site_strength=site, hour_strength=hour, shrinkage_windows=0)
+    @given(scores, stems, strengths, strengths, strengths)
+    def test_is_bounded_and_monotone(self, table, probabilities, file_id, site, hour, both):
+        step = PriorShift(
+            table=table, site_strength=site, hour_strength=hour, site_hour_strength=both, shrinkage_windows=0
+        )
         found = run(step, probabilities, file_id)
         assert found.dtype == np.float32
         assert ((found >= 0) & (found <= 1)).all()

@@ -11,13 +11,13 @@ from hypothesis.extra import numpy as hnp
 
 from birdinfer.errors import ConfigError, MetadataError
 from birdinfer.inference.ensemble import Blend
+from birdinfer.inference.rank_blend import rank_per_class
 from birdinfer.species import Species
 from birdinfer.submission.blend_tables import (
     align_tables,
     blend_probabilities,
     blend_ranks,
     match_to_first,
-    rank_per_class,
     species_of_columns,
     write_scores,
 )

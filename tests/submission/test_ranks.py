@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from birdinfer.evaluation.metrics import padded_cmap
-from birdinfer.submission.blend_tables import rank_per_class
+from birdinfer.inference.rank_blend import rank_per_class
 
 tables = hnp.arrays(
     np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(-9, 9).map(lambda n: n / 8)

@@ -199,7 +199,9 @@ class TestCountWindows:
         }
         table = count_windows(labelled, ("b", "a"))
         assert table.labels == ("b", "a")
-        assert table.occasions == (Occasion(None, None), Occasion("S05", 0), Occasion("S05", 1), Occasion("S08", 0))
+        assert table.occasions == (
+            Occasion(None, None), Occasion("S05", 0, 2), Occasion("S05", 1, 2), Occasion("S08", 0, 2),
+        )  # fmt: skip
         np.testing.assert_array_equal(table.windows, [1, 1, 2, 1])
         np.testing.assert_array_equal(table.present, [[1, 0], [0, 1], [1, 1], [1, 0]])
 

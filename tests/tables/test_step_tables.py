@@ -22,6 +22,7 @@ occasions = st.builds(
     Occasion,
     st.none() | st.text('ABab01 ,_-"é\r\n', min_size=1, max_size=5),
     st.none() | st.integers(0, 23),
+    st.none() | st.integers(1, 12),
 )
 rows = st.dictionaries(
     occasions,
@@ -41,6 +42,9 @@ def written(tmp_path, content):
     return path
 
 
+MONTHS = "site,hour,month,windows,0012\n"
+
+
 @given(rows)
 def test_priors_are_read_as_written(tmp_path, found):
     counts = np.array(list(found.values()))
@@ -53,10 +57,10 @@ def test_priors_are_read_as_written(tmp_path, found):
 
 def test_write_priors_spells_the_unknown_as_empty(tmp_path):
     table = _priors(
-        ("a", "b"), (Occasion("S05", 0), Occasion(None, None)), np.array([12, 5]), np.array([[3, 0], [5, 1]])
+        ("a", "b"), (Occasion("S05", 0, 2), Occasion(None, None)), np.array([12, 5]), np.array([[3, 0], [5, 1]])
     )
     write_priors(tmp_path / "p.csv", table)
-    assert (tmp_path / "p.csv").read_text() == "site,hour,windows,a,b\nS05,0,12,3,0\n,,5,5,1\n"
+    assert (tmp_path / "p.csv").read_text() == "site,hour,month,windows,a,b\nS05,0,2,12,3,0\n,,,5,5,1\n"
 
 
 def test_read_priors_takes_byte_order_mark_crlf_blank_lines_and_numbers_with_zeros_in_front(tmp_path):
@@ -68,14 +72,16 @@ def test_read_priors_takes_byte_order_mark_crlf_blank_lines_and_numbers_with_zer
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "its first columns are none, it is empty - needed: site,hour,windows, then the labels"),
-        ("hour,site,windows,a\n", "its first columns are hour, site, windows - needed"),
+        ("", "its first columns are none, it is empty - needed: site,hour,month,windows, then the labels"),
+        ("hour,site,windows,a\n", "its first columns are hour, site, windows, a - needed"),
         ("site,hour,windows\n", "there is no label"),
         ("site,hour,windows,a,a\n", "label 'a' stands twice"),
         (HEADER, "counts no windows - birdinfer prior makes a table"),
         (HEADER + "S1,1,0,0,0\n", "counts no windows"),
         (HEADER + "S1,1,5,0\n", "row 2 has 4 cells, the header 5"),
         (HEADER + "S1,24,5,0,0\n", "row 2 holds the hour 24 - 0 to 23 are there"),
+        (MONTHS + "S1,2,13,5,0\n", "row 2 holds the month 13 - 1 to 12 are there"),
+        (MONTHS + "S1,2,3,5,0\nS1,2,3,5,0\n", "row 3: site 'S1' at hour '2' in month 3 stands twice - add the rows"),
         (HEADER + "S1,dawn,5,0,0\n", "row 2 holds 'dawn' - a count is needed"),
         (HEADER + "S1,1,5,0,-1\n", "row 2 holds '-1' - a count is needed: 0, 1, 2 ..."),
         (HEADER + "S1,1,5,0,\n", "row 2 holds '' - a count is needed"),

@@ -34,7 +34,7 @@ from birdinfer.inference.external.write_member import (
     try_out,
     write_manifest,
 )
-from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, Outputs, Provenance
+from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, Outputs, Provenance, families_of
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
 from birdinfer.system.locks import locked
@@ -239,7 +239,7 @@ def _with_member(old: Manifest, member: Member) -> Manifest:
         members = tuple(member if each.name == member.name else each for each in old.members)
     else:
         members = (*old.members, member)
-    return msgspec.structs.replace(old, members=members)
+    return msgspec.structs.replace(old, members=members, blend=old.blend.filled(families_of(members)))
 
 
 def _fallback(place: _Place, quiet: Float32) -> tuple[float, ...]:

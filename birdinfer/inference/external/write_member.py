@@ -64,7 +64,8 @@ def try_out(bundle: Bundle, graph: Path) -> None:
             raise
         except Exception as error:  # of the engine's own kinds, which share no base but Exception
             raise BundleError(graph, f"does not run as a member ({error})") from error
-    if probabilities.shape != (1, len(bundle.labels)) or not ((probabilities >= 0) & (probabilities <= 1)).all():
+    n_columns = bundle.manifest.blend.n_columns(len(bundle.labels))
+    if probabilities.shape != (1, n_columns) or not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise BundleError(graph, "returns no probabilities as a member", "see --activation and --output")
 
 
