@@ -9,7 +9,7 @@ from make_bundles import FRONTEND, LABELS, linear_member, write_bundle, write_fr
 from birdinfer.inference.blend_text import parse_blend
 from birdinfer.inference.bundle import Bundle, save_manifest
 from birdinfer.inference.ensemble import Blend
-from birdinfer.inference.external.add_model import add_model
+from birdinfer.inference.external.add_model import AddOptions, add_model
 from birdinfer.inference.manifest import Outputs
 from birdinfer.species import Species
 
@@ -27,7 +27,7 @@ def write_three_families(folder: Path, blend: str = "rank", known: tuple[str, ..
     species = tuple(Species(label, class_name=name) for label, name in zip(LABELS, CLASSES, strict=True))
     save_manifest(folder, msgspec.structs.replace(manifest, members=(*manifest.members, detector), species=species))
     graph = write_external_graph(folder.with_name("perch.onnx"), len(known))
-    add_model(graph, write_list(folder.with_name("perch.txt"), *known), folder, name="perch")
+    add_model(graph, write_list(folder.with_name("perch.txt"), *known), folder, AddOptions(name="perch"))
     bundle = Bundle.load(folder)
     save_manifest(folder, bundle.with_scoring(parse_blend(blend), bundle.manifest.post).manifest)
     return folder
