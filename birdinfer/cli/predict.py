@@ -88,7 +88,7 @@ def predict(
     post: Post = None,
     blend: BlendMembers = None,
     group_tables: Annotated[Path | None, typer.Option(
-        help="Of a blend by rank: also write the scores of each group into this folder, as they are before ranking.")
+        help="Also write the scores of each group of a blend by rank into this folder, as they are before ranking.")
     ] = None,
     voice: VoiceOption = None,
     time_budget: Annotated[str | None, typer.Option(
