@@ -337,12 +337,25 @@ def _authors(survey: Survey) -> Iterator[Finding]:
         "Their score is that of one microphone and place: find others' recordings; keep \"author\" in `data.group_by`.",
         "species",
     )  # fmt: skip
-    unknown = [each.clip.filename for each in survey.clips if not each.clip.author]
-    if len(unknown) > _UNKNOWN_SHARE * len(survey.clips) and "author" in survey.recipe.data.group_by:
+
+
+def _absent(survey: Survey) -> Iterator[Finding]:
+    """Which columns the recipe asks for and clips have none of."""
+    config, clips = survey.recipe.data, [each.clip for each in survey.clips]
+    for kind, none in (
+        ("author", [clip.filename for clip in clips if not clip.author]),
+        ("site", [clip.filename for clip in clips if not clip.site]),
+    ):
+        if kind in config.group_by and len(none) > _UNKNOWN_SHARE * len(clips):
+            yield _of(
+                Severity.misleads, none, f"{{n}} clip{{s}} {{have}} no {kind}",
+                "`data.group_by` cannot keep them together there; a column `group` of the table can.", "clips",
+            )  # fmt: skip
+    unrated = [clip.filename for clip in clips if clip.rating is None]
+    if survey.recipe.labels.rating_weight and len(unrated) > _UNKNOWN_SHARE * len(clips):
         yield _of(
-            Severity.misleads, unknown, "{n} clip{s} {have} no author",
-            "`data.group_by` cannot keep an author's clips together there; a column `group` of the table can.",
-            "authors",
+            Severity.note, unrated, "{n} clip{s} {have} no rating",
+            "With `labels.rating_weight` they count as the mean of the others.", "clips",
         )  # fmt: skip
 
 
@@ -374,5 +387,6 @@ _CHECKS: tuple[Callable[[Survey], Iterator[Finding]], ...] = (
     _sound,
     _balance,
     _independence,
+    _absent,
     _soundscapes,
 )

@@ -4,6 +4,7 @@ Training refuses a table at its first fault; here each becomes a line, so that a
 read by training's own reader (``training/data/metadata.py``): what counts as a fault there counts here.
 """
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from birdinfer.audio.find import find_recordings
+from birdinfer.audio.kinds import sounds_by_name
 from birdinfer.errors import BirdinferError, InputNotFoundError
 from birdinfer.species import Species
 from birdinfer.tables.annotations import NO_CALL, read_annotations
@@ -244,9 +246,9 @@ def _not_listed(audio: Path | None, clips: Sequence[ListedClip]) -> tuple[str, .
     if audio is None:
         return ()
     named = {str(each.clip.path) for each in clips}
-    return tuple(
-        sorted(path.relative_to(audio).as_posix() for path in find_recordings([audio]).names if str(path) not in named)
-    )
+    found = (os.path.join(folder, name) for folder, _, names in os.walk(audio) for name in names)  # noqa: PTH118 - fast
+    others = [Path(path) for path in found if path not in named and sounds_by_name(path)]
+    return tuple(sorted(path.relative_to(audio).as_posix() for path in others))
 
 
 def _read_soundscapes(data: Path, labels: frozenset[str]) -> Soundscapes:
@@ -260,10 +262,10 @@ def _read_soundscapes(data: Path, labels: frozenset[str]) -> Soundscapes:
         cells = [tuple(row.values()) for _, row in rows(table, "filename")]
     except BirdinferError as error:
         return Soundscapes(files=files, problem=str(error))
+    present = {(names[0], each.recording, *each[2:4]) for each in found for names in each.species}
     seconds: Counter[str] = Counter()
-    for each in found:
-        for names in each.species:
-            seconds[names[0]] += round(each.end_seconds - each.start_seconds)
+    for label, _, begin, end in sorted(present):
+        seconds[label] += round(end - begin)
     there = {name for path in files for name in (path.name, path.stem)}
     gone = dict.fromkeys(each.recording for each in found if Path(each.recording).name not in there)
     return Soundscapes(

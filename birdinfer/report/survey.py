@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from birdinfer.callbacks import Callback
 from birdinfer.errors import BirdinferError
 from birdinfer.inference.voice import VoiceDetector
@@ -40,6 +42,8 @@ class ClipFacts:
     file: FileFacts
     sound: SoundFacts | None = None
     """None where it was not decoded."""
+    seconds: float
+    """How long it is: as decoded, else as its header claims."""
     fold: int | None = None
     """As the recipe assigns it; None of a clip that training cannot use, or where no folds can be assigned."""
 
@@ -47,12 +51,6 @@ class ClipFacts:
     def clip(self) -> Clip:
         """As training takes it."""
         return self.listed.clip
-
-    @property
-    def seconds(self) -> float:
-        """How long it is: as decoded, else as its header claims."""
-        decoded = self.sound.seconds if self.sound is not None else 0.0
-        return self.clip.seconds_of(decoded or self.file.seconds)
 
     @property
     def is_usable(self) -> bool:
@@ -99,12 +97,12 @@ def take_survey(data: Path, recipe: Recipe, *, sound: bool, callback: Callback) 
     paths = [each.clip.path for each in listing.clips]
     headers = read_headers(paths, partial(callback.on_progress, "headers"))
     scapes = read_headers(listing.soundscapes.files, partial(callback.on_progress, "headers of soundscapes"))
-    clips = tuple(ClipFacts(listed=each, file=headers[each.clip.path]) for each in listing.clips)
     detector, voice_problem = _voice_detector() if sound else (None, "")
+    decoded: dict[Path, SoundFacts] = {}
     if sound:
-        usable = [each.clip.path for each in clips if each.is_usable]
+        usable = [path for path, facts in headers.items() if not facts.is_missing and not facts.is_unreadable]
         decoded = examine(usable, detector, partial(callback.on_progress, "decoding"))
-        clips = tuple(replace(each, sound=decoded.get(each.clip.path)) for each in clips)
+    clips = tuple(_facts(each, headers[each.clip.path], decoded.get(each.clip.path)) for each in listing.clips)
     callback.on_message("comparing clips and assigning folds")
     pairs = _pairs(clips)
     clips, problem, leaking, n_alone = _with_folds(clips, listing, recipe, pairs)
@@ -113,6 +111,11 @@ def take_survey(data: Path, recipe: Recipe, *, sound: bool, callback: Callback) 
         cuts=tuple(cut_recordings(listing.clips, [each.seconds for each in clips])), n_alone=n_alone,
         soundscapes=tuple(scapes.values()), is_decoded=sound, voice_problem=voice_problem,
     )  # fmt: skip
+
+
+def _facts(listed: ListedClip, file: FileFacts, sound: SoundFacts | None) -> ClipFacts:
+    decoded = sound.seconds if sound is not None else 0.0
+    return ClipFacts(listed=listed, file=file, sound=sound, seconds=listed.clip.seconds_of(decoded or file.seconds))
 
 
 def _voice_detector() -> tuple[VoiceDetector | None, str]:
@@ -172,7 +175,9 @@ def _with_folds(
         able[position]: fold for position, fold in zip(chosen, folds, strict=True)
     }
     found = tuple(replace(each, fold=of_clip.get(index)) for index, each in enumerate(clips))
-    leaking = leaks(its, folds, config, [[place[each] for each in same if each in place] for same in sets])
+    # Which species fold 0 lacks is a finding of its own.
+    rules = msgspec.structs.replace(config, complete_fold0=False)
+    leaking = leaks(its, folds, rules, [[place[each] for each in same if each in place] for same in sets])
     return found, "", leaking, n_alone
 
 

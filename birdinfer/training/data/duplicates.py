@@ -305,7 +305,8 @@ def _alike_pairs(prints: Sequence[Fingerprint | None]) -> Iterator[Overlap]:
         # The frame grids of two clips lie anywhere between one another's.
         if any(is_alike(first, second, distance + shift) for shift in (-1, 0, 1)):
             n_words = min(len(first.words), len(second.words) + distance) - max(0, distance)
-            yield Overlap(one, other, distance * HOP_SECONDS, n_words * HOP_SECONDS)
+            # A word reaches over its own frame and the one eight hops before.
+            yield Overlap(one, other, distance * HOP_SECONDS, (n_words - 1) * HOP_SECONDS + 2 * FRAME_SECONDS)
 
 
 def is_alike(one: Fingerprint, other: Fingerprint, distance: int) -> bool:

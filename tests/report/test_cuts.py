@@ -1,0 +1,34 @@
+from pathlib import Path
+
+from birdinfer.report.cuts import cut_recordings
+from birdinfer.report.listing import ListedClip
+from birdinfer.training.data.metadata import Clip
+
+
+def names(*found, author="someone", site="1.00,2.00", date="", seconds=10.0):
+    """The sets among clips of such names, as names."""
+    clips = [
+        ListedClip(row=2 + index, clip=Clip(name, Path(name), "a", author=author, site=site), date=date)
+        for index, name in enumerate(found)
+    ]
+    return [[found[index] for index in part] for part in cut_recordings(clips, [seconds] * len(found))]
+
+
+def test_numbers_that_adjoin_of_one_author_and_place():
+    assert names("a/XC105.ogg", "a/XC101.ogg", "b/XC103.ogg", "a/XC109.ogg", "a/iNat102.ogg") == [
+        ["a/XC101.ogg", "b/XC103.ogg", "a/XC105.ogg"]
+    ]
+    assert names("a/XC1.ogg", "a/XC2.ogg", author="") == []
+    assert names("a/XC1.ogg", "a/XC2.ogg", site="") == []
+    assert names("a/XC1.ogg", "a/XC2.ogg", site="", date="2020-01-01") == [["a/XC1.ogg", "a/XC2.ogg"]]
+
+
+def test_parts_of_a_name_that_adjoin_whoever_made_them():
+    assert names("a/rec7_part1.ogg", "a/rec7_part2.ogg", "a/rec8_part3.ogg", author="", site="") == [
+        ["a/rec7_part1.ogg", "a/rec7_part2.ogg"]
+    ]
+
+
+def test_clocks_that_adjoin():
+    found = ("S1_20250101_060000.ogg", "S1_20250101_060012.ogg", "S1_20250101_060100.ogg", "S2_20250101_060010.ogg")
+    assert names(*found, author="", site="") == [list(found[:2])]
