@@ -163,7 +163,11 @@ def _with_problem(clips: Sequence[ClipFacts]) -> list[str]:
 def _sound(survey: Survey) -> Iterator[Finding]:
     """What decoding has shown."""
     decoded = [(each, each.sound) for each in survey.clips if each.sound is not None]
-    damaged = [f"{each.clip.filename} ({sound.problem})" for each, sound in decoded if sound.is_damaged]
+    damaged = [
+        f"{each.clip.filename} ({sound.problem})"
+        for each, sound in decoded
+        if sound.is_damaged and not each.file.problem  # else its header has shown it
+    ]
     yield _of(
         Severity.costs, damaged, "{n} clip{s} {are} damaged, or cannot be decoded to the end",
         "Copy or download them again.", "clips",
@@ -286,11 +290,12 @@ def _independence(survey: Survey) -> Iterator[Finding]:
             "Set `data.complete_fold0` = true, or fewer folds with `data.n_folds`.", "folds",
         )  # fmt: skip
     yield from _authors(survey)
-    yield _of(
-        Severity.misleads, list(survey.leaks),
-        "{n} kind{s} of clips that belong together {are} on both sides of a fold",
-        "Let birdinfer assign the folds (`data.fold_column` = \"\"), or mend the column.", "folds",
-    )  # fmt: skip
+    if config.fold_column or config.folds_file:
+        yield _of(
+            Severity.misleads, list(survey.leaks),
+            "{n} kind{s} of clips that belong together {are} on both sides of a fold", "Mend the given folds, or let "
+            "birdinfer assign them: without `data.fold_column` and `data.folds_file`.", "folds",
+        )  # fmt: skip
 
 
 def _copies(survey: Survey) -> Iterator[Finding]:
@@ -333,7 +338,7 @@ def _authors(survey: Survey) -> Iterator[Finding]:
             hanging.append((n_most / n_clips, f"{label} ({n_most} of {n_clips} by {author})"))
     yield _of(
         Severity.misleads, [text for _, text in sorted(hanging, key=lambda one: -one[0])],
-        f"{{n}} species hang on one author, who made {_ONE_AUTHOR_SHARE:.0%} or more of the clips",
+        f"Of {{n}} species one author made {_ONE_AUTHOR_SHARE:.0%} or more of the clips",
         "Their score is that of one microphone and place: find others' recordings; keep \"author\" in `data.group_by`.",
         "species",
     )  # fmt: skip

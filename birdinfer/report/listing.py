@@ -236,10 +236,16 @@ def _note_labels(
     primary = Counter(each.clip.primary_label for each in clips if each.clip.primary_label not in labels)
     for label, count in primary.most_common():
         same = near_miss(label, labels)
-        faults["labels outside the taxonomy"].append(f"{label} ({count} clips{f', {same}' if same else ''})")
+        faults["labels outside the taxonomy"].append(f"{label} ({_clips(count)}{f', {same}' if same else ''})")
     if has_taxonomy:
         others = Counter(label for each in clips for label in each.clip.secondary_labels if label not in labels)
-        faults["secondary labels outside the taxonomy"] += [f"{label} ({n} clips)" for label, n in others.most_common()]
+        faults["secondary labels outside the taxonomy"] += [
+            f"{label} ({_clips(n)})" for label, n in others.most_common()
+        ]
+
+
+def _clips(n: int) -> str:
+    return f"{n} clip{'' if n == 1 else 's'}"
 
 
 def _not_listed(audio: Path | None, clips: Sequence[ListedClip]) -> tuple[str, ...]:

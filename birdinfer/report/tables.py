@@ -194,7 +194,8 @@ def _duplicates(survey: Survey) -> Table:
         one, other = survey.clips[pair.one], survey.clips[pair.other]
         rows.append((
             one.clip.filename, other.clip.filename, one.clip.primary_label, other.clip.primary_label,
-            one.clip.collection, other.clip.collection, round(pair.overlap_seconds, 1), round(pair.shift_seconds, 1),
+            one.clip.collection, other.clip.collection, round(pair.overlap_seconds, 1),
+            round(pair.shift_seconds, 1) + 0.0,  # -0 becomes 0
             "same bytes" if pair.is_copy else "sounds alike", fold_name(one.fold), fold_name(other.fold),
         ))  # fmt: skip
     columns = (

@@ -120,7 +120,7 @@ def test_find_all_finds_parts_of_one_recording_where_folds_part_them(tmp_path):
 def test_find_all_finds_species_that_hang_on_one_author(tmp_path):
     rows = [*PLAIN, *(row(f"c/{number}.wav", author="one" if number else "two") for number in range(6))]
     found = findings(write_data(tmp_path, rows, taxonomy="abc"))
-    assert [each.examples for each in found if "hang on one author" in each.title] == [("c (5 of 6 by one)",)]
+    assert [each.examples for each in found if "Of 1 species one author" in each.title] == [("c (5 of 6 by one)",)]
 
 
 def test_find_all_finds_species_that_no_fold_validates(tmp_path):

@@ -54,14 +54,14 @@ def test_read_listing_keeps_every_fault_and_the_clips(tmp_path):
     ]  # fmt: skip
     assert listing.faults["ratings"] == ["row 2: '11' of a/1.wav"]
     assert listing.faults["places"] == ["row 2: 99, 0 of a/1.wav"]
-    assert listing.faults["labels outside the taxonomy"] == ["x (1 clips)", "A (1 clips, 'a' but for case)"]
+    assert listing.faults["labels outside the taxonomy"] == ["x (1 clip)", "A (1 clip, 'a' but for case)"]
     assert [line.partition(":")[0] for line in listing.faults["refused rows"]] == [
         "row 4",
         "row 5 has no primary_label",
     ]
     assert listing.faults["two labels"] == ["rows 6 and 7: b/5.wav is b and a"]
     assert listing.faults["repeated rows"] == ["rows 8 and 9: b/6.wav"]
-    assert listing.faults["secondary labels outside the taxonomy"] == ["z (1 clips)"]
+    assert listing.faults["secondary labels outside the taxonomy"] == ["z (1 clip)"]
 
 
 def test_read_listing_finds_files_without_a_row_and_labels_without_a_species(tmp_path):
