@@ -60,6 +60,14 @@ def run(title: str, *replacements: tuple[str, str], number: int = 0, **given: ob
     return found
 
 
+def test_embed_and_search(embedding_bundle, embedded, soundscapes, capsys):
+    there = (("exports/birdnet", str(embedding_bundle.folder)), ("song.wav", str(soundscapes / "site_1.ogg")),
+             ('"embeddings"', f'"{embedded}"'))  # fmt: skip
+    variables = run("Embed and search", *there)
+    assert variables["found"].values.shape == (3, 32)
+    assert capsys.readouterr().out.count("site_") >= 5
+
+
 def in_this_process(jobs, devices, callback, on_event):
     """Train folds one after another here; tests/cli/test_train.py has a process for each."""
     for job in jobs:

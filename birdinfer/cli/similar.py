@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from birdinfer.callbacks import Callback
 from birdinfer.cli.console import make_table, shown, stdout
-from birdinfer.cli.options import Quiet
+from birdinfer.cli.options import Quiet, bundle_folder
 from birdinfer.cli.progress import StatusBar
 from birdinfer.detections.page import PageSettings
 from birdinfer.detections.recordings import OriginSettings
@@ -72,7 +72,8 @@ def similar(
     """
     settings = SimilarSettings(
         embeddings=within, sounds=sounds or (), at_seconds=at or (), row_ids=row_id or (), table=queries, label=label,
-        k=k, metric=metric.value, per_recording=per_file, finds_own=own, bundle=bundle, recordings=recordings or (),
+        k=k, metric=metric.value, per_recording=per_file, finds_own=own,
+        bundle=None if bundle is None else bundle_folder(bundle), recordings=recordings or (),
         origin=OriginSettings(timezone=timezone),
     )  # fmt: skip
     names = [label] if label else [*(path.name for path in settings.sounds), *settings.row_ids]

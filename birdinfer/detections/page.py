@@ -54,6 +54,8 @@ class PageSettings:
     title: str = "Detections"
     bundle: str = ""
     """Name of the bundle, which the page shows."""
+    measure: str = "confidence"
+    """What the page calls the confidences."""
     most_events: int = 2_000
     seed: int = 0
     """Of the sample where there are more."""
@@ -228,6 +230,7 @@ def _data(
     return {
         "title": plain_text(settings.title),
         "bundle": plain_text(settings.bundle),
+        "measure": settings.measure,
         "sound": _SOUND,
         "totals": {
             "events": overview.counts.total(),

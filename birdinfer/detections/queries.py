@@ -71,7 +71,8 @@ class Encoder:
         AudioError if there is no sound.
         """
         if not path.is_file():
-            raise InputNotFoundError(path, "no such file")
+            what, hint = ("is a folder", "name a sound file") if path.is_dir() else ("no such file", "")
+            raise InputNotFoundError(path, what, hint)
         group = self.predictor.member_groups[0]
         if start_seconds is not None:
             samples = read_window(path, start_seconds, group.input_config)
@@ -117,10 +118,11 @@ class QueryReader:
 
     def of_row(self, row_id: str) -> list[Example]:
         """Take the windows of a row of the embeddings; MetadataError if there is none."""
-        name, _ = split_row_id(row_id, self._index.folder)
-        found = [window for window in self._index.windows_of(name) if window.row_id == row_id]
+        name, end = split_row_id(row_id, self._index.folder)
+        windows = self._index.windows_of(name)
+        found = [window for window in windows if window.row_id == f"{window.recording}_{end}"]
         if not found:
-            what = f"holds no row {row_id}" if self._index.windows_of(name) else f"holds no recording {name}"
+            what = f"holds no row {row_id}" if windows else f"holds no recording {name}, or several"
             raise MetadataError(self._index.folder, what, "row ids stand in its index.csv")
         return [self._embedded(window) for window in found]
 

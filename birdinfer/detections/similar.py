@@ -24,7 +24,7 @@ from birdinfer.detections.queries import Encoder, Example, Query, QueryReader, c
 from birdinfer.detections.recordings import OriginSettings, Recording, describe_recording
 from birdinfer.errors import ConfigError
 from birdinfer.inference.embedding_index import EmbeddingIndex, IndexedWindow, Metric, Neighbour
-from birdinfer.inference.embeddings import RECORDINGS_COLUMNS, RECORDINGS_NAME
+from birdinfer.inference.embeddings import RECORDINGS_COLUMNS, RECORDINGS_NAME, EmbeddingInfo, member_folder, read_info
 from birdinfer.species import Species
 from birdinfer.system.files import atomic_text, check_replaceable, write_atomic
 from birdinfer.system.outputs import check_folder
@@ -125,7 +125,10 @@ def write_similar(
     if page is not None:
         check_page(output)
     found = find_similar(settings, callback)
-    write_atomic(output / MARKER, _description(settings, found))
+    if not found:
+        callback.on_warning("no window is left beside the examples themselves; --own finds these, too")
+    info = read_info(member_folder(settings.embeddings))
+    write_atomic(output / MARKER, _description(settings, found, info))
     with atomic_text(output / TABLE) as text:
         table = CsvWriter(text)
         table.row(COLUMNS[0], COLUMNS[1:])
@@ -139,7 +142,8 @@ def write_similar(
             "--recordings FOLDER finds them"
         )
     if page is not None:
-        write_page(lambda: _by_recording(found), output, replace(page, most_events=len(found)), callback=callback)
+        page = replace(page, bundle=Path(info.bundle).name, measure="similarity", most_events=max(1, len(found)))
+        write_page(lambda: _by_recording(found), output, page, callback=callback)
     return found
 
 
@@ -287,11 +291,12 @@ def _cells(each: SimilarWindow) -> list[str]:
     ]
 
 
-def _description(settings: SimilarSettings, found: Sequence[SimilarWindow]) -> bytes:
+def _description(settings: SimilarSettings, found: Sequence[SimilarWindow], info: EmbeddingInfo) -> bytes:
     """What was searched for; without the time of day, so that equal searches write equal bytes."""
     labels: Mapping[str, None] = dict.fromkeys(each.species.label for each in found)
     content = {
-        "birdinfer": __version__, "embeddings": str(settings.embeddings), "metric": settings.metric, "k": settings.k,
+        "birdinfer": __version__, "embeddings": str(settings.embeddings), "bundle": info.bundle, "member": info.member,
+        "graph_sha256": info.graph_sha256, "metric": settings.metric, "k": settings.k,
         "per_recording": settings.per_recording, "labels": list(labels),
     }  # fmt: skip
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"

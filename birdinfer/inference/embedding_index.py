@@ -146,10 +146,13 @@ class EmbeddingIndex:
         return next(self._windows(row))
 
     def windows_of(self, recording: str) -> list[IndexedWindow]:
-        """List the windows of a recording by its name; empty if there is none of that name."""
-        if recording not in self.recordings:
+        """List the windows of a recording by its name, or by the end of its name; empty if there is not just one."""
+        names = [recording] if recording in self.recordings else [
+            name for name in self.recordings if name.endswith(f"/{recording}") or recording.endswith(f"/{name}")
+        ]  # fmt: skip
+        if len(names) != 1:
             return []
-        place = self.recordings.index(recording)
+        place = self.recordings.index(names[0])
         first, last = (int(each) for each in self._firsts[place : place + 2])
         return list(itertools.islice(self._windows(first), last - first))
 

@@ -129,7 +129,7 @@ def test_write_makes_a_table_and_a_page(settings, tmp_path):
     ]
     assert [row["rank"] for row in table] == ["1", "2", "3", "4"]
     data = page_data(out)
-    assert data["title"] == "Like it"
+    assert (data["title"], data["bundle"], data["measure"]) == ("Like it", "bundle", "similarity")
     assert sorted(data["events"]["start"]) == sorted(each.start_seconds for each in found)
     assert len(list((out / "page" / "sound").iterdir())) == 4
     assert lines.warnings == []
@@ -235,6 +235,23 @@ def test_similar_refuses_in_one_line(settings, tmp_path, monkeypatch, make, mess
     with pytest.raises(BirdinferError, match=message) as refused:
         find_similar(replace(settings, **make(tmp_path, settings)))
     assert "\n" not in str(refused.value)
+
+
+def test_write_says_that_nothing_is_left(settings, tmp_path):
+    lines = Lines()
+    rows = read_embeddings(settings.embeddings).row_ids
+    assert write_similar(replace(settings, row_ids=rows, label="all"), tmp_path / "r", PageSettings(), lines) == []
+    assert lines.warnings == ["no window is left beside the examples themselves; --own finds these, too"]
+
+
+def test_similar_finds_recordings_by_the_end_of_their_names(tmp_path):
+    values = np.eye(4)
+    folder = write_embeddings(tmp_path / "m", {"one/a": values, "two/a": values, "two/b": values})
+    settings = SimilarSettings(embeddings=folder, k=1, finds_own=True)
+    assert find_similar(replace(settings, row_ids=["b_10"]))[0].example == "two/b_10"
+    assert find_similar(replace(settings, row_ids=["sites/two/b_10"]))[0].example == "two/b_10"
+    with pytest.raises(BirdinferError, match="holds no recording a, or several"):
+        find_similar(replace(settings, row_ids=["a_10"]))
 
 
 def test_write_refuses_a_folder_of_other_things(settings, tmp_path):

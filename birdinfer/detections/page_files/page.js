@@ -10,6 +10,7 @@ const ANSWERS = { right: "✓ Right", wrong: "✗ Wrong", unsure: "? Unsure" };
 const KEYS = { r: "right", 1: "right", w: "wrong", 2: "wrong", u: "unsure", 3: "unsure", Backspace: "", Delete: "" };
 
 const $ = (id) => document.getElementById(id);
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const number = (count, one, many = one + "s") => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
 /** Make an element: properties whose names have "-" and those of SVG become attributes. */
@@ -194,7 +195,7 @@ function makeCard(event, withName) {
   const part = isPart ? `; here ${event.clip.map(position).join(" to ")}` : "";
   const bar = make("span", { "aria-hidden": "true" }, make("b", { style: `width: ${100 * event.confidence}%` }));
   facts.append(
-    make("p", { className: "confidence", title: "Confidence" }, event.confidence.toFixed(3), bar),
+    make("p", { className: "confidence", title: capital(data.measure) }, event.confidence.toFixed(3), bar),
     make("p", {}, [clock(event), event.recording.site].filter(Boolean).join(" · ")),
     make(
       "p",
@@ -347,8 +348,19 @@ function onKey(event) {
 
 // ---- start ----
 
+function nameMeasure() {
+  for (const place of document.querySelectorAll("label, option")) {
+    for (const text of place.childNodes) {
+      if (text.nodeType === Node.TEXT_NODE) {
+        text.data = text.data.replace("confidence", data.measure).replace("Confidence", capital(data.measure));
+      }
+    }
+  }
+}
+
 function begin() {
   const { totals } = data;
+  nameMeasure();
   document.title = $("title").textContent = data.title;
   const period = data.dates.length ? [data.dates[0], data.dates.at(-1)].map(day) : [];
   const parts = [
