@@ -225,5 +225,129 @@ class WaveformConfig(WindowedAudio, frozen=True, forbid_unknown_fields=True):
         return 0
 
 
-InputConfig = FrontEndConfig | WaveformConfig
+class SpectrogramConfig(WindowedAudio, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Input of an external member that takes a spectrogram in a form of librosa or torchaudio; each window by itself.
+
+    :mod:`birdinfer.features.spectrogram` computes it. Defaults are librosa's.
+    """
+
+    n_fft: int = 2048
+    win_length: int = 0
+    """Samples of the periodic Hann window, in the middle of a frame; 0: n_fft."""
+    hop_length: int = 512
+    n_mels: int = 128
+    f_min_hz: float = 0.0
+    f_max_hz: float = 0.0
+    """0: half the sample rate."""
+    scale: Literal["slaney", "htk"] = "slaney"
+    """librosa's and torchaudio's default."""
+    filter_norm: Literal["slaney", "none"] = "slaney"
+    """librosa's and torchaudio's default."""
+    power: Literal[1, 2] = 2
+    """Magnitudes or their squares are weighted by the filters."""
+    padding: Literal["reflect", "constant", "none"] = "constant"
+    """A window's frames are centred on it, its ends mirrored or silent; none: the first frame begins with the window
+    (``center=False``). torchaudio and librosa before 0.10 mirror."""
+    frames: int = 0
+    """Frames that are kept, or added as silence; 0: all there are."""
+
+    compression: Literal["db", "ln", "log1p", "pcen", "none"] = "db"
+    """db: ``10 log10`` of power, ``20 log10`` of magnitude; ln, log1p; pcen: ``librosa.pcen`` of values times 2^31."""
+    floor: float = 1e-10
+    """The least value before a logarithm (``amin``)."""
+    is_floor_added: bool = False
+    """Add the floor, as in ``log(x + 1e-6)``, instead of raising to it what is less."""
+    reference: Literal["one", "max"] = "one"
+    """0 dB: a value of 1, or the window's largest (``ref=np.max``)."""
+    top_db: float = 0.0
+    """dB below the window's largest value to which the rest is raised; 0: none (librosa's default is 80)."""
+    pcen_gain: float = 0.98
+    pcen_bias: float = 2.0
+    pcen_power: float = 0.5
+    pcen_time_seconds: float = 0.4
+    pcen_epsilon: float = 1e-6
+
+    normalisation: Literal["none", "minmax", "zscore"] = "none"
+    """Each window to 0 .. 1, or to mean 0 and standard deviation 1."""
+    epsilon: float = 1e-6
+    """Added to what the normalisation divides by."""
+    mean: tuple[float, ...] = (0.0,)
+    """Subtracted at the end; one number, or one for each channel (ImageNet: 0.485, 0.456, 0.406)."""
+    std: tuple[float, ...] = (1.0,)
+    """What is divided by at the end, likewise (ImageNet: 0.229, 0.224, 0.225)."""
+    resize: tuple[int, int] = (0, 0)
+    """Rows and columns that the picture is stretched to, bilinearly, before mean and std; (0, 0): as it is."""
+    is_flipped: bool = False
+    """High frequencies first."""
+    channels: int = 1
+    """Times that the picture is repeated; 0: the graph has no axis for it."""
+    is_frames_first: bool = False
+    """[frames, bands] instead of [bands, frames]."""
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("n_fft", self.n_fft, 64, 16_384),
+            ("win_length", self.win_length or self.n_fft, 16, self.n_fft),
+            ("hop_length", self.hop_length, 8, 8_192),
+            ("n_mels", self.n_mels, 8, 512),
+            ("frames", self.n_frames, 1, 100_000),
+            ("floor", self.floor, 1e-20, 1.0),
+            ("top_db", self.top_db, 0, 200),
+            ("pcen_gain", self.pcen_gain, 0, 1),
+            ("pcen_bias", self.pcen_bias, 0, 100),
+            ("pcen_power", self.pcen_power, 0.01, 1),
+            ("pcen_time_seconds", self.pcen_time_seconds, 0.001, 60),
+            ("pcen_epsilon", self.pcen_epsilon, 1e-12, 1e6),
+            ("epsilon", self.epsilon, 0, 1),
+            ("channels", self.channels, 0, 3),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}, allowed are {low:g} to {high:g}")
+        if self.n_fft % 2:
+            raise ValueError(f"n_fft is {self.n_fft}, it must be even")
+        if self.n_fft > self.window_samples:
+            raise ValueError(f"n_fft is {self.n_fft}, a window holds {self.window_samples} samples")
+        if not 0 <= self.f_min_hz < self.highest_hz <= self.audio.sample_rate / 2:
+            raise ValueError(
+                f"f_min_hz is {self.f_min_hz} and f_max_hz {self.highest_hz}, needed is "
+                f"0 <= f_min_hz < f_max_hz <= {self.audio.sample_rate / 2:g}"
+            )
+        if self.resize != (0, 0) and not all(16 <= size <= 1_024 for size in self.resize):
+            raise ValueError(f"resize is {list(self.resize)}, allowed are two of 16 to 1024, or [0, 0]")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, max(1, self.channels)):
+                raise ValueError(f"{name} has {len(values)} numbers, needed is one, or one for each channel")
+        if not all(abs(value) > 0 for value in self.std):
+            raise ValueError(f"std is {list(self.std)}, what is divided by cannot be 0")
+
+    @property
+    def highest_hz(self) -> float:
+        """Where the highest filter ends."""
+        return self.f_max_hz or self.audio.sample_rate / 2
+
+    @property
+    def n_computed(self) -> int:
+        """Frames that a window has."""
+        n_samples = self.window_samples - (self.n_fft if self.padding == "none" else 0)
+        return 1 + n_samples // self.hop_length
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that are kept."""
+        return self.frames or self.n_computed
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of a window of the graph's input."""
+        rows, columns = (self.n_mels, self.n_frames) if self.resize == (0, 0) else self.resize
+        picture = (columns, rows) if self.is_frames_first else (rows, columns)
+        return (self.channels, *picture) if self.channels else picture
+
+    @property
+    def margin_samples(self) -> int:
+        """It reads no sound beyond the window."""
+        return 0
+
+
+InputConfig = FrontEndConfig | WaveformConfig | SpectrogramConfig
 """What a member takes of a soundscape. Members with equal ones share their windows and their spectrogram."""

@@ -227,31 +227,31 @@ def fingerprint(config: FrontEndConfig) -> list[float]:
     normalised input. With PCEN, ``frequency`` or a resize, 64 more: the input for the chirp over a hiss, sampled at the
     middles of such a grid. Compare with a tolerance of 0.01, for processors differ.
     """
-    chirp = _chirp(config)
-    decibels = log_mel(chirp, config.frames_per_window, config.mel, config.audio.sample_rate)
+    sound = chirp(config.audio.sample_rate, config.window_samples + 2 * config.margin_samples)
+    decibels = log_mel(sound, config.frames_per_window, config.mel, config.audio.sample_rate)
     grid = [band.mean() for row in np.array_split(decibels, 8, axis=0) for band in np.array_split(row, 8, axis=1)]
-    level = np.abs(windows_to_input(chirp, 1, config)).mean()
+    level = np.abs(windows_to_input(sound, 1, config)).mean()
     compression, normalisation, resize = config.mel.compression, config.mel.normalisation, config.mel.resize
     is_in_grid = compression == "log" and normalisation != "frequency" and resize == (0, 0)
-    return [round(float(value), 3) for value in (*grid, level, *([] if is_in_grid else _input_grid(chirp, config)))]
+    return [round(float(value), 3) for value in (*grid, level, *([] if is_in_grid else _input_grid(sound, config)))]
 
 
-def _chirp(config: FrontEndConfig) -> Float32:
-    rate = config.audio.sample_rate
-    seconds = np.arange(config.window_samples + 2 * config.margin_samples) / rate
+def chirp(rate: int, n_samples: int) -> Float32:
+    """Make the sound of fingerprints: a full-band exponential chirp with a decaying level, at a rate in Hz."""
+    seconds = np.arange(n_samples) / rate
     low_hz, high_hz = 20.0, 0.98 * rate / 2
     octaves, duration = np.log(high_hz / low_hz), len(seconds) / rate
     phase = 2 * np.pi * low_hz * duration / octaves * (np.exp(seconds / duration * octaves) - 1)
-    chirp: Float32 = (0.5 * np.exp(-seconds / duration * 3) * np.sin(phase)).astype(np.float32)
-    return chirp
+    made: Float32 = (0.5 * np.exp(-seconds / duration * 3) * np.sin(phase)).astype(np.float32)
+    return made
 
 
-def _input_grid(chirp: Float32, config: FrontEndConfig) -> Float32:
+def _input_grid(sound: Float32, config: FrontEndConfig) -> Float32:
     """64 values of the model input for the chirp over a hiss of -40 dB, which drowns the rounding of an FFT."""
-    place = np.arange(len(chirp), dtype=np.uint64)
+    place = np.arange(len(sound), dtype=np.uint64)
     # Not numpy's generator, whose numbers may change with its version: a hash of each place with Knuth's 2^32 / phi.
     hashed = (place * place * np.uint64(2_654_435_761) >> np.uint64(16)) & np.uint64(0xFFFF)
-    picture = windows_to_input(chirp + np.float32(0.01) * (hashed / 32_767.5 - 1).astype(np.float32), 1, config)[0, 0]
+    picture = windows_to_input(sound + np.float32(0.01) * (hashed / 32_767.5 - 1).astype(np.float32), 1, config)[0, 0]
     rows, columns = ((2 * np.arange(8) + 1) * size // 16 for size in picture.shape)
     sampled: Float32 = picture[np.ix_(rows, columns)].ravel()
     return sampled

@@ -85,15 +85,15 @@ class Stretch(NamedTuple):
 def stretch(config: FrontEndConfig) -> Stretch:
     """Compute the two matrices that resize n_mels x frames to ``config.input_shape``."""
     n_rows, n_columns = config.input_shape
-    columns = np.ascontiguousarray(_bilinear(config.frames_per_window, n_columns).T)
-    found = Stretch(_bilinear(config.mel.n_mels, n_rows), columns)
+    columns = np.ascontiguousarray(bilinear(config.frames_per_window, n_columns).T)
+    found = Stretch(bilinear(config.mel.n_mels, n_rows), columns)
     for matrix in found:
         matrix.flags.writeable = False
     return found
 
 
-def _bilinear(n_from: int, n_to: int) -> Float32:
-    """Weights [n_to, n_from], each row summing to 1.
+def bilinear(n_from: int, n_to: int) -> Float32:
+    """Compute the weights [n_to, n_from] of a bilinear resize, each row summing to 1.
 
     Pixels are areas with their centres at a half, and the outermost ones extend beyond the edge, as in
     ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``; none are averaged when shrinking.
