@@ -14,7 +14,7 @@ from birdinfer.audio.windows import make_grid
 from birdinfer.cli.app import make_group
 from birdinfer.cli.console import needing, stderr, stdout
 from birdinfer.cli.options import Merge, bundle_folder, with_scoring
-from birdinfer.config import FrontEndConfig, InputConfig
+from birdinfer.config import FrontEndConfig, InputConfig, SpectrogramConfig
 from birdinfer.errors import ConfigError
 from birdinfer.inference.blend_text import describe_blend
 from birdinfer.inference.bundle import Bundle, store_settings
@@ -64,6 +64,8 @@ def adopt(
     species: Annotated[Path | None, typer.Option(
         help="Species that a new bundle scores, as taxonomy.csv; all of the graph's if left out.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a member of this name.")] = False,
+    frontend: Annotated[Path | None, typer.Option(
+        help="TOML file that declares the spectrogram it takes, if that is not the waveform.")] = None,
     head: Annotated[Path | None, typer.Option(
         help="Graph that scores its embedding and is put behind it; --labels are the head's.")] = None,
     inputs: Annotated[list[str] | None, typer.Option(
@@ -76,11 +78,12 @@ def adopt(
     Nothing is written unless the whole bundle predicts with it.
     """
     from birdinfer.export.adopt import GraphChanges, adopt_model
+    from birdinfer.inference.external.front_end import read_front_end
 
     options = AddOptions(
         name=name, sample_rate=sample_rate, window_seconds=window, overlap_seconds=overlap, peak=peak, output=output,
         frames=frames, embedding=embedding, activation=activation.value, weight=weight, replace=replace,
-        species_list=species,
+        species_list=species, spectrogram=read_front_end(frontend) if frontend else None,
     )  # fmt: skip
     changes = GraphChanges(fold=fold, inputs=_parse_inputs(inputs or ()), head=head)
     with stderr().status("asking the graph what it takes and gives"):
@@ -123,6 +126,8 @@ def input_text(input_config: InputConfig) -> str:
     what = "waveform"
     if isinstance(input_config, FrontEndConfig):
         what = "mel {} x {}".format(*input_config.input_shape)
+    elif isinstance(input_config, SpectrogramConfig):
+        what = f"spectrogram {' x '.join(map(str, input_config.input_shape))}"
     return f"{what} of {input_config.window.window_seconds:g} s at {input_config.audio.sample_rate / 1000:g} kHz"
 
 
@@ -174,7 +179,7 @@ def _print_json(loaded: Bundle) -> None:
 
 def _member_facts(loaded: Bundle, member: Member) -> dict[str, Any]:
     known = msgspec.to_builtins(member)
-    kept = ("name", "backbone", "fold", "weight", "outputs", "timeline", "frontend", "waveform")
+    kept = ("name", "backbone", "fold", "weight", "outputs", "timeline", "frontend", "waveform", "spectrogram")
     return {
         **{key: known[key] for key in kept},
         "hears": input_text(member.input_config),

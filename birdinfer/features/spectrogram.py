@@ -16,7 +16,7 @@ from birdinfer.features import kernels
 from birdinfer.features.log_mel import chirp, filterbank
 from birdinfer.features.normalize import bilinear
 from birdinfer.features.pcen import MIN_POWER
-from birdinfer.typing import Float32
+from birdinfer.typing import Float32, Float64
 
 PCEN_SCALE = 2.0**31
 """librosa's documentation multiplies by it: magnitudes of 32-bit samples."""
@@ -133,7 +133,7 @@ def _normalised(values: Float32, config: SpectrogramConfig) -> Float32:
     if config.normalisation == "none":
         return values
     least = values.min() if config.normalisation == "minmax" else values.mean(dtype=np.float64)
-    centred = values.astype(np.float64) - least
+    centred: Float64 = values.astype(np.float64) - least
     spread = float(centred.max()) if config.normalisation == "minmax" else float(np.sqrt(np.square(centred).mean()))
     # Equal numbers differ from their mean by rounding, which is no spread.
     is_flat = spread <= 1e-6 * np.abs(values).max()
@@ -144,7 +144,7 @@ def _shaped(picture: Float32, config: SpectrogramConfig) -> Float32:
     """[n_mels, n_frames] -> ``config.input_shape``."""
     if config.resize != (0, 0):
         rows, columns = _stretch(config)
-        picture = rows @ picture @ columns
+        picture = np.matmul(rows, np.matmul(picture, columns), dtype=np.float32)
     if config.is_flipped:
         picture = picture[::-1]
     if config.is_frames_first:

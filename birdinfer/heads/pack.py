@@ -18,7 +18,7 @@ from birdinfer.heads.linear import LinearHead
 from birdinfer.inference.bundle import Bundle, file_sha256, labels_sha256, save_manifest, sharing, store_settings
 from birdinfer.inference.engines import EnginePlan
 from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Outputs, Provenance
-from birdinfer.inference.member_group import load_member_groups
+from birdinfer.inference.member_group import load_member_groups, sample_shape
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
 from birdinfer.system.files import atomic_folder, write_atomic
@@ -222,13 +222,7 @@ def _is_constant(node: onnx.NodeProto | None) -> bool:
 def _check_scores(bundle: Bundle, head: LinearHead) -> None:
     """Hold the packed graph against the head, on noise."""
     (group,) = load_member_groups(bundle, EnginePlan(), embeddings=True)
-    (loaded,) = group.members
-    shape = tuple(size or 1 for size in loaded.graph.facts.input_shape[1:])
-    n_samples = group.grid.window_samples
-    shape = tuple(n_samples if axis == len(shape) - 1 and loaded.member.waveform else size
-                  for axis, size in enumerate(shape))  # fmt: skip
-    if loaded.member.frontend is not None:
-        shape = (1, *loaded.member.frontend.input_shape)
+    shape = sample_shape(group.input_config)
     noise = np.random.default_rng(0).normal(0, 0.1, (2, *shape)).astype(np.float32)
     (scores,) = group.score(0, noise)
     if scores.clip is None or scores.embeddings is None:

@@ -23,6 +23,7 @@ from birdinfer.audio.windows import make_grid
 from birdinfer.config import AggregationConfig
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.features import log_mel as mel
+from birdinfer.features.spectrogram import fingerprint
 from birdinfer.inference.ensemble import Blend, check_blend
 from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, families_of, scores_sha256
 from birdinfer.inference.onnx_files import external_files, other_kind
@@ -211,7 +212,7 @@ class Bundle:
         for graph in (*stated.values(), *manifest.for_other_hosts):
             self._check_file(graph)
         # Folds share their front end: computed once for all of them.
-        for member in {(one.frontend, one.frontend_fingerprint): one for one in manifest.members}.values():
+        for member in {(one.input_config, one.frontend_fingerprint): one for one in manifest.members}.values():
             _check_front_end(path, member)
 
     def _check_member(self, path: Path, member: Member) -> None:
@@ -283,9 +284,12 @@ def sharing(members: Sequence[Member]) -> list[list[Member]]:
 
 
 def _check_front_end(path: Path, member: Member) -> None:
-    if member.frontend is None:
+    if member.spectrogram is not None:
+        today = np.array(fingerprint(member.spectrogram))
+    elif member.frontend is not None:
+        today = np.array(mel.fingerprint(member.frontend))
+    else:
         return
-    today = np.array(mel.fingerprint(member.frontend))
     stored = np.array(member.frontend_fingerprint or ())
     if stored.shape != today.shape or not np.allclose(today, stored, rtol=0, atol=FINGERPRINT_TOLERANCE):
         raise BundleError(

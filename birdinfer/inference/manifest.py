@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from birdinfer.config import AggregationConfig, FrontEndConfig, InputConfig, WaveformConfig, WindowConfig
+from birdinfer.config import (
+    AggregationConfig,
+    FrontEndConfig,
+    InputConfig,
+    SpectrogramConfig,
+    WaveformConfig,
+    WindowConfig,
+)
 from birdinfer.inference.ensemble import Blend
 from birdinfer.inference.rank_blend import group_name
 from birdinfer.postprocess.config import PostConfig
@@ -131,9 +138,12 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frontend: FrontEndConfig | None = None
     """The log-mel that it takes; None if it takes a waveform."""
     frontend_fingerprint: tuple[float, ...] | None = None
-    """:func:`birdinfer.features.log_mel.fingerprint` of that log-mel when the graph was exported."""
+    """:func:`birdinfer.features.log_mel.fingerprint` of that log-mel, or that of :mod:`birdinfer.features.spectrogram`,
+    when the graph was exported or adopted."""
     waveform: WaveformConfig | None = None
     """The waveform that it takes; None if it takes a log-mel."""
+    spectrogram: SpectrogramConfig | None = None
+    """The spectrogram that an external graph takes, in a form of librosa or torchaudio."""
     outputs: Outputs = Outputs()
     aggregation: AggregationConfig = msgspec.field(default=AggregationConfig(), name="timeline")
     """How its windows become rows."""
@@ -154,8 +164,8 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.sequence is not None and (not self.outputs.is_encoder or self.aggregation.frame_share):
             raise ValueError(f"member {self.name!r} has a head for sequences, and scores of its own")
-        if (self.frontend is None) == (self.waveform is None):
-            raise ValueError(f"member {self.name!r} needs either frontend or waveform")
+        if sum(each is not None for each in (self.frontend, self.waveform, self.spectrogram)) != 1:
+            raise ValueError(f"member {self.name!r} needs one of frontend, waveform and spectrogram")
         if "fp32" not in self.graphs:
             raise ValueError(f"member {self.name!r} has no fp32 graph")
         if not 0 <= self.weight < float("inf"):
@@ -167,8 +177,8 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def input_config(self) -> InputConfig:
-        """The log-mel or the waveform that it takes."""
-        input_config = self.frontend or self.waveform
+        """The log-mel, the waveform or the spectrogram that it takes."""
+        input_config = self.frontend or self.waveform or self.spectrogram
         assert input_config is not None  # see __post_init__
         return input_config
 
@@ -304,6 +314,8 @@ def scores_sha256(manifest: Manifest) -> str:
     if not settings["blend"]["groups"]:  # as before there were any
         del settings["blend"]["groups"]
     for member in settings["members"]:
+        if member["spectrogram"] is None:
+            del member["spectrogram"]
         outputs = member["outputs"]
         del outputs["embedding"]
         if (outputs["slope"], outputs["intercept"]) == (1, 0):  # as before there were any

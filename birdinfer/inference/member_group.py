@@ -13,9 +13,10 @@ import msgspec
 import numpy as np
 
 from birdinfer.audio.windows import WindowBatch, WindowGrid, make_grid
-from birdinfer.config import FrontEndConfig, InputConfig
+from birdinfer.config import FrontEndConfig, InputConfig, SpectrogramConfig
 from birdinfer.errors import BundleError
 from birdinfer.features import log_mel as mel
+from birdinfer.features import spectrogram
 from birdinfer.inference.activation import activate
 from birdinfer.inference.bundle import Bundle, labels_sha256, sharing
 from birdinfer.inference.engines import Engine, EnginePlan, GraphRequest, LoadedGraph, load_engines
@@ -68,12 +69,14 @@ class MemberGroup:
     """Time spent on the input (by ``input_config``) and on each member (by name)."""
 
     def make_input(self, batch: WindowBatch) -> Float32:
-        """Make what the graphs take: log-mel [windows, 1, n_mels, frames] or waveform [windows, (1,) samples]."""
+        """Make what the graphs take: log-mel [windows, 1, n_mels, frames], waveform [windows, (1,) samples] ..."""
         with self.watch.timing(self.input_config):
             if isinstance(self.input_config, FrontEndConfig):
                 return mel.windows_to_input(batch.samples, batch.n_windows, self.input_config, self.grid.stride_samples)
             every = np.lib.stride_tricks.sliding_window_view(batch.samples, self.grid.window_samples)
             windows = np.ascontiguousarray(every[:: self.grid.stride_samples][: batch.n_windows], np.float32)
+            if isinstance(self.input_config, SpectrogramConfig):
+                return spectrogram.windows_to_input(windows, self.input_config)
             if self.input_config.peak is not None:
                 windows = _to_peak(windows, self.input_config.peak)
             return windows[:, np.newaxis] if self.input_config.has_channel_axis else windows
@@ -152,7 +155,7 @@ def _load_members(
         is_own = paths.count(path) == 1 and plan.spec.engine == "onnxruntime"
         members[place], content = _with_fewer_labels(bundle, member, path) if is_own else (member, None)
         names = _output_names(member, embeddings=embeddings)
-        requests.append(GraphRequest(path, names, _sample_shape(member), member.batch, content))
+        requests.append(GraphRequest(path, names, sample_shape(member.input_config), member.batch, content))
     graphs = load_engines(plan, requests)
     loaded = zip(indices, members, paths, graphs, strict=True)
     return tuple(_loaded_member(bundle, *each) for each in loaded)
@@ -200,12 +203,14 @@ def _loaded_member(bundle: Bundle, index: int, member: Member, path: Path, graph
     )
 
 
-def _sample_shape(member: Member) -> tuple[int, ...]:
-    if member.frontend is not None:
-        return (1, *member.frontend.input_shape)
-    assert member.waveform is not None  # see Member.__post_init__
-    n_samples = member.waveform.window_samples
-    return (1, n_samples) if member.waveform.has_channel_axis else (n_samples,)
+def sample_shape(input_config: InputConfig) -> tuple[int, ...]:
+    """Return the shape of one window of a graph's input."""
+    if isinstance(input_config, FrontEndConfig):
+        return (1, *input_config.input_shape)
+    if isinstance(input_config, SpectrogramConfig):
+        return input_config.input_shape
+    n_samples = input_config.window_samples
+    return (1, n_samples) if input_config.has_channel_axis else (n_samples,)
 
 
 def _to_peak(windows: Float32, peak: float) -> Float32:

@@ -38,7 +38,7 @@ INPUTS = {
     "predict inputs", "predict --bundle", "predict --sample-submission", "blend tables", "blend --bundle",
     "blend --taxonomy", "score submission", "score truth", "score --oof", "score --bundle", "score --taxonomy",
     "prior labels", "prior --soundscapes", "prior --taxonomy", "bundle adopt graph", "bundle adopt --labels",
-    "bundle adopt --head",
+    "bundle adopt --head", "bundle adopt --frontend",
     "bundle show folder", "bundle set folder", "kaggle pack --bundle", "kaggle pack --wheels", "kaggle pack --sample",
     "kaggle dry-run --sample", "kaggle push packed",
     "kaggle dry-run packed", "kaggle dry-run --python", "submission check table", "submission check --sample",

@@ -19,8 +19,9 @@ import msgspec
 import numpy as np
 
 from birdinfer.audio.windows import make_grid
-from birdinfer.config import AggregationConfig, InputConfig, WaveformConfig, WindowConfig
+from birdinfer.config import AggregationConfig, InputConfig, SpectrogramConfig, WaveformConfig, WindowConfig
 from birdinfer.errors import ConfigError
+from birdinfer.features.spectrogram import fingerprint
 from birdinfer.inference.bundle import MANIFEST_NAME, Bundle, file_sha256, overlapping
 from birdinfer.inference.external.describe_graph import GraphOptions, describe_graph
 from birdinfer.inference.external.known_models import KnownModel
@@ -129,15 +130,19 @@ def add_model(
     _find_place(bundle_folder, name, options, listed, source)
     described = describe_graph(graph, listed if labels else None, options, expected)
     notes = described.notes
+    taken = described.input_config
+    spectrogram = taken if isinstance(taken, SpectrogramConfig) else None
     with locked(bundle_folder, on_wait):
         place = _find_place(bundle_folder, name, options, listed, source)
         with folder_to_write(bundle_folder, place.old) as folder, copied(graph, folder, name) as copy:
             member = Member(
                 name=name,
                 graphs={"fp32": Graph(copy.name, file_sha256(copy))},
-                waveform=described.input_config,
+                waveform=taken if isinstance(taken, WaveformConfig) else None,
+                spectrogram=spectrogram,
+                frontend_fingerprint=tuple(fingerprint(spectrogram)) if spectrogram else None,
                 outputs=described.outputs,
-                aggregation=_aggregation(described.input_config, described.outputs, options.overlap_seconds, place),
+                aggregation=_aggregation(taken, described.outputs, options.overlap_seconds, place),
                 label_columns=_label_columns(place, listed),
                 batch=described.batch,
                 weight=options.weight,
@@ -212,7 +217,7 @@ def _check_fits(old: Manifest | None, name: str, options: AddOptions) -> None:
 
 
 def _aggregation(
-    input_config: WaveformConfig, outputs: Outputs, overlap_seconds: float | None, place: _Place
+    input_config: InputConfig, outputs: Outputs, overlap_seconds: float | None, place: _Place
 ) -> AggregationConfig:
     """How its windows become rows; refused if they would leave gaps on the bundle's rows."""
     rows = place.rows(input_config)

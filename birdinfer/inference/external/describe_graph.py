@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from birdinfer.config import WaveformConfig
+from birdinfer.config import SpectrogramConfig, WaveformConfig
 from birdinfer.errors import BundleError, ConfigError
 from birdinfer.inference.external.known_models import KnownModel, recognise
 from birdinfer.inference.external.label_lists import ListedLabel
@@ -51,13 +51,15 @@ class GraphOptions:
     """Name of an output [batch, numbers] that describes a window; the only one of that shape, if any, if None."""
     activation: Requested = "auto"
     """Function that turns the outputs into probabilities; ``auto`` finds it from their values."""
+    spectrogram: SpectrogramConfig | None = None
+    """What it takes if that is not the waveform; channels and order of the axes are those of the graph."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphDescription:
     """What a member's entry says of its graph."""
 
-    input_config: WaveformConfig
+    input_config: WaveformConfig | SpectrogramConfig
     outputs: Outputs
     batch: Literal["any", "one"]
     """Windows that a call may have."""
@@ -84,7 +86,7 @@ def describe_graph(
         BundleError: the graph is another model, or takes or returns something else.
         MissingExtraError: onnxruntime is not installed.
     """
-    opened = open_external_graph(path)
+    opened = open_external_graph(path, options.spectrogram)
     known = _recognised(opened, expected)
     input_config = _input_config(opened, options, known)
     results = probe(opened, input_config)
@@ -128,7 +130,16 @@ def _recognised(opened: ExternalGraph, expected: KnownModel | None) -> KnownMode
     return known
 
 
-def _input_config(opened: ExternalGraph, options: GraphOptions, known: KnownModel | None) -> WaveformConfig:
+def _input_config(
+    opened: ExternalGraph, options: GraphOptions, known: KnownModel | None
+) -> WaveformConfig | SpectrogramConfig:
+    if opened.spectrogram is not None:
+        for option, value in (
+            ("--sample-rate", options.sample_rate), ("--window", options.window_seconds), ("--peak", options.peak),
+        ):  # fmt: skip
+            if value is not None:
+                raise ConfigError(option, "is that of the front end", "state it in the file of --frontend")
+        return opened.spectrogram
     sample_rate, window_seconds, peak = options.sample_rate, options.window_seconds, options.peak
     if known is not None:
         peak = known.peak if peak is None else peak

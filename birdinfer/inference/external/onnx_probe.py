@@ -11,11 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from birdinfer.config import AudioConfig, WaveformConfig, WindowConfig
+from birdinfer.config import AudioConfig, SpectrogramConfig, WaveformConfig, WindowConfig, WindowedAudio
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
+from birdinfer.features.spectrogram import windows_to_input
 from birdinfer.inference.activation import activate
 from birdinfer.inference.engines.base import GraphFacts, run_in_batches
 from birdinfer.inference.engines.onnxruntime import open_session, read_facts
+from birdinfer.inference.external.front_end import with_axes_of
 from birdinfer.inference.manifest import Outputs
 from birdinfer.inference.onnx_files import external_files
 from birdinfer.typing import Float32
@@ -43,10 +45,19 @@ class ExternalGraph:
     """Samples of its window; None: any number."""
     batch_size: int | None
     """Windows that each call must have; None: any number."""
+    spectrogram: SpectrogramConfig | None = None
+    """What it takes, if that is not the waveform."""
+
+    @property
+    def takes(self) -> str:
+        """``a waveform`` or ``a spectrogram``."""
+        return "a waveform" if self.spectrogram is None else "a spectrogram"
 
     def run(self, windows: Float32, batch_size: int) -> dict[str, Float32]:
         """Run windows [windows, samples], ``batch_size`` in a call unless the graph fixes it, or raise BundleError."""
-        if len(self.facts.input_shape) == 3:
+        if self.spectrogram is not None:
+            windows = windows_to_input(windows, self.spectrogram)
+        elif len(self.facts.input_shape) == 3:
             windows = windows[:, np.newaxis]
         fixed = self.batch_size is not None
         return run_in_batches(self._run, windows, self.batch_size or batch_size, fixed=fixed)
@@ -57,7 +68,7 @@ class ExternalGraph:
         except Exception as error:  # onnxruntime's own exception classes share no base but Exception
             shape = list(batch.shape)
             raise BundleError(
-                self.path, f"cannot be run on a waveform {shape} ({error})", "see --window and --sample-rate"
+                self.path, f"cannot be run on {self.takes} {shape} ({error})", "see --window and --sample-rate"
             ) from error
         return {
             name: np.asarray(output, np.float32)
@@ -83,8 +94,11 @@ class ProbeResults(NamedTuple):
         return "one" if self.together is self.alone else "any"
 
 
-def open_external_graph(path: Path) -> ExternalGraph:
-    """Open a graph that takes the waveform alone; raises InputNotFoundError, MissingExtraError or BundleError."""
+def open_external_graph(path: Path, spectrogram: SpectrogramConfig | None = None) -> ExternalGraph:
+    """Open a graph of one input; raises InputNotFoundError, MissingExtraError or BundleError.
+
+    ``spectrogram``: what it takes; the waveform if None.
+    """
     if not path.is_file():
         raise InputNotFoundError(path, "no such file", "name an ONNX graph")
     if beside := external_files(path):
@@ -99,6 +113,15 @@ def open_external_graph(path: Path) -> ExternalGraph:
     if inputs[0].type != "tensor(float)":
         raise BundleError(path, f"takes {inputs[0].type}, a member takes float32", "export it with a float32 input")
     shape = facts.input_shape
+    if spectrogram is not None:
+        spectrogram = with_axes_of(spectrogram, shape, path)
+        n_samples = spectrogram.window_samples
+        return ExternalGraph(
+            path=path, session=session, facts=facts, n_samples=n_samples, batch_size=shape[0], spectrogram=spectrogram
+        )
+    if len(shape) == 4 or (len(shape) == 3 and all(size is not None and size > 3 for size in shape[1:])):
+        hint = "declare how it is made: --frontend FILE (docs/models.md)"
+        raise BundleError(path, f"takes {shape_text(shape)}, which is no waveform but a spectrogram", hint)
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[1] not in (1, None)):
         raise BundleError(
             path,
@@ -131,7 +154,7 @@ def input_config_of(graph: ExternalGraph, sample_rate: int | None, window_second
     return _waveform(graph, rate, seconds)
 
 
-def probe_windows(input_config: WaveformConfig) -> Float32:
+def probe_windows(input_config: WindowedAudio) -> Float32:
     """Make windows to probe a graph with [6, samples]: silence, faint noise, loud noise, two tones, a sweep in noise.
 
     The same at every call. Their loudness differs, which exposes a graph that scales by its batch.
@@ -153,7 +176,7 @@ def probe_windows(input_config: WaveformConfig) -> Float32:
     return np.stack(windows).astype(np.float32)
 
 
-def probe(graph: ExternalGraph, input_config: WaveformConfig) -> ProbeResults:
+def probe(graph: ExternalGraph, input_config: WindowedAudio) -> ProbeResults:
     """Run a graph on :func:`probe_windows`, one by one and in one batch.
 
     A graph that leaves its batch open but fails on several windows, or mixes them up, takes one at a time.
