@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from birdinfer.cli.ablate_blend import read_groups
 from birdinfer.cli.console import make_table, needing, stderr, stdout, widen
 from birdinfer.cli.score_tables import check_one_source, known_species, read_matched
 from birdinfer.errors import ConfigError
@@ -29,6 +30,7 @@ from birdinfer.evaluation.ablation import (
     read_out_of_fold,
     standard_steps,
 )
+from birdinfer.evaluation.blend_ablation import ablate_blend
 from birdinfer.postprocess.steps import parse_steps
 from birdinfer.species import Species
 from birdinfer.system.outputs import PICTURE, check_outputs
@@ -47,24 +49,47 @@ class AblationSettings:
     truth: Path | None
     oof: Path | None
     post: tuple[str, ...]
+    blend: str | None  # of group tables: the blend whose parts are tried; None: the bundle's
     bundle: Path | None
     taxonomy: Path | None
     resamples: int
     seed: int
     plot: Path | None
 
+    @property
+    def is_of_groups(self) -> bool:
+        """Whether the submission is a folder of tables, of the groups of a blend."""
+        return self.submission is not None and self.submission.is_dir()
+
 
 def run_ablation(settings: AblationSettings, as_json: bool) -> None:
     """Try the steps and print the result; raise a BirdinferError if options, tables or the bundle do not allow it."""
     _check(settings)
+    if settings.submission and settings.is_of_groups:
+        _print(settings, *_blend_ablation(settings, settings.submission), (), as_json)
+        return
     subject, about_truth = (_out_of_fold(settings), ()) if settings.oof else _submission(settings)
     attempts, left_out = _attempts(settings.post, subject.species)
     ablation = ablate(subject, attempts, settings.resamples, settings.seed)
     notes = [*([_CLIPS_ARE_ROWS] if settings.oof else []), *about_truth, *(f"not tried: {line}" for line in left_out)]
+    _print(settings, ablation, notes, left_out, as_json)
+
+
+def _blend_ablation(settings: AblationSettings, folder: Path) -> tuple[Ablation, Sequence[str]]:
+    assert settings.truth is not None
+    subject, notes = read_groups(folder, settings.truth, settings.blend, settings.bundle, settings.taxonomy)
+    return ablate_blend(subject, settings.resamples, settings.seed), notes
+
+
+def _print(
+    settings: AblationSettings, ablation: Ablation, notes: Sequence[str], left_out: Sequence[str], as_json: bool
+) -> None:
     if as_json:
         typer.echo(ablation_json(ablation, left_out))
     else:
-        print_ablation(ablation, notes)
+        print_ablation(
+            ablation, notes, "for the mean of the groups" if settings.is_of_groups else "without post-processing"
+        )
     if settings.plot:
         with needing("report", "matplotlib"):
             from birdinfer.plots.ablation import draw_ablation
@@ -79,6 +104,13 @@ def _check(settings: AblationSettings) -> None:
         hint = "birdinfer score submission.csv truth.csv --ablate, or --ablate --oof runs/NAME"
         raise ConfigError("--ablate", "needs scores and their truth", hint)
     check_one_source(settings.bundle, settings.taxonomy)
+    if settings.is_of_groups and settings.post:
+        raise ConfigError("--post", "runs before scores are ranked, and the groups' tables have it", "leave it out")
+    if settings.is_of_groups and not (settings.bundle or settings.blend):
+        raise ConfigError("--ablate", "needs the blend of the groups' tables", "give --bundle, or --blend rank:...")
+    if settings.blend and not settings.is_of_groups:
+        hint = "birdinfer predict --group-tables DIR makes it: birdinfer score DIR truth.csv --ablate --blend rank"
+        raise ConfigError("--blend", "needs the folder of the groups' tables as submission", hint)
     if settings.plot:
         check_outputs([(settings.plot, PICTURE)], filter(None, (*tables, settings.taxonomy)))
 
@@ -133,11 +165,11 @@ _NUMBERS = ("macro AUC", "gain", "95 % interval", "better", "worse", "ms/1,000 r
 _COLOURS = {"take": "green", "promising": "yellow", "leave: worse": "red"}
 
 
-def print_ablation(ablation: Ablation, notes: Sequence[str]) -> None:
+def print_ablation(ablation: Ablation, notes: Sequence[str], of_what: str = "without post-processing") -> None:
     """Print the table and the recommendation to standard output, reservations and ``notes`` to standard error."""
     console = stdout()
     console.print(
-        f"[bold]macro ROC-AUC  {ablation.macro_auc:.4f}[/] without post-processing: {ablation.n_rows} rows of "
+        f"[bold]macro ROC-AUC  {ablation.macro_auc:.4f}[/] {of_what}: {ablation.n_rows} rows of "
         f"{ablation.n_files} files, {ablation.n_scored} classes scored"
     )
     table = ablation_table(ablation)

@@ -52,7 +52,8 @@ class ScoreReport:
 
 def score(
     submission: Annotated[Path | None, typer.Argument(
-        help="Table of scores: row_id and one column per label.", show_default=False)] = None,
+        help="Table of scores: row_id and one column per label. With --ablate also a folder of them, of the groups of "
+        "a blend by rank (predict --group-tables).", show_default=False)] = None,
     truth: Annotated[Path | None, typer.Argument(
         help="Table of the same shape that holds 0 or 1, or who is present when: filename,start,end,primary_label as "
         "in BirdCLEF 2026, a selection table of Raven, a label track of Audacity, a folder of them.",
@@ -65,6 +66,9 @@ def score(
     post: Annotated[list[str] | None, _ablation_option(
         help="A step, as for predict; several are one pipeline: each is tried alone and taken out of the whole. Left "
         "out: every kind of step is tried alone.")] = None,
+    blend: Annotated[str | None, _ablation_option(
+        help="A blend by rank, as for predict, whose parts are tried on a folder of tables of its groups; the bundle's "
+        "if left out.")] = None,
     oof: Annotated[Path | None, _ablation_option(
         help="Try them on a run's out-of-fold scores instead, runs/NAME.")] = None,
     bundle: Annotated[Path | None, typer.Option(
@@ -83,10 +87,12 @@ def score(
     Calls of a truth count in each row that has a tenth of a second of them. Species may have their scientific or common
     name there with --bundle or --taxonomy.
 
-    With --ablate: which steps of post-processing help, with intervals from a bootstrap over files.
+    With --ablate: which steps of post-processing help, with intervals from a bootstrap over files; for a folder of
+    tables of groups, which parts of their blend by rank (--bundle, or --blend).
     """
     asked = {
         "--post": post,
+        "--blend": blend,
         "--oof": oof,
         "--plot": plot,
         "--resamples": resamples,
@@ -97,8 +103,8 @@ def score(
             raise ConfigError("--per-class", "does not go with --ablate", "leave one of them out")
         run_ablation(
             AblationSettings(
-                submission=submission, truth=truth, oof=oof, post=tuple(post or ()), bundle=bundle, taxonomy=taxonomy,
-                resamples=resamples or _RESAMPLES, seed=seed or 0, plot=plot,
+                submission=submission, truth=truth, oof=oof, post=tuple(post or ()), blend=blend, bundle=bundle,
+                taxonomy=taxonomy, resamples=resamples or _RESAMPLES, seed=seed or 0, plot=plot,
             ),
             as_json=json,
         )  # fmt: skip

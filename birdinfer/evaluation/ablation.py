@@ -139,11 +139,23 @@ class _Bench:
     seed: int
 
 
-class _Processed(NamedTuple):
+class Processed(NamedTuple):
+    """Scores with some processing, of the rows and species with truth."""
+
     values: Float64
+    """[rows, species]."""
     auc: Float64
     """Of each species, [species]; nan where it cannot be scored."""
     ms_per_thousand_rows: float
+
+
+class Comparison(NamedTuple):
+    """Scores without and with what is tried."""
+
+    name: str
+    how: How
+    before: Processed
+    after: Processed
 
 
 def ablate(subject: Subject, attempts: Sequence[Attempt], n_resamples: int = 2000, seed: int = 0) -> Ablation:
@@ -152,22 +164,33 @@ def ablate(subject: Subject, attempts: Sequence[Attempt], n_resamples: int = 200
     ``n_resamples``: at least 40 for each attempt, one has to lie beyond each end of an interval; else ConfigError.
     MetadataError if no species has both a positive and a negative row.
     """
-    processed: dict[bytes, _Processed] = {}
+    processed: dict[bytes, Processed] = {}
     for steps in [(), *(steps for each in attempts for steps in (each.without, each.steps))]:
         key = _key(steps)
         processed[key] = processed.get(key) or _processed(subject, steps)
-    plain = processed[_key(())].auc
-    if np.isnan(plain).all():
+    trials = [
+        Comparison(each.name, each.how, processed[_key(each.without)], processed[_key(each.steps)]) for each in attempts
+    ]
+    return compare(subject.labelled, processed[_key(())], trials, n_resamples, seed)
+
+
+def compare(
+    labelled: LabelledRows, plain: Processed, trials: Sequence[Comparison], n_resamples: int, seed: int
+) -> Ablation:
+    """Conclude from scores with and without what is tried; ``plain`` are those that nothing was done to.
+
+    Raises as :func:`ablate`.
+    """
+    if np.isnan(plain.auc).all():
         raise MetadataError("truth", "no species has both a positive and a negative row", "nothing can be compared")
-    pairs = [(processed[_key(each.without)], processed[_key(each.steps)]) for each in attempts]
-    n_counted = sum(not _same_order(before.values, after.values) for before, after in pairs)
+    n_counted = sum(not _same_order(each.before.values, each.after.values) for each in trials)
     _check_resamples(n_counted, n_resamples)
-    scored, labelled = ~np.isnan(plain), subject.labelled
+    scored = ~np.isnan(plain.auc)
     n_informative = informative_files(labelled, scored)
     bench = _Bench(labelled, n_informative, n_counted, n_resamples, seed)
-    trials = tuple(_trial(bench, each, before, after) for each, (before, after) in zip(attempts, pairs, strict=True))
-    macro_auc, n_scored = float(np.nanmean(plain)), int(scored.sum())
-    return Ablation(macro_auc, len(subject.rows), n_scored, labelled.n_clusters, n_informative, n_counted, trials)
+    concluded = tuple(_trial(bench, each) for each in trials)
+    macro_auc, n_scored = float(np.nanmean(plain.auc)), int(scored.sum())
+    return Ablation(macro_auc, len(plain.values), n_scored, labelled.n_clusters, n_informative, n_counted, concluded)
 
 
 def max_attempts(n_files: int) -> int:
@@ -196,23 +219,24 @@ def labelled_rows(truth: Bool, names: Sequence[str]) -> LabelledRows:
     return LabelledRows(truth, np.ones_like(truth), np.array([number[name] for name in names], np.intp))
 
 
-def _processed(subject: Subject, steps: Sequence[Step]) -> _Processed:
+def _processed(subject: Subject, steps: Sequence[Step]) -> Processed:
     pipeline = Pipeline(steps, subject.species)
     began = time.perf_counter()
     scores = apply_by_file(subject.scores, subject.files, pipeline)
     seconds = time.perf_counter() - began
     values = scores[np.ix_(subject.rows, subject.columns)].astype(np.float64)
     auc = roc_auc_per_class(subject.labelled.truth, values)
-    return _Processed(values, auc, 1e6 * seconds / len(scores))
+    return Processed(values, auc, 1e6 * seconds / len(scores))
 
 
-def _trial(bench: _Bench, attempt: Attempt, before: _Processed, after: _Processed) -> Trial:
+def _trial(bench: _Bench, comparison: Comparison) -> Trial:
+    name, how, before, after = comparison
     change = (after.auc - before.auc)[~np.isnan(before.auc)]
     gain = float(change.mean())
     interval, corrected = _intervals(bench, gain, before.values, after.values)
     trial = Trial(
-        attempt.name,
-        attempt.how,
+        name,
+        how,
         macro_auc=float(np.nanmean(after.auc)),
         gain=gain,
         interval=interval,

@@ -162,7 +162,7 @@ def put(*keys, value):
         (put("post", "steps", value=[{"step": "prior_shift", "table": "/etc/passwd"}]), "lies outside the bundle"),
         (put("post", "steps", value=[{"step": "prior_shift", "table": "../prior.csv"}]), "lies outside the bundle"),
         (put("blend", value={"how": "gate", "by": "absent", "threshold": 0.5}), "by 'absent', which is no member"),
-        (put("blend", value={"how": "rank"}), "birdinfer blend --how rank"),
+        (put("blend", value={"how": "rank"}), "no group weighs anything"),
         (put("members", 0, "graphs", "fp32", "file", value="a\0b.onnx"), "lies outside the bundle"),
         (put("format", value=7), "format 7, known is 2"),
         (put("members", value=[]), "has no members"),
