@@ -81,7 +81,7 @@ class TestCommand:
         ("options", "problem"),
         [
             (["--blend", "mean"], "--blend: is not by rank, and a folder of tables is of its groups"),
-            (["--blend", "rank:fur.weight=2"], "group 'fur' has no members - did you mean far?"),
+            (["--blend", "rank:fur.weight=2"], "fur.csv: no such table of a group"),
             (["--blend", "rank:far.taxon_weights.Avis=2"], "class 'Avis', which is none of the bundle"),
             (["--blend", "rank", "--post", "file_max"], "--post: runs before scores are ranked"),
             ([], "--ablate: needs the blend of the groups' tables"),
