@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "birdinfer"
 TESTS = ROOT / "tests"
 HEAVY = {"torch", "torchaudio", "timm", "librosa", "matplotlib", "sklearn", "scipy", "pandas", "optuna", "onnx"}
-MAY_LOAD_HEAVY = {"training", "tuning", "export", "heads", "plots"}
+MAY_LOAD_HEAVY = {"training", "tuning", "export", "rounds", "heads", "plots"}
 WHEN_CALLED = {("birdinfer.result", "pandas")}
 """What a function loads that its caller asks for by name."""
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

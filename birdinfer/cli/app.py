@@ -37,6 +37,7 @@ COMMANDS = {
     "look": "Make a page of clips to look at and play, also as a network gets them.",
     "train": "Train a fold, or all of them, of one recipe or of several; or train a run on, for INT8.",
     "recipes": "List the recipes that come with birdinfer, the keys of a recipe, and check one.",
+    "rounds": "Train rounds of a noisy student on labels and on pseudo-labels of soundscapes.",
     "tune": "Search for a recipe's best values, trial by trial, each a run of train.",
     "plot": "Draw runs: loss, scores and learning rate over epochs (history.png), ROC-AUC per species (species.png).",
     "export": "Export every trained fold of a run, compare each graph with its torch model on real windows, write the "

@@ -168,8 +168,9 @@ class MemberMaker:
             names = export_graph(model, input_config, path, stamp, self._exporters[network])
             return names, check_parity(model, path, self.inputs, engines, activation=activation)
         exported = export_faster(
-            model, input_config, path, stamp, inputs=self.inputs, engines=engines, activation=activation
-        )
+            model, input_config, path, stamp, inputs=self.inputs, engines=engines, activation=activation,
+            measure=self._settings.measure_exporters,
+        )  # fmt: skip
         self._exporters[network] = exported.exporter
         self._callback.on_message(f"{path.stem}: {exported.summary()}")
         return exported.outputs, exported.max_probability_difference

@@ -37,6 +37,7 @@ class ExportSettings:
     fuse: bool = False  # write all members into one file if that is faster
     soup: bool = False  # write one member with the mean of all folds' weights instead of the folds
     measure: bool = False  # measure fp32 even if no variant is made
+    measure_exporters: bool = True  # keep the faster exporter's graph; False: equal models have equal graphs
     limits: Limits = field(default_factory=Limits)  # what a variant must keep to be accepted
     target: str = "any-x86"  # processors that INT8 is for; see :func:`birdinfer.export.int8.qdq.find_format`
     n_calibration_windows: int = 64

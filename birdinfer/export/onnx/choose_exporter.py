@@ -60,17 +60,19 @@ def export_faster(
     inputs: Float32,
     engines: Sequence[str] = ("onnxruntime",),
     activation: str = "sigmoid",
+    measure: bool = True,
 ) -> Exported:
     """Export with both exporters, compare each graph with the model, measure them, keep the faster one as ``path``.
 
     ``model`` returns :class:`~birdinfer.training.models.base.Logits`, in evaluation mode, on the CPU; ``metadata`` is
     stored in the graph. ``inputs`` are real windows [windows, ...], from
     :func:`~birdinfer.export.onnx.torch_export.real_windows`; graphs are compared in each of ``engines``. Raises
-    ParityError if no exporter makes a graph that answers as the model does; nothing is written then.
+    ParityError if no exporter makes a graph that answers as the model does; nothing is written then. Without
+    ``measure`` the first exporter that makes such a graph is used, so that equal models have equal graphs.
     """
     failures: dict[Exporter, str] = {}
     with tempfile.TemporaryDirectory(prefix=".exporters.", dir=path.parent) as folder:
-        for exporters in _IN_TURN if is_recurrent(model) else _TOGETHER:
+        for exporters in _IN_TURN if is_recurrent(model) or not measure else _TOGETHER:
             candidates: dict[Exporter, _Candidate] = {}
             for exporter in exporters:
                 try:

@@ -1,0 +1,1 @@
+"""The noisy student: pseudo-labels, training, export and evaluation, round after round."""

@@ -1,0 +1,296 @@
+"""Rounds of a noisy student (Xie et al. 2020, "Self-training with Noisy Student improves ImageNet classification").
+
+Round 0 trains a recipe on labels, or takes a bundle that is there. Each further round lets the bundle before it score
+soundscapes (pseudo-labels), trains a recipe on labels and these, exports it and evaluates it on recordings that no
+round learns from. Rounds end when the interval of the gain includes zero, and the last one with a sure gain is kept.
+
+Every step leaves its result whole or not at all and can be resumed, and what is done is noted when it is: a run that is
+killed at any moment and started again ends, on a CPU, with the same weights and scores.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import msgspec
+
+from birdinfer.audio.find import find_recordings
+from birdinfer.errors import BirdinferError, CheckpointError, ConfigError, MetadataError
+from birdinfer.export.run import export_run
+from birdinfer.export.settings import ExportSettings
+from birdinfer.inference.bundle import MANIFEST_NAME, Bundle
+from birdinfer.prediction.pseudo_label import PseudoLabelSettings, pseudo_label
+from birdinfer.prediction.run import PredictionSettings, predict_to_csv
+from birdinfer.rounds.callbacks import TABLE, RoundRecord, RoundsCallback
+from birdinfer.rounds.evaluate import Evaluated, evaluate_out_of_fold, evaluate_soundscapes, gain_of
+from birdinfer.system.files import atomic_folder, write_atomic
+from birdinfer.system.locks import locked
+from birdinfer.system.outputs import check_folder
+from birdinfer.tables.csv import csv_text
+from birdinfer.tables.recording_names import parse_name
+from birdinfer.training.recipe.data_config import SourceConfig
+from birdinfer.training.recipe.schema import Recipe
+from birdinfer.training.recipe.toml import load_recipe, write_recipe
+from birdinfer.training.run import TrainingSettings, train_folds
+
+MARKER, BEST = "rounds.json", "bundle"
+RECORD = "round.json"
+_COLUMNS = ("round", "recipe", "macro_auc", "gain", "low", "high", "is_sure", "pseudo_windows", "seconds", "best")
+Step = Literal["pseudo-labels", "training", "export", "scores"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundsSettings:
+    """What is trained, on what, and on what it is evaluated."""
+
+    recipes: tuple[Path, ...]
+    """Of round 0, 1 ...; after the last one the first again, so two recipes teach each other."""
+    soundscapes: Path
+    """Folder of recordings without labels."""
+    data: Path = Path("data")
+    out: Path | None = None  # None: ``runs/NAME-rounds``
+    n_rounds: int = 3  # after round 0, at most
+    teacher: Path | None = None  # a bundle that stands for round 0
+    judge_on: Path | None = None
+    truth: Path | None = None
+    """Labelled recordings that no round learns from; None: the out-of-fold clips of the recipe's folds."""
+    apart: Literal["file", "site"] = "file"
+    """What of the soundscapes gets no pseudo-labels: the recordings of ``judge_on``, or all of their sites."""
+    share: float = 0.5  # of each batch that pseudo-labelled windows are
+    power: float = 1.0
+    keep: float = 0.0
+    zero: float = 0.0
+    folds: tuple[int, ...] | None = None
+    device: str = "auto"
+    overrides: tuple[str, ...] = ()
+    cache_dir: Path | None = None
+    n_resamples: int = 1000
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundsOutcome:
+    """What rounds have come to."""
+
+    out: Path
+    records: tuple[RoundRecord, ...]
+    best: int
+    """The round that is kept, in ``out/bundle``."""
+
+
+def run_rounds(settings: RoundsSettings, callback: RoundsCallback | None = None) -> RoundsOutcome:
+    """Train rounds until one is no longer surely better than the best before it.
+
+    Raises:
+        BirdinferError: nothing can be trained as asked, or a step failed; ``resume`` continues.
+        KeyboardInterrupt, SystemExit: stopped; ``resume`` continues.
+    """
+    callback = callback or RoundsCallback()
+    recipes = [load_recipe(path, settings.overrides) for path in settings.recipes]
+    _check(settings, recipes)
+    out = settings.out or Path("runs") / f"{recipes[0].name}-rounds"
+    read = [settings.data, settings.soundscapes, settings.teacher, settings.judge_on, settings.truth, *settings.recipes]
+    check_folder(out, filter(None, read), hint="name another folder: --out")
+    with locked(out, callback.on_message):
+        _begin(out, settings, recipes)
+        return _Rounds(settings, recipes, out, callback).run()
+
+
+def _check(settings: RoundsSettings, recipes: Sequence[Recipe]) -> None:
+    if (settings.judge_on is None) != (settings.truth is None):
+        raise ConfigError("--judge-on", "needs --truth, and --truth needs it", "name folder and table, or neither")
+    if settings.judge_on is None and any(recipe.data.all_data for recipe in recipes):
+        raise ConfigError("data.all_data", "holds no clip out to evaluate on", "give --judge-on and --truth")
+    if settings.judge_on is None and settings.teacher is not None:
+        raise ConfigError("--teacher", "has no out-of-fold clips to compare with", "give --judge-on and --truth")
+    if settings.n_rounds < 1:
+        raise ConfigError("--rounds", f"is {settings.n_rounds}, needed is at least 1")
+    if not settings.soundscapes.is_dir():
+        raise ConfigError("--soundscapes", f"{settings.soundscapes} is no folder", "name the folder of the recordings")
+    _source(settings, Path("pseudo"))
+
+
+def _source(settings: RoundsSettings, folder: Path) -> SourceConfig:
+    """The pseudo-labels of a round as a source of training data."""
+    try:
+        return SourceConfig(
+            path=str(settings.soundscapes), kind="pseudo_labels", table=str(folder), name="pseudo",
+            share=settings.share, same_family=True,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError("--share", str(error)) from error
+
+
+def _begin(out: Path, settings: RoundsSettings, recipes: Sequence[Recipe]) -> None:
+    """State what the folder holds; refuse one that holds other rounds, or, without ``resume``, any."""
+    said = [write_recipe(recipe) for recipe in recipes]
+    facts = [settings.soundscapes, settings.data, settings.teacher, settings.judge_on, settings.truth]
+    numbers = [settings.apart, settings.share, settings.power, settings.keep, settings.zero, settings.folds]
+    identity = hashlib.sha256(repr([said, [str(each) for each in facts], numbers]).encode()).hexdigest()
+    path = out / MARKER
+    if path.is_file():
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+        if found.get("identity") != identity:
+            raise CheckpointError(path, "is of rounds with other recipes or settings", "name another folder: --out")
+        if not settings.resume:
+            raise CheckpointError(path, "is already there", "continue with --resume, or name another folder: --out")
+        return
+    if out.is_dir() and any(each.name != ".lock" and not each.name.startswith(".") for each in out.iterdir()):
+        raise ConfigError("--out", f"{out} holds other things than rounds", "name another folder")
+    write_atomic(path, msgspec.json.encode({"identity": identity}))
+
+
+class _Rounds:
+    """One run of rounds."""
+
+    def __init__(
+        self, settings: RoundsSettings, recipes: Sequence[Recipe], out: Path, callback: RoundsCallback
+    ) -> None:
+        self._settings, self._recipes, self._out, self._callback = settings, recipes, out, callback
+        self._leave_out = _held_out(settings)
+
+    def run(self) -> RoundsOutcome:
+        records: list[RoundRecord] = []
+        best, best_scores = 0, None
+        for number in range(self._settings.n_rounds + 1):
+            record, scores = self._round(number, best, best_scores)
+            records.append(record)
+            if record.is_sure:
+                best, best_scores = number, scores
+            self._write_tables(records, best)
+            self._callback.on_round(record)
+            if not record.is_sure:
+                self._callback.on_message(f"round {number}: the gain is not sure, round {best} is kept")
+                break
+        self._keep(best)
+        return RoundsOutcome(out=self._out, records=tuple(records), best=best)
+
+    def _round(self, number: int, best: int, before: Evaluated | None) -> tuple[RoundRecord, Evaluated]:
+        recipe = self._recipes[number % len(self._recipes)]
+        folder = self._folder(number)
+        record = _read_record(folder / RECORD) or RoundRecord(number=number, recipe=recipe.name)
+        began = perf_counter()
+
+        def step(name: Step) -> bool:
+            """Whether a step is still to be done."""
+            return name not in record.done
+
+        def done(name: Step) -> None:
+            nonlocal began
+            record.done.append(name)
+            record.seconds, began = record.seconds + perf_counter() - began, perf_counter()
+            write_atomic(folder / RECORD, msgspec.json.encode(record))
+
+        if number and step("pseudo-labels"):
+            record.pseudo_windows = self._pseudo_label(folder / "pseudo", self._bundle(best))
+            done("pseudo-labels")
+        is_given = not number and self._settings.teacher is not None
+        if not is_given and step("training"):
+            self._train(recipe, folder)
+            done("training")
+        if not is_given and step("export"):
+            exported = ExportSettings(
+                run=folder / "run", out=folder / BEST, data_dir=self._settings.data, measure_exporters=False
+            )
+            export_run(exported, self._callback.export())
+            done("export")
+        if step("scores"):
+            self._predict(number)
+        scores = self._evaluate(number)
+        if step("scores"):
+            record.macro_auc, record.is_sure = scores.macro_auc, True
+            if before is not None:
+                gain = gain_of(before, scores, self._settings.n_resamples)
+                record.gain, record.is_sure = tuple(gain), gain.is_sure
+            done("scores")
+        return record, scores
+
+    def _folder(self, number: int) -> Path:
+        folder = self._out / f"round{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _bundle(self, number: int) -> Bundle:
+        given = self._settings.teacher if not number else None
+        return Bundle.load(given or self._folder(number) / BEST)
+
+    def _pseudo_label(self, folder: Path, bundle: Bundle) -> int:
+        settings = self._settings
+        wanted = PseudoLabelSettings(
+            output=folder, resume=True, power=settings.power, keep=settings.keep, zero=settings.zero,
+            leave_out=self._leave_out,
+        )  # fmt: skip
+        return pseudo_label(bundle, settings.soundscapes, wanted, self._callback.prediction()).written.rows
+
+    def _train(self, recipe: Recipe, folder: Path) -> None:
+        settings = self._settings
+        if folder.name != "round0":
+            source = _source(settings, folder / "pseudo")
+            data = msgspec.structs.replace(recipe.data, sources=(*recipe.data.sources, source))
+            recipe = msgspec.structs.replace(recipe, data=data)
+        outcome = train_folds(
+            TrainingSettings(
+                recipe=recipe, data=settings.data, run_dir=folder / "run", folds=settings.folds,
+                devices=(settings.device,), resume=True, cache_dir=settings.cache_dir,
+            ),
+            self._callback.training(),
+        )  # fmt: skip
+        failed = [result for results in outcome.values() for result in results if result.problem]
+        if failed:
+            raise BirdinferError(folder / "run", f"fold {failed[0].fold} failed: {failed[0].problem}", "--resume")
+
+    def _predict(self, number: int) -> None:
+        if self._settings.judge_on is not None:
+            table = self._folder(number) / "scores.csv"
+            settings = PredictionSettings(output=table, resume=True)
+            predict_to_csv(self._bundle(number), [self._settings.judge_on], settings, self._callback.prediction())
+
+    def _evaluate(self, number: int) -> Evaluated:
+        folder, truth = self._folder(number), self._settings.truth
+        if truth is None:
+            return evaluate_out_of_fold(folder / "run")
+        return evaluate_soundscapes(folder / "scores.csv", truth, self._bundle(number))
+
+    def _write_tables(self, records: Sequence[RoundRecord], best: int) -> None:
+        rows = [_cells(record, is_best=record.number == best) for record in records]
+        write_atomic(self._out / TABLE, csv_text(_COLUMNS, rows))
+
+    def _keep(self, best: int) -> None:
+        """Copy the best round's bundle to where it is looked for."""
+        with atomic_folder(self._out / BEST, "a bundle", "name another folder: --out", MANIFEST_NAME) as new:
+            shutil.copytree(self._bundle(best).folder, new, dirs_exist_ok=True)
+
+
+def _held_out(settings: RoundsSettings) -> frozenset[str]:
+    """Names of the soundscapes that get no pseudo-labels."""
+    if settings.judge_on is None:
+        return frozenset()
+    judged = find_recordings([settings.judge_on]).names
+    files = {path.name for path in judged}
+    if settings.apart == "file":
+        return frozenset(files)
+    sites = {parse_name(name).site for name in judged.values()} - {None}
+    if not sites:
+        raise ConfigError("--apart", "is site, but the names of the recordings show none", "take --apart file")
+    others = find_recordings([settings.soundscapes]).names
+    return frozenset(files | {path.name for path, name in others.items() if parse_name(name).site in sites})
+
+
+def _read_record(path: Path) -> RoundRecord | None:
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=RoundRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MetadataError(path, f"is damaged ({error})", "remove the folder of this round") from error
+
+
+def _cells(record: RoundRecord, *, is_best: bool) -> list[str]:
+    gain = [""] * 3 if record.gain is None else [f"{value:+.4f}" for value in record.gain]
+    auc = "" if record.macro_auc is None else f"{record.macro_auc:.4f}"
+    marks = ("yes" if record.is_sure else "no", record.pseudo_windows, f"{record.seconds:.0f}", "*" if is_best else "")
+    return [str(record.number), record.recipe, auc, *gain, *map(str, marks)]
