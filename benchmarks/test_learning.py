@@ -1,9 +1,9 @@
 """What teachers are worth: one small network with and without, on soundscapes that none of them was trained on.
 
-Training data: the clips of ESC-10 and of British birds (../shared/data) as one set of 96 labels. Test: mixed soundscapes
-of one minute, the public set and one of another seed, whose clips are in no training. Gains are paired over files: files
-are resampled, and the gain of a resample is the mean over seeds. The mixed soundscapes share their clips with one another,
-so those that are trained on without labels (other seeds) hold the very calls of the test, unlabelled.
+Training data: the clips of ESC-10 and of British birds (../shared/data) as one set of 96 labels. Test: mixed
+soundscapes of a minute, the public set and one of another seed, whose clips are in no training. Gains are paired over
+files: files are resampled, and the gain of a resample is the mean over seeds. Mixed soundscapes share their clips with
+one another, so those that are trained on without labels (yet other seeds) hold the very calls of the test, unlabelled.
 
 BIRDINFER_LEARNING_SEEDS=3 (default), BIRDINFER_LEARNING_EPOCHS=30.
 """

@@ -6,7 +6,6 @@ bundle unchanged. The weights of one fold are in memory at a time.
 """
 
 import os
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,11 +25,14 @@ from birdinfer.inference.bundle import MANIFEST_NAME, Bundle, save_manifest, sto
 from birdinfer.inference.manifest import FORMAT, Manifest, Provenance
 from birdinfer.inference.trained_on import RECORD
 from birdinfer.runs.layout import BEST
-from birdinfer.system.files import atomic_folder, check_replaceable
+from birdinfer.system.files import atomic_folder, check_replaceable, write_atomic
 from birdinfer.system.locks import locked
 from birdinfer.system.outputs import check_folder
+from birdinfer.tables.csv import csv_text
 from birdinfer.training.checkpoint import Checkpoint, load_header
-from birdinfer.training.data.folds import FOLDS_FILE
+from birdinfer.training.data.folds import FOLDS_FILE, folds_by_name
+from birdinfer.training.data.source_tables import PREFIX
+from birdinfer.training.recipe.schema import Recipe
 from birdinfer.version import __version__
 
 _SILENT = ExportCallback()
@@ -92,8 +94,8 @@ def export_run(settings: ExportSettings, callback: ExportCallback = _SILENT) -> 
             provenance=_provenance(run, first),
             for_other_hosts=maker.for_other_hosts,
         )
-        if (run / FOLDS_FILE).is_file():  # who was trained on what, for pseudo-labels and teachers
-            shutil.copyfile(run / FOLDS_FILE, staging / RECORD)
+        if (run / FOLDS_FILE).is_file():
+            write_atomic(staging / RECORD, _labelled_files(run / FOLDS_FILE, first.recipe))
         save_manifest(staging, manifest)
         Bundle.load(staging)
         # While the folders change places, no process adds a member to the older one.
@@ -128,6 +130,13 @@ def _folds(run: Path) -> dict[Path, Checkpoint]:
             what, hint = f"has another front end than {first_folder}", "train all folds with one recipe"
             raise CheckpointError(folder, what, hint)
     return folds
+
+
+def _labelled_files(folds: Path, recipe: Recipe) -> str:
+    """Which labelled files the folds were trained on; of pseudo-labelled ones no model knows the truth."""
+    pseudo = tuple(f"{PREFIX}{one.title}/" for one in recipe.data.sources if one.kind == "pseudo_labels")
+    named = ((name, fold) for name, (_, fold) in folds_by_name(folds).items() if not name.startswith(pseudo))
+    return csv_text(("filename", "fold"), named)
 
 
 def _provenance(run: Path, first: Checkpoint) -> Provenance:

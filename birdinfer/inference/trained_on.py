@@ -16,8 +16,8 @@ from birdinfer.tables.csv import rows
 RECORD = "folds.csv"
 SOUP = "soup"
 """Name of the member whose weights are the mean of all folds'."""
-_NEVER = frozenset({-2, -3})
-"""Test files, and files that were left out (:mod:`birdinfer.training.data.folds`)."""
+_NEVER = frozenset({-2, -3, -4})
+"""Test files, files that were left out, and those of validation alone (:mod:`birdinfer.training.data.folds`)."""
 
 
 class TrainedOn:
@@ -56,7 +56,7 @@ class TrainedOn:
         return tuple(sorted(fold for fold in self._folds_of(_plain(filename)) if fold >= 0))
 
     def _folds_of(self, name: PurePosixPath) -> set[int]:
-        return {fold for known, fold in self._folds.get(name.name, ()) if _ends_alike(known, name)}
+        return {fold for known, fold in self._folds.get(name.name, ()) if ends_alike(known, name)}
 
 
 def is_own(member: Member) -> bool:
@@ -71,10 +71,13 @@ def family_of(bundle: Bundle, member: Member) -> str:
 
 
 def _plain(filename: str) -> PurePosixPath:
-    """A file's name without the part of it that a clip is (``x.ogg#t=5,10``)."""
-    return PurePosixPath(filename.partition("#t=")[0].replace("\\", "/"))
+    """A file's name without the part of it that a clip is, and without its source (``@survey/x.ogg#t=5,10``)."""
+    name = PurePosixPath(filename.partition("#t=")[0].replace("\\", "/"))
+    is_of_source = len(name.parts) > 1 and name.parts[0].startswith("@")
+    return PurePosixPath(*name.parts[1:]) if is_of_source else name
 
 
-def _ends_alike(one: PurePosixPath, other: PurePosixPath) -> bool:
+def ends_alike(one: PurePosixPath, other: PurePosixPath) -> bool:
+    """Whether two names can be one file's, seen from different folders."""
     n_parts = min(len(one.parts), len(other.parts))
     return one.parts[-n_parts:] == other.parts[-n_parts:]

@@ -51,7 +51,7 @@ class PseudoLabelSettings(RunSettings):
     zero: float = 0.0
     """Recorded, not applied: a score below this is meant to count as 0."""
     leave_out: frozenset[str] = frozenset()
-    """Names of recordings, as row ids have them, or of their files, that get no pseudo-labels."""
+    """Names of recordings, as row ids have them, that get no pseudo-labels."""
 
 
 class OutOfFoldScheduler(Scheduler):
@@ -179,7 +179,7 @@ def pseudo_label(
 
 
 def _without(found: Found, names: frozenset[str], callback: PredictionCallback) -> Found:
-    kept = {path: name for path, name in found.names.items() if not {name, path.name, path.stem} & names}
+    kept = {path: name for path, name in found.names.items() if name not in names}
     if len(kept) < len(found.names):
         callback.on_message(f"{len(found.names) - len(kept)} recordings are held out and get no pseudo-labels")
     return replace(found, names=kept)

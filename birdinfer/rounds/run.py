@@ -12,7 +12,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from time import perf_counter
 from typing import Literal
 
@@ -23,6 +23,7 @@ from birdinfer.errors import BirdinferError, CheckpointError, ConfigError, Metad
 from birdinfer.export.run import export_run
 from birdinfer.export.settings import ExportSettings
 from birdinfer.inference.bundle import MANIFEST_NAME, Bundle
+from birdinfer.inference.trained_on import ends_alike
 from birdinfer.prediction.pseudo_label import PseudoLabelSettings, pseudo_label
 from birdinfer.prediction.run import PredictionSettings, predict_to_csv
 from birdinfer.rounds.callbacks import TABLE, RoundRecord, RoundsCallback
@@ -95,6 +96,8 @@ def run_rounds(settings: RoundsSettings, callback: RoundsCallback | None = None)
     out = settings.out or Path("runs") / f"{recipes[0].name}-rounds"
     read = [settings.data, settings.soundscapes, settings.teacher, settings.judge_on, settings.truth, *settings.recipes]
     check_folder(out, filter(None, read), hint="name another folder: --out")
+    if settings.cache_dir is not None:
+        check_folder(settings.cache_dir, hint="name another folder: --cache-dir")
     with locked(out, callback.on_message):
         _begin(out, settings, recipes)
         return _Rounds(settings, recipes, out, callback).run()
@@ -111,18 +114,21 @@ def _check(settings: RoundsSettings, recipes: Sequence[Recipe]) -> None:
         raise ConfigError("--rounds", f"is {settings.n_rounds}, needed is at least 1")
     if not settings.soundscapes.is_dir():
         raise ConfigError("--soundscapes", f"{settings.soundscapes} is no folder", "name the folder of the recordings")
-    _source(settings, Path("pseudo"))
+    for recipe in recipes:
+        _student(recipe, settings, Path("pseudo"))
 
 
-def _source(settings: RoundsSettings, folder: Path) -> SourceConfig:
-    """The pseudo-labels of a round as a source of training data."""
+def _student(recipe: Recipe, settings: RoundsSettings, pseudo: Path) -> Recipe:
+    """The recipe with a round's pseudo-labels as a further source of training data."""
+    source = SourceConfig(
+        path=str(settings.soundscapes), kind="pseudo_labels", table=str(pseudo), name="pseudo", share=settings.share,
+        same_family=True,
+    )  # fmt: skip
     try:
-        return SourceConfig(
-            path=str(settings.soundscapes), kind="pseudo_labels", table=str(folder), name="pseudo",
-            share=settings.share, same_family=True,
-        )  # fmt: skip
+        data = msgspec.structs.replace(recipe.data, sources=(*recipe.data.sources, source))
     except ValueError as error:
-        raise ConfigError("--share", str(error)) from error
+        raise ConfigError("--share", f"is {settings.share:g}: {error}") from error
+    return msgspec.structs.replace(recipe, data=data)
 
 
 def _begin(out: Path, settings: RoundsSettings, recipes: Sequence[Recipe]) -> None:
@@ -132,14 +138,16 @@ def _begin(out: Path, settings: RoundsSettings, recipes: Sequence[Recipe]) -> No
     numbers = [settings.apart, settings.share, settings.power, settings.keep, settings.zero, settings.folds]
     identity = hashlib.sha256(repr([said, [str(each) for each in facts], numbers]).encode()).hexdigest()
     path = out / MARKER
-    if path.is_file():
+    is_begun = any(out.glob(f"round*/{RECORD}"))  # one that was refused in its first step may begin otherwise
+    if path.is_file() and is_begun:
         found = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
         if found.get("identity") != identity:
             raise CheckpointError(path, "is of rounds with other recipes or settings", "name another folder: --out")
         if not settings.resume:
             raise CheckpointError(path, "is already there", "continue with --resume, or name another folder: --out")
         return
-    if out.is_dir() and any(each.name != ".lock" and not each.name.startswith(".") for each in out.iterdir()):
+    is_own = path.is_file() or not out.is_dir() or all(each.name.startswith(".") for each in out.iterdir())
+    if not is_own:
         raise ConfigError("--out", f"{out} holds other things than rounds", "name another folder")
     write_atomic(path, msgspec.json.encode({"identity": identity}))
 
@@ -190,7 +198,7 @@ class _Rounds:
             done("pseudo-labels")
         is_given = not number and self._settings.teacher is not None
         if not is_given and step("training"):
-            self._train(recipe, folder)
+            self._train(number, recipe)
             done("training")
         if not is_given and step("export"):
             exported = ExportSettings(
@@ -205,7 +213,7 @@ class _Rounds:
             record.macro_auc, record.is_sure = scores.macro_auc, True
             if before is not None:
                 gain = gain_of(before, scores, self._settings.n_resamples)
-                record.gain, record.is_sure = tuple(gain), gain.is_sure
+                record.gain, record.is_sure = (gain.gain, gain.low, gain.high), gain.is_sure
             done("scores")
         return record, scores
 
@@ -226,12 +234,10 @@ class _Rounds:
         )  # fmt: skip
         return pseudo_label(bundle, settings.soundscapes, wanted, self._callback.prediction()).written.rows
 
-    def _train(self, recipe: Recipe, folder: Path) -> None:
-        settings = self._settings
-        if folder.name != "round0":
-            source = _source(settings, folder / "pseudo")
-            data = msgspec.structs.replace(recipe.data, sources=(*recipe.data.sources, source))
-            recipe = msgspec.structs.replace(recipe, data=data)
+    def _train(self, number: int, recipe: Recipe) -> None:
+        settings, folder = self._settings, self._folder(number)
+        if number:
+            recipe = _student(recipe, settings, folder / "pseudo")
         outcome = train_folds(
             TrainingSettings(
                 recipe=recipe, data=settings.data, run_dir=folder / "run", folds=settings.folds,
@@ -269,15 +275,20 @@ def _held_out(settings: RoundsSettings) -> frozenset[str]:
     """Names of the soundscapes that get no pseudo-labels."""
     if settings.judge_on is None:
         return frozenset()
-    judged = find_recordings([settings.judge_on]).names
-    files = {path.name for path in judged}
+    judged = find_recordings([settings.judge_on]).names.values()
+    others = find_recordings([settings.soundscapes]).names.values()
+    by_file: dict[str, list[PurePosixPath]] = {}
+    for path in map(PurePosixPath, judged):
+        by_file.setdefault(path.name, []).append(path)
+    held_out = {
+        name for name in others if any(ends_alike(PurePosixPath(name), one) for one in by_file.get(Path(name).name, ()))
+    }
     if settings.apart == "file":
-        return frozenset(files)
-    sites = {parse_name(name).site for name in judged.values()} - {None}
+        return frozenset(held_out)
+    sites = {parse_name(name).site for name in judged} - {None}
     if not sites:
         raise ConfigError("--apart", "is site, but the names of the recordings show none", "take --apart file")
-    others = find_recordings([settings.soundscapes]).names
-    return frozenset(files | {path.name for path, name in others.items() if parse_name(name).site in sites})
+    return frozenset(held_out | {name for name in others if parse_name(name).site in sites})
 
 
 def _read_record(path: Path) -> RoundRecord | None:

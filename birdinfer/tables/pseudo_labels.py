@@ -123,7 +123,7 @@ def read_pseudo_labels(folder: Path) -> PseudoLabels:
         InputNotFoundError: it is no such folder, or a file of it is missing.
         MetadataError: its files do not agree, or a score is no probability.
     """
-    teacher = _read_teacher(folder / TEACHER)
+    teacher = read_teacher(folder)
     try:
         scores = np.load(folder / SCORES, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -135,7 +135,9 @@ def read_pseudo_labels(folder: Path) -> PseudoLabels:
     return PseudoLabels(teacher, _read_index(folder / INDEX, len(scores)), scores)
 
 
-def _read_teacher(path: Path) -> Teacher:
+def read_teacher(folder: Path) -> Teacher:
+    """Read who gave a folder's pseudo-labels; raises as :func:`read_pseudo_labels`."""
+    path = folder / TEACHER
     try:
         teacher = msgspec.json.decode(path.read_bytes(), type=Teacher)
     except OSError as error:

@@ -28,7 +28,13 @@ from birdinfer.training.checkpoint import EpochRow, Progress, load_header, versi
 from birdinfer.training.data.folds import FOLDS_FILE, TEST
 from birdinfer.training.data.prepare import PreparedData, open_source, prepare_data
 from birdinfer.training.data.sources import ClipSource
-from birdinfer.training.data.teacher import TeacherTargets, choose_teacher, open_bundle, open_teacher
+from birdinfer.training.data.teacher import (
+    TeacherTargets,
+    check_pseudo_labels,
+    choose_teacher,
+    open_bundle,
+    open_teacher,
+)
 from birdinfer.training.devices import check_devices, choose_device, precision_for
 from birdinfer.training.distributed import Distributed, exit_if_one_is_lost, from_environment, process_group
 from birdinfer.training.finetune import OPTION as FINETUNE_OPTION
@@ -255,6 +261,7 @@ def check_recipe(run: Run, wanted: Sequence[int]) -> Background:
         check_hub(recipe.model)
     check_start_weights(recipe, wanted)
     build_loss(recipe.loss, [1])
+    check_pseudo_labels(recipe, run.data_dir)
     if recipe.distil.teacher:
         open_bundle(recipe.distil, run.cache_dir)
     return find_background(recipe.augment.background_dir, run.data_dir)

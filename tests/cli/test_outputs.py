@@ -26,6 +26,7 @@ OUTPUTS = {
     "export --out": FOLDER, "train --runs-dir": FOLDER, "train --cache-dir": FOLDER, "tune --runs-dir": FOLDER,
     "tune --cache-dir": FOLDER, "detect --output": FOLDER, "predict --embeddings": FOLDER, "head fit --output": FOLDER,
     "pseudo-label --output": FOLDER, "predict --group-tables": FOLDER,
+    "rounds --out": FOLDER, "rounds --cache-dir": FOLDER,
     "detect --embeddings": FOLDER, "similar --output": FOLDER,
     "models get --output": FOLDER, "models location --output": GRAPH,
     "data --output": FOLDER, "look --output": PAGE,
@@ -34,7 +35,8 @@ OUTPUTS = {
 INPUTS = {
     "recipes show recipe", "recipes check recipe",
     "data folder", "data --recipe", "look files", "look --data", "look --augmented",
-    "pseudo-label soundscapes", "pseudo-label --bundle",
+    "pseudo-label soundscapes", "pseudo-label --bundle", "rounds recipe", "rounds --soundscapes", "rounds --data",
+    "rounds --teacher", "rounds --judge-on", "rounds --truth",
     "predict inputs", "predict --bundle", "predict --sample-submission", "blend tables", "blend --bundle",
     "blend --taxonomy", "score submission", "score truth", "score --oof", "score --bundle", "score --taxonomy",
     "prior labels", "prior --soundscapes", "prior --taxonomy", "bundle adopt graph", "bundle adopt --labels",
@@ -62,7 +64,14 @@ REFUSALS = (
     "an input of this command|is a folder|is a file|is no file|ends in|has no ending|belongs to the system|of birdinfer"
     "|is a link to|holds other things|lies in|no folder of detections|gives embeddings"
 )
-NEEDS = {"train": "torch", "tune": "optuna", "export": "torch", "kaggle": "packaging", "plot": "matplotlib"}
+NEEDS = {
+    "train": "torch",
+    "rounds": "torch",
+    "tune": "optuna",
+    "export": "torch",
+    "kaggle": "packaging",
+    "plot": "matplotlib",
+}
 
 SCORES = "row_id,aaa,bbb\nsite_0_5,0.25,0.5\nsite_0_10,0.75,0.5\n"
 CONTENTS = {
@@ -79,6 +88,7 @@ COMMAND_LINES = {
     "recipes show": "strong",
     "recipes check": "recipe.toml",
     "pseudo-label": "sites --bundle bundle",
+    "rounds": "recipe.toml --soundscapes sites --data data --judge-on sound --truth truth.csv",
     "submission check": "scores.csv --sample sample.csv",
     "bundle show": "bundle",
     "data": "data --recipe recipe.toml",

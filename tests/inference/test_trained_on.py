@@ -12,7 +12,7 @@ from birdinfer.inference.trained_on import RECORD, TrainedOn, family_of
 
 FOLDS = {
     "robin/a.ogg": 0, "robin/b.ogg": 1, "robin/always.ogg": -1, "robin/test.ogg": -2, "robin/gone.ogg": -3,
-    "long.ogg#t=0,5": 0, "long.ogg#t=5,10": 1,
+    "long.ogg#t=0,5": 0, "long.ogg#t=5,10": 1, "@survey/siteA/s.ogg#t=0,5": 1, "@survey/v.ogg#t=0,5": -4,
 }  # fmt: skip
 
 
@@ -39,6 +39,9 @@ def folder(tmp_path):
         ("robin/gone.ogg", {"fold0", "fold1"}),
         ("never.ogg", {"fold0", "fold1"}),
         ("long.ogg", set()),
+        ("siteA/s.ogg", {"fold1"}),
+        ("surveys/siteA/s.ogg", {"fold1"}),
+        ("v.ogg", {"fold0", "fold1"}),
     ],
 )
 def test_unaware_of_a_file_are_the_members_that_were_not_trained_on_it(folder, filename, members):

@@ -7,7 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from make_bundles import write_sound
 from one_fold import CPU, Killed, Recorder, assert_same_bits, changed, die_at, job, kill, tensors, train
+from tiny_clips import LABELS, RATE, call
 from tiny_models import TINY, windows
 from tiny_teachers import write_teacher
 
@@ -15,14 +17,17 @@ from birdinfer.errors import ConfigError
 from birdinfer.runs.layout import BEST, LAST
 from birdinfer.training.augment.mixing import Pairs, mixed_targets
 from birdinfer.training.checkpoint import load_checkpoint
+from birdinfer.training.data.prepare import prepare_data
+from birdinfer.training.data.sources import DecodedSource
 from birdinfer.training.data.targets import Targets
 from birdinfer.training.data.teacher import choose_teacher, open_teacher
 from birdinfer.training.distributed import Distributed
-from birdinfer.training.fold import FoldData
+from birdinfer.training.fold import Fold, FoldData
 from birdinfer.training.forward import Forward
 from birdinfer.training.learner import Learner, Taught, phase_of, pooled, teacher_loss
 from birdinfer.training.models.base import Logits
 from birdinfer.training.models.registry import build_model
+from birdinfer.training.recipe.data_config import SourceConfig
 from birdinfer.training.recipe.schema import DistilConfig
 from birdinfer.training.recipe.toml import check_table
 from birdinfer.training.run import Run, train_run
@@ -194,6 +199,34 @@ class TestTraining:
         results = train_run(dataclasses.replace(run, folds=(0, 1)), recorder)
         assert "would flatter" in results[0].problem
         assert not results[1].problem
+
+
+def test_unlabelled_recordings_are_taught_by_the_teacher_alone(plain_recipe, clips_dir, tmp_path):
+    """Half of each batch has no label that counts, and a target; windows of a source that is mixed in have one, too."""
+    write_teacher(tmp_path / "b")
+    (tmp_path / "sounds").mkdir()
+    for index in range(3):
+        write_sound(tmp_path / "sounds" / f"s{index}.wav", call(LABELS[index], 3.0, 50 + index), RATE)
+    sources = (SourceConfig(path=str(tmp_path / "sounds"), kind="unlabelled", share=0.5),)
+    augment = {"mixup_probability": 0.0}
+    recipe = changed(plain_recipe, data={"sources": sources}, distil={"teacher": str(tmp_path / "b")}, augment=augment)
+    data = prepare_data(recipe, clips_dir, tmp_path)
+    teacher = choose_teacher(recipe, data.species, data.held_out(0), tmp_path, lambda _: None)
+    source = DecodedSource(recipe.input_config)
+    opened = open_teacher(teacher, data.clips, recipe, source, tmp_path)
+    fold = Fold(
+        recipe=recipe, species=data.species, number=0, training=data.training(0), validation=data.held_out(0),
+        source=source, sources=data.sources, teacher=opened, data_dir=clips_dir, folder=tmp_path / "fold0",
+    )  # fmt: skip
+    batch = next(iter(FoldData(fold, Distributed(), pin=False).training))
+    is_labelled = (batch.targets.cell_weights > 0).all(dim=1)
+    assert is_labelled.sum() == len(is_labelled) / 2
+    assert not batch.targets.cell_weights[~is_labelled].any()
+    assert batch.targets.teacher.isfinite().all()
+    results = train_run(
+        Run(recipe=recipe, data_dir=clips_dir, run_dir=tmp_path / "run", device="cpu", folds=(0,), cache_dir=tmp_path)
+    )
+    assert not results[0].problem
 
 
 @pytest.mark.parametrize(

@@ -159,11 +159,14 @@ class TrainingWindows(Dataset[Any]):
         if mixed_in is None:
             return TrainingItem(self._augment(samples, rng), *self._targets(clip), "", taught)
         start = rng.uniform(0, spare_seconds(self._source, mixed_in.clip))
+        start = start if self._teacher is None else self._teacher.nearest(mixed_in.clip, start)
         other, failed = read_or_silence(self._source, mixed_in.clip, start)
         if failed:
             return TrainingItem(self._augment(samples, rng), *self._targets(clip), failed, taught)
         share = np.float32(mixed_in.share)
         samples = samples * (1 - share) + other * share
+        if self._teacher is not None and taught is not None:
+            taught = taught * (1 - share) + self._teacher.target(mixed_in.clip, start) * share
         return TrainingItem(self._augment(samples, rng), *self._targets(clip, mixed_in.clip), "", taught)
 
 

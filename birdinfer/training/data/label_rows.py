@@ -77,6 +77,23 @@ class TableRows:
         return np.diff(np.cumsum([0.0, *self._values.tolist()])[self._ends])
 
 
+class UnknownRows:
+    """Windows of which no label is known."""
+
+    def __init__(self, n_labels: int, n_rows: int) -> None:
+        """Make ``n_rows`` rows."""
+        self.known: Bool | None = np.zeros(n_labels, np.bool_)
+        self.weights: Float32 = np.ones(n_rows, np.float32)
+
+    def __call__(self, row: int) -> Float32:
+        """As certain as a label can be: mixed with a window that has it, that window's target counts."""
+        return np.ones(len(self.known if self.known is not None else ()), np.float32)
+
+    def sums(self) -> Float64:
+        """See :class:`LabelRows`."""
+        return np.ones(len(self.weights))
+
+
 class PseudoRows:
     """A teacher's scores on the disk, for those of its labels that have a column."""
 

@@ -23,7 +23,7 @@ from birdinfer.tables.pseudo_labels import Teacher, read_pseudo_labels
 from birdinfer.tables.recording_names import parse_name
 from birdinfer.tables.recordings import Recordings
 from birdinfer.training.data.clip_files import Stretch
-from birdinfer.training.data.label_rows import LabelRows, PseudoRows, Soft, TableRows
+from birdinfer.training.data.label_rows import LabelRows, PseudoRows, Soft, TableRows, UnknownRows
 from birdinfer.training.data.metadata import Clip, clips_of_folder
 from birdinfer.training.data.segment_table import read_segments
 from birdinfer.training.recipe.data_config import SourceConfig
@@ -101,11 +101,33 @@ def read_source(
         clips, notes = clips_of_folder(path, table, [one.label for one in species])
         named = tuple(_of_source(clip, config, number) for clip in clips)
         return SourceClips(TrainingSource(config), named, _titled(config, notes))
+    if config.kind == "unlabelled":
+        return _unlabelled(config, number, path, len(species))
     assert table is not None
     reader = _Reader(config, number, path, table, data_dir, species, window_seconds)
     return {"soundscapes": reader.soundscapes, "segments": reader.segments, "pseudo_labels": reader.pseudo_labels}[
         config.kind
     ]()
+
+
+def _unlabelled(config: SourceConfig, number: int, path: Path, n_labels: int) -> SourceClips:
+    """Whole recordings, of which no label is known."""
+    names = find_recordings([path]).names
+    with ThreadPoolExecutor() as pool:
+        lengths = dict(zip(names, pool.map(_seconds, names), strict=True))
+    clips: list[Clip] = []
+    for file, seconds in lengths.items():
+        if not isinstance(seconds, str):
+            name = f"{PREFIX}{config.title}/{file.relative_to(path).as_posix() if path.is_dir() else file.name}"
+            site = _site(names[file])
+            clips.append(
+                Clip(name, file, "", duration_seconds=seconds, recording=name, site=site, source=number, row=len(clips))
+            )
+    broken = [f"{file.name} ({problem})" for file, problem in lengths.items() if isinstance(problem, str)]
+    notes = [f"{len(broken)} recordings cannot be decoded: {_some(broken)}"] if broken else []
+    if not clips:
+        raise MetadataError(path, "has no recording that can be used", "; ".join(notes))
+    return SourceClips(TrainingSource(config, UnknownRows(n_labels, len(clips))), tuple(clips), _titled(config, notes))
 
 
 class _File(NamedTuple):

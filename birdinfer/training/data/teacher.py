@@ -28,8 +28,10 @@ from birdinfer.inference.predictor import Predictor, join_chunks, make_plan
 from birdinfer.inference.trained_on import TrainedOn, family_of
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
+from birdinfer.tables.pseudo_labels import read_teacher
 from birdinfer.training.data.cache import build_buckets, default_folder
 from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.source_tables import find_source
 from birdinfer.training.data.sources import CachedSource, CacheSettings, ClipSource, Decoded
 from birdinfer.training.data.starts import WindowPlan
 from birdinfer.training.recipe.schema import DistilConfig, Recipe
@@ -146,6 +148,24 @@ def _with_embedding(bundle: Bundle, config: DistilConfig) -> str:
     if len(names) > 1:
         raise ConfigError("distil.member", f"{len(names)} members have an embedding", f"choose {' or '.join(names)}")
     return names[0]
+
+
+def check_pseudo_labels(recipe: Recipe, data_dir: Path) -> None:
+    """Refuse pseudo-labels by a network of the family that they would teach.
+
+    Raises:
+        InputNotFoundError, MetadataError: there are no such pseudo-labels, or who gave them cannot be read.
+        ConfigError: they are of that family, and its source does not ask for it.
+    """
+    own = f"{recipe.model.family} {recipe.model.backbone}"
+    for source in recipe.data.sources:
+        if source.kind != "pseudo_labels" or source.same_family:
+            continue
+        _, table = find_source(source, data_dir)
+        if table is not None and own in read_teacher(table).families:
+            what = f"{table} was scored by a {own}, as the network that it would teach"
+            hint = "let another one score the soundscapes, or set same_family = true in the source"
+            raise ConfigError(f"data.sources: {source.title}", what, hint)
 
 
 def _check_family(bundle: Bundle, recipe: Recipe) -> None:

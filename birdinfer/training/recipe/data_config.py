@@ -12,7 +12,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 GroupedBy = Literal["author", "recording", "site"]
 MOST_SHARED = 0.95
 """Of a batch, by all sources together."""
-SourceKind = Literal["clips", "soundscapes", "pseudo_labels", "segments"]
+SourceKind = Literal["clips", "soundscapes", "pseudo_labels", "segments", "unlabelled"]
 
 
 class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,7 +24,8 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: SourceKind = "clips"
     """``clips``: labelled by train.csv, or by the folders that they lie in. ``soundscapes``: labelled by a table of
     windows or calls. ``pseudo_labels``: what ``birdinfer pseudo-label`` made. ``segments``: a table of filename, start,
-    end and primary_label, or of filename, start, end (or row_id) and a column of 0 to 1 for each label."""
+    end and primary_label, or of filename, start, end (or row_id) and a column of 0 to 1 for each label. ``unlabelled``:
+    recordings that only a teacher (``distil``) says something about."""
     table: str = ""
     """The table, or the folder of pseudo-labels; found as ``path``. Clips need none."""
     name: str = ""
@@ -60,6 +61,8 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     site_table: str = ""
     """A table of labelled soundscapes: a species that it never has at a site is 0 in soft labels of that site, which
     file names give. Found as ``path``."""
+    same_family: bool = False
+    """Let pseudo-labels of a network's own family and backbone teach it."""
 
     @property
     def title(self) -> str:
@@ -69,7 +72,9 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.path and not (self.kind == "pseudo_labels" and self.table):
             raise ValueError(f"path is '', {self.kind} need the folder of their recordings")
-        if self.kind != "clips" and not self.table:
+        if self.kind == "unlabelled" and not (self.share and self.role == "train"):
+            raise ValueError("kind is 'unlabelled', it needs a share of each batch, and validates nothing")
+        if self.kind not in {"clips", "unlabelled"} and not self.table:
             raise ValueError(f"table is '', {self.kind} need one")
         if "/" in self.name or "\\" in self.name:
             raise ValueError(f"name is {self.name!r}, needed is one without slashes")
@@ -77,7 +82,7 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"role is {self.role!r}, pseudo-labels are no truth: only 'train' is allowed")
         if self.share and self.mix_probability:
             raise ValueError("share and mix_probability are both set, a source is either drawn or mixed in")
-        soft = ("power", "keep", "zero", "site_table") if self.kind in {"clips", "soundscapes"} else ()
+        soft = ("power", "keep", "zero", "site_table") if self.kind in {"clips", "soundscapes", "unlabelled"} else ()
         drawn = () if self.share or self.mix_probability else ("drawn_by", "upsample_to")
         mixed = () if self.mix_probability else ("mix_share", "mix_label_sum")
         for keys, why in (

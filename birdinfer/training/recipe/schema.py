@@ -339,6 +339,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"loop.fake_quantise is true, {self.model.family} has no convolutions to round")
         if self.distil.teacher and self.loop.fake_quantise:
             raise ValueError("loop.fake_quantise is true, it rounds no network with a teacher (distil.teacher)")
+        if not self.distil.teacher and any(source.kind == "unlabelled" for source in self.data.sources):
+            raise ValueError("a source is unlabelled, only a teacher says something about it (distil.teacher)")
         if self.distil.teacher and self.loss.teacher_share:
             raise ValueError("loss.teacher_share and distil.teacher name a teacher each, only one can be")
         if self.distil.alone_epochs > self.loop.epochs:

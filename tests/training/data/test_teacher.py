@@ -13,11 +13,14 @@ from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.features import log_mel
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
+from birdinfer.tables import pseudo_labels
 from birdinfer.training.data.metadata import read_metadata
 from birdinfer.training.data.sources import DecodedSource
 from birdinfer.training.data.starts import WindowPlan
-from birdinfer.training.data.teacher import choose_teacher, open_teacher
-from birdinfer.training.recipe.schema import DataConfig, DistilConfig, ModelConfig, Recipe
+from birdinfer.training.data.teacher import check_pseudo_labels, choose_teacher, open_teacher
+from birdinfer.training.recipe.data_config import DataConfig, SourceConfig
+from birdinfer.training.recipe.schema import DistilConfig, ModelConfig, Recipe
+from birdinfer.training.recipe.toml import check_table
 
 SOURCE = DecodedSource(TINY_FRONTEND)
 SPECIES = tuple(Species(label) for label in LABELS)
@@ -177,3 +180,32 @@ class TestChooseTeacher:
             chosen(recipe_of(tmp_path / "nowhere"))
         with pytest.raises(InputNotFoundError, match="no such graph"):
             chosen(recipe_of(tmp_path / "nowhere.onnx"))
+
+
+def test_pseudo_labels_of_the_same_family_are_refused_unless_asked_for(tmp_path):
+    teacher = pseudo_labels.Teacher(labels=LABELS, bundle="b", families=("cnn efficientnet_b0", "birdnet"))
+    rows = [("a.ogg", [(0.0, 1.0)], np.zeros((1, 4), np.float32))]
+    pseudo_labels.write_pseudo_labels(tmp_path / "pseudo", teacher, rows)
+    source = SourceConfig(path=str(tmp_path), kind="pseudo_labels", table=str(tmp_path / "pseudo"))
+
+    def check(source, **model):
+        check_pseudo_labels(Recipe(data=DataConfig(sources=(source,)), model=ModelConfig(**model)), tmp_path)
+
+    with pytest.raises(ConfigError, match="scored by a cnn efficientnet_b0, as the network"):
+        check(source)
+    check(source, backbone="efficientnet_b1")
+    check(source, family="sed")
+    check(msgspec.structs.replace(source, same_family=True))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"kind": "unlabelled"}, "share of each batch"),
+        ({"kind": "unlabelled", "share": 0.5, "role": "folds"}, "validates nothing"),
+        ({"kind": "unlabelled", "share": 0.5}, "only a teacher says something"),
+    ],
+)
+def test_unlabelled_recordings_need_a_share_and_a_teacher(source, message):
+    with pytest.raises(ConfigError, match=message):
+        check_table({"data": {"sources": [{"path": "x", **source}]}}, "recipe.toml")
