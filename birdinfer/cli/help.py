@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 GROUPS = {
     "Know the data": ("data", "look"),
-    "Make models": ("train", "recipes", "tune", "export", "pseudo-label", "head", "models", "bundle"),
+    "Make models": ("train", "recipes", "tune", "export", "pseudo-label", "rounds", "head", "models", "bundle"),
     "Use models": ("predict", "detect", "similar", "blend", "demo"),
     "Evaluate": ("score", "calibrate", "prior", "plot"),
     "Kaggle": ("kaggle", "submission"),
@@ -39,6 +39,10 @@ EXAMPLES = {
     "plot": ("runs/efficientnet_b0", "runs/a runs/b"),
     "export": ("--onnx", "--run runs/efficientnet_b0 --quantize static"),
     "pseudo-label": ("soundscapes/ -o pseudo --bundle exports/mine",),
+    "rounds": (
+        "strong --soundscapes soundscapes/ --data data",
+        "efficientnet_b0 --soundscapes soundscapes/ --judge-on labelled/ --truth labels.csv --apart site",
+    ),
     "predict": ("soundscapes/ -o submission.csv", "soundscapes/ --time-budget 85m --engine auto"),
     "detect": ("recordings/ -o results/", "recordings/ -o results/ --format raven --min-confidence 0.5"),
     "similar": ("song.wav --at 12 --in embeddings/ -o results/", "--queries reviews.csv --in embeddings/ --per-file 1"),

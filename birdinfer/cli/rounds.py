@@ -42,13 +42,13 @@ def rounds(
     out: Annotated[Path | None, typer.Option(help="Where all is written; runs/NAME-rounds if left out.")] = None,
     teacher: Annotated[Path | None, typer.Option(
         help="A bundle that stands for round 0: folds that are there, Perch, BirdNET.")] = None,
-    share: Annotated[float, _pseudo(min=0.0, max=0.95, help="Of each batch that they are.")] = 0.5,
+    share: Annotated[float, _pseudo(min=0.0, max=0.95, help="The share of each batch that has pseudo-labels.")] = 0.5,
     power: Annotated[float, _pseudo(help="Scores are raised to this.")] = 1.0,
     keep: Annotated[float, _pseudo(help="A window counts if its largest score reaches this.")] = 0.0,
     zero: Annotated[float, _pseudo(help="Lower scores count as 0.")] = 0.0,
     judge_on: Annotated[Path | None, _evaluation(
         help="Labelled recordings that no round learns from; left out: the recipe's out-of-fold clips.")] = None,
-    truth: Annotated[Path | None, _evaluation(help="Their labels, as birdinfer score takes them.")] = None,
+    truth: Annotated[Path | None, _evaluation(help="Labels of these recordings, as birdinfer score takes them.")] = None,
     apart: Annotated[Apart, _evaluation(
         help="These recordings, or all of their sites, get no pseudo-labels.")] = Apart.file,
     resamples: Annotated[int, _evaluation(min=100, help="How often files are resampled for an interval.")] = 1000,

@@ -275,17 +275,17 @@ def _held_out(settings: RoundsSettings) -> frozenset[str]:
     """Names of the soundscapes that get no pseudo-labels."""
     if settings.judge_on is None:
         return frozenset()
-    judged = find_recordings([settings.judge_on]).names.values()
+    evaluated = find_recordings([settings.judge_on]).names.values()
     others = find_recordings([settings.soundscapes]).names.values()
     by_file: dict[str, list[PurePosixPath]] = {}
-    for path in map(PurePosixPath, judged):
+    for path in map(PurePosixPath, evaluated):
         by_file.setdefault(path.name, []).append(path)
     held_out = {
         name for name in others if any(ends_alike(PurePosixPath(name), one) for one in by_file.get(Path(name).name, ()))
     }
     if settings.apart == "file":
         return frozenset(held_out)
-    sites = {parse_name(name).site for name in judged} - {None}
+    sites = {parse_name(name).site for name in evaluated} - {None}
     if not sites:
         raise ConfigError("--apart", "is site, but the names of the recordings show none", "take --apart file")
     return frozenset(held_out | {name for name in others if parse_name(name).site in sites})

@@ -49,10 +49,10 @@ def settings(tmp_path_factory, plain_recipe, clips_dir):
     """One round after round 0, evaluated on three files that lie among the soundscapes, too."""
     place = tmp_path_factory.mktemp("rounds")
     (place / "tiny.toml").write_text(write_recipe(plain_recipe))
-    sounds, judged = write_soundscapes(place / "sounds", 0, 5), write_soundscapes(place / "judged", 3, 3)
+    sounds, evaluated = write_soundscapes(place / "sounds", 0, 5), write_soundscapes(place / "evaluated", 3, 3)
     return RoundsSettings(
         recipes=(place / "tiny.toml",), soundscapes=sounds, data=clips_dir, out=place / "out", n_rounds=1,
-        judge_on=judged, truth=place / "judged.csv", folds=(0,), device="cpu", cache_dir=place / "cache",
+        judge_on=evaluated, truth=place / "evaluated.csv", folds=(0,), device="cpu", cache_dir=place / "cache",
         share=0.5, power=1.2, n_resamples=100,
     )  # fmt: skip
 
@@ -177,8 +177,8 @@ def test_all_recordings_of_a_site_are_held_out(settings):
     place = settings.soundscapes.parent / "alike"
     for site in ("a", "b"):
         write_soundscapes(place / "all" / site, 0, 1)
-    write_soundscapes(place / "judged" / "a", 0, 1)
-    assert held_out(judge_on=place / "judged", soundscapes=place / "all") == {f"a/{name_of(0)}"}
+    write_soundscapes(place / "evaluated" / "a", 0, 1)
+    assert held_out(judge_on=place / "evaluated", soundscapes=place / "all") == {f"a/{name_of(0)}"}
 
 
 @pytest.mark.parametrize(
