@@ -48,7 +48,7 @@ def rounds(
     zero: Annotated[float, _pseudo(help="Lower scores count as 0.")] = 0.0,
     judge_on: Annotated[Path | None, _evaluation(
         help="Labelled recordings that no round learns from; left out: the recipe's out-of-fold clips.")] = None,
-    truth: Annotated[Path | None, _evaluation(help="Labels of these recordings, as birdinfer score takes them.")] = None,
+    truth: Annotated[Path | None, _evaluation(help="Labels of these recordings, as score takes them.")] = None,
     apart: Annotated[Apart, _evaluation(
         help="These recordings, or all of their sites, get no pseudo-labels.")] = Apart.file,
     resamples: Annotated[int, _evaluation(min=100, help="How often files are resampled for an interval.")] = 1000,
