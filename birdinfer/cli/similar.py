@@ -76,7 +76,7 @@ def similar(
         bundle=None if bundle is None else bundle_folder(bundle), recordings=recordings or (),
         origin=OriginSettings(timezone=timezone),
     )  # fmt: skip
-    names = [label] if label else [*(path.name for path in settings.sounds), *settings.row_ids]
+    names = [label] if label else [*(path.name for path in sounds or ()), *settings.row_ids]
     title = f"Like {utf8_text(', '.join(names) or 'the examples')}"
     with _Progress(quiet) as progress:
         found = write_similar(settings, output, PageSettings(title=title) if page else None, progress)

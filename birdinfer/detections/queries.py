@@ -4,7 +4,8 @@ In: files, row ids, and an index of embeddings. Out: :class:`Query`, of one labe
 its windows: float32 [numbers], from the network that made the embeddings.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,14 +100,14 @@ class Encoder:
 
 
 class QueryReader:
-    """Makes queries; ``names`` gives the recording that a path was embedded as."""
+    """Makes queries; ``names`` gives the recording that an absolute path was embedded as."""
 
-    def __init__(self, index: EmbeddingIndex, encoder: Encoder, names: dict[Path, str]) -> None:
+    def __init__(self, index: EmbeddingIndex, encoder: Encoder, names: Mapping[str, str]) -> None:
         self._index, self._encoder, self._names = index, encoder, names
 
     def of_sound(self, path: Path, at_seconds: Sequence[float] = ()) -> list[Example]:
         """Take the windows of a sound that begin at these seconds, or all."""
-        length, name = self._index.info.window_seconds, self._names.get(path.absolute(), "")
+        length, name = self._index.info.window_seconds, self._names.get(os.path.abspath(path), "")  # noqa: PTH100 - links stay as they are named
         return [
             Example(
                 text=f"{path.name} {start:g} s", values=values, recording=name, start_seconds=start,

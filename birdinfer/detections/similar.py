@@ -6,6 +6,7 @@ reviews is what ``birdinfer head fit`` takes, and ``birdinfer similar --queries`
 """
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,9 +44,9 @@ COLUMNS = (
 class SimilarSettings:
     """What is searched for, and among which windows."""
 
-    embeddings: Path
+    embeddings: str | Path
     """Of ``predict --embeddings``, or the folder of one member in it."""
-    sounds: Sequence[Path] = ()
+    sounds: Sequence[str | Path] = ()
     """Each is a query; of a longer one than a window all windows are its examples."""
     at_seconds: Sequence[float] = ()
     """Of the one sound, windows that begin here are its examples."""
@@ -119,7 +120,7 @@ def write_similar(
         OutputError: the folder cannot be written, or holds other things; before anything is searched.
     """
     callback = callback or Callback()
-    used = [*settings.sounds, *filter(None, [settings.table, settings.bundle, settings.embeddings])]
+    used = [*map(Path, (*settings.sounds, settings.embeddings)), *filter(None, [settings.table, settings.bundle])]
     check_folder(output, used)
     check_replaceable(output, "results of a search", "name another folder", MARKER)
     if page is not None:
@@ -127,7 +128,7 @@ def write_similar(
     found = find_similar(settings, callback)
     if not found:
         callback.on_warning("no window is left beside the examples themselves; --own finds these, too")
-    info = read_info(member_folder(settings.embeddings))
+    info = read_info(member_folder(Path(settings.embeddings)))
     write_atomic(output / MARKER, _description(settings, found, info))
     with atomic_text(output / TABLE) as text:
         table = CsvWriter(text)
@@ -180,7 +181,7 @@ class _Recordings:
             moved = find_recordings(settings.recordings)
             moved.require()
             self._paths |= {name: path for path, name in moved.names.items()}
-        self.names = {path.absolute(): name for name, path in self._paths.items()}
+        self.names = {os.path.abspath(path): name for name, path in self._paths.items()}  # noqa: PTH100
         self._described: dict[str, Recording] = {}
 
     def described(self, name: str) -> Recording:
@@ -212,7 +213,7 @@ def _check(settings: SimilarSettings) -> None:
 def _queries(settings: SimilarSettings, index: EmbeddingIndex, known: _Recordings) -> Iterator[Query]:
     """All queries; those of one label are one."""
     read = QueryReader(index, Encoder(index.info, settings.bundle, settings.engine), known.names)
-    found = [(label_of(path), read.of_sound(path, settings.at_seconds)) for path in settings.sounds]
+    found = [(label_of(path), read.of_sound(path, settings.at_seconds)) for path in map(Path, settings.sounds)]
     found += [(row_id.strip(), read.of_row(row_id.strip())) for row_id in settings.row_ids]
     if settings.values is not None:
         given = np.atleast_2d(np.asarray(settings.values, np.float32))

@@ -4,7 +4,7 @@ The first search makes an index, ``DIR/MEMBER/.search/``: all embeddings once mo
 small ones takes longer than to compare them), their lengths, and where each window's line stands in ``index.csv``. A
 search reads this file once, block by block, in float32; whatever may belong to the nearest, by the largest error that
 float32 can make, is computed again in float64. So the result is that of a comparison with every window in float64, and
-memory grows by 20 bytes for each window, not by its numbers.
+memory grows by some 30 bytes for each window, not by its numbers.
 """
 
 import csv
@@ -87,7 +87,8 @@ class EmbeddingIndex:
     folder: Path
     """Of the member."""
     info: EmbeddingInfo
-    recordings: tuple[str, ...]
+    recordings: dict[str, int]
+    """Each recording and its place in their order."""
     _files: Path
     _lengths: Float32
     _lines: Int64
@@ -123,7 +124,8 @@ class EmbeddingIndex:
         kept: tempfile.TemporaryDirectory[str] | None = None,
     ) -> "EmbeddingIndex":  # fmt: skip
         lengths, lines, firsts = (np.load(files / name, allow_pickle=False) for name in (_LENGTHS, _LINES, _FIRSTS))
-        return cls(folder, info, about.recordings, files, lengths, lines, firsts, kept)
+        places = {name: place for place, name in enumerate(about.recordings)}
+        return cls(folder, info, places, files, lengths, lines, firsts, kept)
 
     def __enter__(self) -> "EmbeddingIndex":
         return self
@@ -147,12 +149,16 @@ class EmbeddingIndex:
 
     def windows_of(self, recording: str) -> list[IndexedWindow]:
         """List the windows of a recording by its name, or by the end of its name; empty if there is not just one."""
-        names = [recording] if recording in self.recordings else [
-            name for name in self.recordings if name.endswith(f"/{recording}") or recording.endswith(f"/{name}")
-        ]  # fmt: skip
-        if len(names) != 1:
-            return []
-        place = self.recordings.index(names[0])
+        place = self.recordings.get(recording)
+        if place is None:
+            alike = [
+                place
+                for name, place in self.recordings.items()
+                if name.endswith(f"/{recording}") or recording.endswith(f"/{name}")
+            ]
+            if len(alike) != 1:
+                return []
+            (place,) = alike
         first, last = (int(each) for each in self._firsts[place : place + 2])
         return list(itertools.islice(self._windows(first), last - first))
 
@@ -209,7 +215,7 @@ class EmbeddingIndex:
 
     def _products(self, queries: Float32, callback: Callback, part: tuple[int, int]) -> Float32:
         """Scalar products [queries, windows] in float32."""
-        values, n_rows, n_threads = self.values, len(self), available_cores()
+        values, n_rows = self.values, len(self)
         offset, width = values.offset, values.shape[1]  # type: ignore[attr-defined]  # of np.memmap
         products = np.empty((len(queries), n_rows), np.float32)
 
@@ -229,11 +235,14 @@ class EmbeddingIndex:
                         products[:, row : row + n] = queries @ block.T
             return end - begin
 
-        with one_thread_per_worker(), ThreadPoolExecutor(n_threads) as pool:
-            done = 0
-            for n_done in pool.map(multiply, range(0, n_rows, _TASK_ROWS)):
-                done += n_done
-                callback.on_progress("search", part[0] * n_rows + done * len(queries), part[1] * n_rows)
+        pool, done = ThreadPoolExecutor(available_cores()), 0
+        try:
+            with one_thread_per_worker():
+                for n_done in pool.map(multiply, range(0, n_rows, _TASK_ROWS)):
+                    done += n_done
+                    callback.on_progress("search", part[0] * n_rows + done * len(queries), part[1] * n_rows)
+        finally:
+            pool.shutdown(cancel_futures=True)
         return products
 
     def _estimated(self, product: Float32, query: Float32, metric: Metric) -> tuple[Float32, float]:
