@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from birdinfer.prediction.run import PredictionCallback as PredictionCallback
     from birdinfer.prediction.run import PredictionSettings as PredictionSettings
     from birdinfer.prediction.run import predict_to_csv as predict_to_csv
+    from birdinfer.report.look import look as look
+    from birdinfer.report.run import DataReportSettings as DataReportSettings
+    from birdinfer.report.run import report_data as report_data
     from birdinfer.result import Detections as Detections
     from birdinfer.result import Result as Result
     from birdinfer.result import ScoredWindow as ScoredWindow
@@ -55,6 +58,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 _MODULES = {
     "BirdinferError": "birdinfer.errors",
     "Bundle": "birdinfer.inference.bundle",
+    "DataReportSettings": "birdinfer.report.run",
     "Detection": "birdinfer.detections.events",
     "DetectionCallback": "birdinfer.prediction.detect",
     "DetectionSettings": "birdinfer.prediction.detect",
@@ -72,14 +76,17 @@ _MODULES = {
     "detect_recordings": "birdinfer.prediction.detect",
     "find_similar": "birdinfer.detections.similar",
     "load": "birdinfer.model",
+    "look": "birdinfer.report.look",
     "predict_soundscapes": "birdinfer.inference.soundscapes",
     "predict_to_csv": "birdinfer.prediction.run",
     "read_embeddings": "birdinfer.inference.embeddings",
+    "report_data": "birdinfer.report.run",
     "write_similar": "birdinfer.detections.similar",
 }
 __all__ = [
     "BirdinferError",
     "Bundle",
+    "DataReportSettings",
     "Detection",
     "DetectionCallback",
     "DetectionSettings",
@@ -98,9 +105,11 @@ __all__ = [
     "detect_recordings",
     "find_similar",
     "load",
+    "look",
     "predict_soundscapes",
     "predict_to_csv",
     "read_embeddings",
+    "report_data",
     "write_similar",
 ]
 

@@ -85,6 +85,13 @@ def test_predict_a_recording(monkeypatch, capsys, bundle, soundscapes):
     assert list(found["table"].file.unique()) == ["site_0.ogg"]
 
 
+def test_know_the_data(place, capsys):
+    found = run("Know the data", ('"comcuc", n=12', '"comcuc", n=2'))
+    assert "- " in capsys.readouterr().out
+    assert found["report"].page == Path("report/index.html")
+    assert {"species", "clips", "folds"} <= set(found["report"].tables)
+
+
 def test_predict_what_is_in_memory(monkeypatch, soundscapes):
     monkeypatch.chdir(soundscapes)
     found = run("Predict a recording", ("soundscape.ogg", "site_2.ogg"), number=1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from birdinfer.audio.find import find_recordings
 from birdinfer.audio.stream import read_segment
@@ -24,9 +24,11 @@ from birdinfer.features.log_mel import windows_to_input
 from birdinfer.report.files import read_facts
 from birdinfer.report.listing import Listing, read_listing
 from birdinfer.report.page import html_page
+from birdinfer.species import Species
 from birdinfer.tables.cells import near_miss
 from birdinfer.training.data.metadata import Clip
 from birdinfer.training.recipe.schema import Recipe
+from birdinfer.training.recipe.toml import load_recipe
 from birdinfer.typing import Float32
 
 if TYPE_CHECKING:
@@ -97,9 +99,9 @@ def look_at(settings: LookSettings, callback: Callback | None = None) -> Look:
         InputNotFoundError, MetadataError: there are no such files, or the folder's table cannot be read.
     """
     report = callback or Callback()
-    shown, others, labels = _choose(settings)
+    shown, others, species = _choose(settings)
     recipe, cards, failed = settings.recipe, [], []
-    drawn = _draws(settings, recipe, shown, others, labels) if recipe is not None else [""] * len(shown)
+    drawn = _draws(settings, recipe, shown, others, species) if recipe is not None else [""] * len(shown)
     for number, (clip, draws) in enumerate(zip(shown, drawn, strict=True), start=1):
         try:
             card = _card(clip, settings, draws)
@@ -114,6 +116,38 @@ def look_at(settings: LookSettings, callback: Callback | None = None) -> Look:
     return Look(html_page(title, body, "report.css", "look.js"), len(shown), tuple(failed))
 
 
+def look(
+    inputs: str | Path | Sequence[str | Path] = (),
+    *,
+    data: str | Path | None = None,
+    label: str = "",
+    n: int = 24,
+    recipe: Recipe | str | Path | None = None,
+    **options: Any,
+) -> Look:
+    """Make a page of clips, which a notebook shows as the last value of its cell.
+
+    Args:
+        inputs: sound files and folders; or else ``data``.
+        data: a folder in the layout of BirdCLEF.
+        label: of the clips to show: a label or a name of a species.
+        n: most clips.
+        recipe: a recipe, its name or its file: show each clip as its network gets it, too.
+        options: ``seconds``, ``draws`` and ``seed`` of :class:`LookSettings`.
+
+    Raises:
+        BirdinferError: as of :func:`look_at`; the recipe cannot be read.
+    """
+    paths = [inputs] if isinstance(inputs, str | Path) else inputs
+    chosen = recipe if recipe is None or isinstance(recipe, Recipe) else load_recipe(Path(recipe))
+    return look_at(
+        LookSettings(
+            inputs=tuple(map(Path, paths)), data=None if data is None else Path(data), label=label, n=n, recipe=chosen,
+            **options,
+        )
+    )  # fmt: skip
+
+
 def _title(settings: LookSettings, n: int) -> str:
     of = f" of {settings.label}" if settings.label else ""
     where = f" in {settings.data.resolve().name}" if settings.data is not None else ""
@@ -121,7 +155,7 @@ def _title(settings: LookSettings, n: int) -> str:
     return f"{n} clip{'' if n == 1 else 's'}{of}{where}{as_network}"
 
 
-def _choose(settings: LookSettings) -> tuple[list[Clip], list[Clip], list[str]]:
+def _choose(settings: LookSettings) -> tuple[list[Clip], list[Clip], list[Species]]:
     """Choose the clips to show, others that may be mixed into them, and the columns of the scores."""
     rng = Random(settings.seed)  # noqa: S311 - a choice, no secret
     if settings.data is not None and settings.inputs:
@@ -134,14 +168,21 @@ def _choose(settings: LookSettings) -> tuple[list[Clip], list[Clip], list[str]]:
         found = find_recordings(settings.inputs)
         found.require()
         clips = [Clip(name, path, name) for path, name in found.names.items()]
-        return _some(clips, settings.n, rng), [], [clip.primary_label for clip in clips]
+        return _some(clips, settings.n, rng), [], [Species(clip.primary_label) for clip in clips]
     listing = read_listing(settings.data)
     clips = [_known(each.clip, listing) for each in listing.clips]
-    labels = sorted({*listing.labels, *(clip.primary_label for clip in clips)})
+    unknown = sorted({clip.primary_label for clip in clips} - listing.labels)
     wanted = clips if not settings.label else _with_label(clips, settings.label, listing)
     shown = _some(wanted, settings.n, rng)
     names = {clip.filename for clip in shown}
-    return shown, _some([clip for clip in clips if clip.filename not in names], _OTHERS, rng), labels
+    return (
+        shown,
+        _some([clip for clip in clips if clip.filename not in names], _OTHERS, rng),
+        [
+            *listing.species,
+            *map(Species, unknown),
+        ],
+    )
 
 
 def _known(clip: Clip, listing: Listing) -> Clip:
@@ -201,14 +242,14 @@ def _facts(clip: Clip) -> str:
 
 
 def _draws(
-    settings: LookSettings, recipe: Recipe, shown: Sequence[Clip], others: Sequence[Clip], labels: Sequence[str]
+    settings: LookSettings, recipe: Recipe, shown: Sequence[Clip], others: Sequence[Clip], species: Sequence[Species]
 ) -> list[str]:
     """Draw of each clip what the network gets; nothing of one that cannot be decoded."""
     from birdinfer.training.preview import draw_windows  # torch: only where it is asked for
 
     able = [clip for clip in map(_with_duration, shown) if clip.duration_seconds > 0]
     mates = [clip for clip in map(_with_duration, others) if clip.duration_seconds > 0]
-    drawn = draw_windows(able, mates, labels, recipe, settings.draws, settings.data or Path()) if able else []
+    drawn = draw_windows(able, mates, species, recipe, settings.draws, settings.data) if able else []
     of_clip: dict[str, list[Draw]] = {clip.filename: [draw[index] for draw in drawn] for index, clip in enumerate(able)}
     found = []
     for clip in shown:

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from birdinfer.config import FrontEndConfig
+from birdinfer.species import Species
 from birdinfer.training.augment import WaveformAugment, find_background, mix_waveforms
 from birdinfer.training.data.dataset import Batch, TrainingItem, TrainingWindows, WindowKey
 from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.source_tables import SourceClips, read_source
 from birdinfer.training.data.sources import DecodedSource
 from birdinfer.training.data.targets import TargetMaker, Targets
 from birdinfer.training.forward import Forward
@@ -42,36 +44,44 @@ class Draw:
 
 
 def draw_windows(
-    clips: Sequence[Clip], others: Sequence[Clip], labels: Sequence[str], recipe: Recipe, n_draws: int, data_dir: Path
+    clips: Sequence[Clip],
+    others: Sequence[Clip],
+    species: Sequence[Species],
+    recipe: Recipe,
+    n_draws: int,
+    data_dir: Path | None = None,
 ) -> list[list[Draw]]:
     """Draw training windows of clips.
 
     Args:
         clips: to look at.
         others: clips that stand beside them in the batch, and may be mixed into them.
-        labels: the columns; every label of all clips is one.
+        species: the columns; every label of all clips is one.
         recipe: decides all of it.
         n_draws: windows of each clip.
-        data_dir: where ``augment.background_dir`` is looked for, too.
+        data_dir: where ``augment.background_dir`` and ``data.sources`` are looked for, too; None reads no sources.
 
     Returns:
         For each draw one window of each clip.
 
     Raises:
-        ConfigError: the recipe's folder of background is not there.
+        BirdinferError: the recipe's folder of background, or a source, cannot be used.
     """
-    whole = [*clips, *others]
-    background = find_background(recipe.augment.background_dir, data_dir).files
+    sources = [] if data_dir is None else _read_sources(recipe, species, data_dir)
+    labels = [one.label for one in species]
+    whole = [*clips, *others, *(clip for each in sources for clip in each.clips)]
+    background = find_background(recipe.augment.background_dir, data_dir or Path()).files
     augment = WaveformAugment(recipe.augment, recipe.input_config, background)
     source = DecodedSource(recipe.input_config, recipe.data.max_seconds)
-    targets = TargetMaker(labels, recipe.labels, whole)
-    windows = TrainingWindows(whole, recipe, source, targets, augment)
+    of_sources = tuple(each.source for each in sources)
+    targets = TargetMaker(labels, recipe.labels, whole, of_sources)
+    windows = TrainingWindows(whole, recipe, source, targets, augment, sources=of_sources)
     first = {clip: item for item, (clip, _) in reversed(list(enumerate(windows.items)))}
     forward = Forward(recipe, [1] * len(labels), torch.device("cpu"))
     margin = recipe.input_config.margin_samples
     drawn = []
     for number in range(n_draws):
-        items = [windows[WindowKey(number, first[index], index)] for index in range(len(whole))]
+        items = [windows[WindowKey(number, first[index], index)] for index in range(len(clips) + len(others))]
         batch = _batch(items)
         # The same numbers twice: what is played is what is drawn.
         mixed, _ = mix_waveforms(batch.waveforms, batch.targets, recipe.augment, _rng(recipe, number))
@@ -86,6 +96,13 @@ def draw_windows(
             for index in range(len(clips))
         ])  # fmt: skip
     return drawn
+
+
+def _read_sources(recipe: Recipe, species: Sequence[Species], data_dir: Path) -> list[SourceClips]:
+    """Read the sources, of which those with ``mix_probability`` are mixed into clips."""
+    seconds = recipe.input_config.window.window_seconds
+    numbered = enumerate(recipe.data.sources, start=1)
+    return [read_source(config, number, data_dir, species, seconds) for number, config in numbered]
 
 
 def _batch(items: Sequence[TrainingItem]) -> Batch:
