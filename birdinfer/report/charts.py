@@ -3,6 +3,7 @@
 Colours are classes of ``page_files/report.css``; what a colour shows is written there as well, as a number.
 """
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -40,8 +41,8 @@ def bars_chart(title: str, values: Sequence[tuple[str, float]], unit: str = "cli
 
 
 def ranks_chart(title: str, values: Sequence[float], text: str) -> str:
-    """Draw values from the greatest to the least as an area, on a scale from 0; ``text`` says it in words."""
-    ordered = sorted(values, reverse=True)
+    """Draw values from the greatest to the least as an area, logarithmic from 0; ``text`` says it in words."""
+    ordered = [math.log1p(value) for value in sorted(values, reverse=True)]
     most, n = (ordered[0] if ordered else 0) or 1, max(1, len(ordered))
     heights = [100 - 100 * value / most for value in ordered]
     steps = "".join(
@@ -96,6 +97,7 @@ def map_chart(title: str, sites: Sequence[tuple[str, float]]) -> str:
         )
 
     most = max(count for *_, count in places)
+    radius = min(16.0, 200 / len(places) ** 0.5)
     grid = []
     for east in _marks(low_e, high_e):
         x, _ = at(low_n, east)
@@ -109,7 +111,7 @@ def map_chart(title: str, sites: Sequence[tuple[str, float]]) -> str:
     for north, east, count in sorted(places, key=lambda place: -place[2]):
         x, y = at(north, east)
         circles.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{2 + 16 * (count / most) ** 0.5:.1f}"><title>{north:g}, {east:g}: '
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{1 + radius * (count / most) ** 0.5:.1f}"><title>{north:g}, {east:g}: '
             f"{_number(count)} clips</title></circle>"
         )
     return (

@@ -125,7 +125,7 @@ def _species(survey: Survey, tables: dict[str, Table]) -> str:
         f"The most frequent species has {most:,} clips, the median one {median:,}, the rarest {least:,}; half of all "
         f"clips are of {half:,} species."
     )
-    return ranks_chart("Clips of each species, the most frequent first", counts, text) + _shown(table)
+    return ranks_chart("Clips of each species, the most frequent first (logarithmic)", counts, text) + _shown(table)
 
 
 def _folds(survey: Survey, table: Table) -> str:
@@ -150,7 +150,7 @@ def _folds(survey: Survey, table: Table) -> str:
 def _clips(tables: dict[str, Table]) -> str:
     return (
         columns_chart("Length of clips", _pairs(tables["durations"]))
-        + columns_chart("Ratings, in stars", _pairs(tables["ratings"]))
+        + _known_columns("Ratings, in stars", tables["ratings"], "unrated")
         + _shown(tables["formats"])
     )
 
@@ -168,12 +168,18 @@ def _sources(tables: dict[str, Table]) -> str:
 def _where(tables: dict[str, Table]) -> str:
     sites = [pair for pair in _pairs(tables["sites"]) if pair[0] != UNKNOWN]
     parts = [map_chart(f"{len(sites):,} sites; a circle's area is its number of clips", sites)]
-    for name in ("months", "hours"):
-        pairs = _pairs(tables[name])
-        known = any(value for label, value in pairs if label != UNKNOWN)
-        none = f"<p>{tables[name].title}: no date or time is known of any clip.</p>"
-        parts.append(columns_chart(tables[name].title, pairs) if known else none)
+    parts += [_known_columns(tables[name].title, tables[name], UNKNOWN) for name in ("months", "hours")]
     return "".join([*parts, _shown(tables["sites"])])
+
+
+def _known_columns(title: str, table: Table, unknown: str) -> str:
+    """Draw the clips of which something is known, and say of how many it is not."""
+    pairs = _pairs(table)
+    n_unknown = sum(value for name, value in pairs if name == unknown)
+    known = [pair for pair in pairs if pair[0] != unknown]
+    if not any(value for _, value in known):
+        return f"<p>{escape(title)}: known of no clip.</p>"
+    return columns_chart(f"{title} ({n_unknown:,.0f} clips {unknown})" if n_unknown else title, known)
 
 
 def _shown(table: Table) -> str:
