@@ -110,10 +110,9 @@ def map_chart(title: str, sites: Sequence[tuple[str, float]]) -> str:
     circles = []
     for north, east, count in sorted(places, key=lambda place: -place[2]):
         x, y = at(north, east)
-        circles.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{1 + radius * (count / most) ** 0.5:.1f}"><title>{north:g}, {east:g}: '
-            f"{_number(count)} clips</title></circle>"
-        )
+        text = f"{north:g}, {east:g}: {_number(count)} clips"
+        size = 1 + radius * (count / most) ** 0.5
+        circles.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}"><title>{text}</title></circle>')
     return (
         f'<figure><figcaption>{escape(title)}</figcaption><svg class="map" viewBox="0 0 {_MAP_WIDTH} {_MAP_HEIGHT}" '
         f'role="img" aria-label="{len(places)} sites, from {min(norths):g} to {max(norths):g} degrees north and from '
