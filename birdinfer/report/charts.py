@@ -55,29 +55,25 @@ def ranks_chart(title: str, values: Sequence[float], text: str) -> str:
     )
 
 
-def heat_table(
-    title: str, heading: str, columns: Sequence[str], rows: Sequence[tuple[str, str, Sequence[float]]]
-) -> str:
+def heat_table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[float], str]]) -> str:
     """Draw rows by columns, each cell its number on a shade that is its share of the row.
 
     Args:
         title: of the chart.
-        heading: of the column of names.
-        columns: names.
-        rows: name, a remark behind it, and a value for each column.
+        columns: headings: of the names, of the values, and of what stands behind them.
+        rows: a name, values, and a text behind them.
     """
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     lines = []
-    for name, remark, values in rows:
+    for name, values, remark in rows:
         total = sum(values) or 1
         cells = "".join(
             f'<td style="--share:{value / total:.3f}">{_number(value) if value else ""}</td>' for value in values
         )
-        note = f" <small>{escape(remark)}</small>" if remark else ""
-        lines.append(f'<tr><th scope="row">{escape(name)}{note}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{escape(name)}</th>{cells}<td class="behind">{escape(remark)}</td></tr>')
     return (
         f'<figure><figcaption>{escape(title)}</figcaption><div class="scroll" tabindex="0"><table class="heat"><thead>'
-        f'<tr><th scope="col">{escape(heading)}</th>{head}</tr></thead>'
+        f"<tr>{head}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div></figure>"
     )
 

@@ -213,11 +213,13 @@ def _balance(survey: Survey) -> Iterator[Finding]:
     only = [label for label in none if scapes[label]]
     yield _of(
         Severity.costs, [label for label in none if not scapes[label]], "{n} species {have} no clip that can be used",
-        "They keep their columns and are never learned: find recordings, or another model for them.", "species",
+        "They keep their columns and are never learned: add recordings of them as `data.sources`, or another model.",
+        "species",
     )  # fmt: skip
     yield _of(
         Severity.costs, only, "{n} species {are} in labelled soundscapes alone",
-        "No clip teaches them: the labelled soundscapes have to be trained on, too.", "soundscapes",
+        "No clip teaches them: train on the soundscapes, too, a table `data.sources` with kind = \"soundscapes\".",
+        "soundscapes",
     )  # fmt: skip
     few = sorted((counts[label], label) for label in labels if 0 < counts[label] < _FEW_CLIPS)
     yield _of(

@@ -133,7 +133,7 @@ def _folds(survey: Survey, table: Table) -> str:
         return f"<p>The recipe's folds cannot be assigned: {escape(survey.fold_problem)}</p>"
     config = survey.recipe.data
     rows = [
-        (str(row[0]), f"{row[1]}" if row[-1] else f"{row[1]} · not validated", [int(cell or 0) for cell in row[2:-1]])
+        (f"{row[0]} {row[1]}", [int(cell or 0) for cell in row[2:-1]], "" if row[-1] else "not validated")
         for row in table.rows[:_MOST_FOLD_ROWS]
     ]
     totals = [sum(int(row[place] or 0) for row in table.rows) for place in range(2, len(table.columns) - 1)]
@@ -143,7 +143,9 @@ def _folds(survey: Survey, table: Table) -> str:
     return (
         how
         + columns_chart("Clips of each fold", list(zip(names, map(float, totals), strict=True)))
-        + heat_table("Clips of each species in each fold: the darker, the more of the species", "species", names, rows)
+        + heat_table(
+            "Clips of each species in each fold: the darker, the more of the species", ("species", *names, ""), rows
+        )
     )
 
 

@@ -65,7 +65,10 @@ def report_data(settings: DataReportSettings, callback: Callback | None = None) 
     if output is not None:
         check_folder(output, [settings.data])
         check_replaceable(output, *_KIND)
-    survey = take_survey(settings.data, settings.recipe, sound=settings.sound, callback=callback or Callback())
+    survey = take_survey(
+        settings.data, settings.recipe, sound=settings.sound, callback=callback or Callback(),
+        progress=None if output is None else output.with_name(f"{output.name}.progress"),
+    )  # fmt: skip
     tables, findings = make_tables(survey), find_all(survey)
     if output is not None:
         _write(output, survey, tables, findings)

@@ -39,7 +39,10 @@ class SoundFacts:
 
 
 def examine(
-    paths: Sequence[Path], detector: VoiceDetector | None, on_progress: Callable[[int, int], None]
+    paths: Sequence[Path],
+    detector: VoiceDetector | None,
+    on_progress: Callable[[int, int], None],
+    on_file: Callable[[SoundFacts], None] = lambda facts: None,
 ) -> dict[Path, SoundFacts]:
     """Decode files on all cores.
 
@@ -47,6 +50,7 @@ def examine(
         paths: of files, each decoded once.
         detector: finds speech; None looks for none.
         on_progress: called with the number of files done and of all; what it raises ends the work.
+        on_file: called with the facts of each file as they are known.
     """
     distinct, found = list(dict.fromkeys(paths)), dict[Path, SoundFacts]()
     pool = ThreadPoolExecutor(available_cores())
@@ -54,6 +58,7 @@ def examine(
         with one_thread_per_worker():
             for done, facts in enumerate(pool.map(lambda path: examine_file(path, detector), distinct), start=1):
                 found[facts.path] = facts
+                on_file(facts)
                 on_progress(done, len(distinct))
     finally:
         pool.shutdown(cancel_futures=True)

@@ -10,10 +10,11 @@ import msgspec
 
 from birdinfer.callbacks import Callback
 from birdinfer.errors import BirdinferError
-from birdinfer.inference.voice import VoiceDetector
+from birdinfer.inference.voice import VoiceDetector, detector_version
 from birdinfer.report.cuts import cut_recordings
 from birdinfer.report.files import FileFacts, identical_files, read_headers
 from birdinfer.report.listing import ListedClip, Listing, read_listing
+from birdinfer.report.progress import sound_progress
 from birdinfer.report.sound import SoundFacts, examine
 from birdinfer.training.data.duplicates import components, overlaps
 from birdinfer.training.data.folds import LEFT_OUT, assign_folds, connected, leaks
@@ -86,8 +87,15 @@ class Survey:
         return self.is_decoded and not self.voice_problem
 
 
-def take_survey(data: Path, recipe: Recipe, *, sound: bool, callback: Callback) -> Survey:
+def take_survey(data: Path, recipe: Recipe, *, sound: bool, callback: Callback, progress: Path | None = None) -> Survey:
     """Read a data folder; with ``sound`` decode every file once.
+
+    Args:
+        data: the folder.
+        recipe: assigns the folds.
+        sound: whether files are decoded.
+        callback: receives how far it is.
+        progress: a file that keeps what was decoded while this runs; None keeps nothing.
 
     Raises:
         InputNotFoundError, MetadataError: there is no such folder or table, or it cannot be read at all.
@@ -98,10 +106,8 @@ def take_survey(data: Path, recipe: Recipe, *, sound: bool, callback: Callback) 
     headers = read_headers(paths, partial(callback.on_progress, "headers"))
     scapes = read_headers(listing.soundscapes.files, partial(callback.on_progress, "headers of soundscapes"))
     detector, voice_problem = _voice_detector() if sound else (None, "")
-    decoded: dict[Path, SoundFacts] = {}
-    if sound:
-        usable = [path for path, facts in headers.items() if not facts.is_missing and not facts.is_unreadable]
-        decoded = examine(usable, detector, partial(callback.on_progress, "decoding"))
+    usable = [path for path, facts in headers.items() if not facts.is_missing and not facts.is_unreadable]
+    decoded = _decoded(usable, detector, progress, callback) if sound else {}
     clips = tuple(_facts(each, headers[each.clip.path], decoded.get(each.clip.path)) for each in listing.clips)
     callback.on_message("comparing clips and assigning folds")
     pairs = _pairs(clips)
@@ -111,6 +117,19 @@ def take_survey(data: Path, recipe: Recipe, *, sound: bool, callback: Callback) 
         cuts=tuple(cut_recordings(listing.clips, [each.seconds for each in clips])), n_alone=n_alone,
         soundscapes=tuple(scapes.values()), is_decoded=sound, voice_problem=voice_problem,
     )  # fmt: skip
+
+
+def _decoded(
+    paths: Sequence[Path], detector: VoiceDetector | None, progress: Path | None, callback: Callback
+) -> dict[Path, SoundFacts]:
+    if progress is None:
+        return examine(paths, detector, partial(callback.on_progress, "decoding"))
+    with sound_progress(progress, detector_version() if detector else "") as kept:
+        known = {path: facts for path in paths if (facts := kept.get(path)) is not None}
+        if known:
+            callback.on_message(f"{len(known):,} of {len(paths):,} files were decoded before")
+        left = [path for path in paths if path not in known]
+        return known | examine(left, detector, partial(callback.on_progress, "decoding"), kept.put)
 
 
 def _facts(listed: ListedClip, file: FileFacts, sound: SoundFacts | None) -> ClipFacts:

@@ -12,14 +12,14 @@ def test_charts_write_every_value_as_text_and_no_markup_of_names():
         assert "&lt;a&gt;" in chart
         assert "<a>" not in chart
         assert "<t>" not in chart
-    assert ">3<" in heat_table("t", "species", ["fold 0"], [("a", "", [3])])
+    assert ">3<" in heat_table("t", ["species", "fold 0", ""], [("a", [3], "")])
 
 
 def test_charts_of_nothing_are_no_fault():
     assert columns_chart("t", [])
     assert columns_chart("t", [("a", 0)])
     assert ranks_chart("t", [], "none")
-    assert heat_table("t", "species", ["fold 0"], [("a", "", [0])])
+    assert heat_table("t", ["species", "fold 0", ""], [("a", [0], "")])
     assert map_chart("t", []) == ""
 
 

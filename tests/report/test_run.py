@@ -6,7 +6,7 @@ from made_data import row, write_data
 from tiny_clips import TINY_FRONTEND
 
 from birdinfer.callbacks import Callback
-from birdinfer.errors import OutputError
+from birdinfer.errors import ConfigError, OutputError
 from birdinfer.report.run import DataReportSettings, report_data
 from birdinfer.report.tables import UNKNOWN
 from birdinfer.training.recipe.schema import DataConfig, Recipe
@@ -32,6 +32,10 @@ def settings(folder, **options):
     if not data.exists():
         write_data(data, ROWS, taxonomy="abc")
     return DataReportSettings(data=data, recipe=RECIPE, **options)
+
+
+def no_detector(asked_by):
+    raise ConfigError(asked_by, "needs silero-vad, which is not installed", "pip install it")
 
 
 def read(path):
@@ -89,16 +93,35 @@ def test_report_data_replaces_no_other_folder(tmp_path):
 
 
 def test_report_data_with_sound_adds_voices_or_says_why_not(tmp_path, monkeypatch):
-    from birdinfer.errors import ConfigError
-
-    def none(asked_by):
-        raise ConfigError(asked_by, "needs silero-vad, which is not installed", "pip install it")
-
-    monkeypatch.setattr("birdinfer.report.survey.VoiceDetector", none)
+    monkeypatch.setattr("birdinfer.report.survey.VoiceDetector", no_detector)
     report = report_data(settings(tmp_path, sound=True, output=tmp_path / "out"))
     assert "voices" not in report.tables
     assert "Not looked for: needs silero-vad" in report.page.read_text()
     assert all(row[-3] is not None for row in report.tables["clips"].rows)
+
+
+def test_report_data_with_sound_continues_where_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("birdinfer.report.survey.VoiceDetector", no_detector)
+
+    class Stopping(Callback):
+        def on_progress(self, task, done, total):
+            if task == "decoding" and done == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        report_data(settings(tmp_path, sound=True, output=tmp_path / "out"), Stopping())
+    assert not (tmp_path / "out").exists()
+    messages = []
+
+    class Seen(Callback):
+        def on_message(self, line):
+            messages.append(line)
+
+    continued = report_data(settings(tmp_path, sound=True, output=tmp_path / "out"), Seen())
+    assert "2 of 4 files were decoded before" in messages
+    whole = report_data(settings(tmp_path, sound=True))
+    assert continued.tables == whole.tables
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "out"}
 
 
 def test_report_data_reports_progress_that_ends(tmp_path):
