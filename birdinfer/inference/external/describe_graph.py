@@ -87,7 +87,7 @@ def describe_graph(
         MissingExtraError: onnxruntime is not installed.
     """
     opened = open_external_graph(path, options.spectrogram)
-    known = _recognised(opened, expected)
+    known = _recognised(opened, listed, expected)
     input_config = _input_config(opened, options, known)
     results = probe(opened, input_config)
     output, embedding = options.output, options.embedding
@@ -119,14 +119,17 @@ def describe_graph(
     )
 
 
-def _recognised(opened: ExternalGraph, expected: KnownModel | None) -> KnownModel | None:
-    """The public model that a graph is; BundleError if it is not the expected one, or scores nothing."""
+def _recognised(
+    opened: ExternalGraph, listed: Sequence[ListedLabel] | None, expected: KnownModel | None
+) -> KnownModel | None:
+    """The public model that a graph is; BundleError if it is not the expected one, or scores none of the labels."""
     known = recognise(opened.facts.outputs, opened.n_samples)
     if expected is not None and known is not expected:
         what = f"is {known.title}, not {expected.title}" if known else f"is not {expected.title}"
         raise BundleError(opened.path, what, f"its outputs are {', '.join(opened.facts.outputs)}")
-    if known is not None and not known.has_scores:
-        raise BundleError(opened.path, f"is {known.title}, which {known.obstacle}", known.page)
+    if known is not None and not known.has_scores and listed is not None:
+        what = f"is {known.title}, which gives embeddings alone and scores no species"
+        raise BundleError(opened.path, what, "leave out --labels, then fit a head: birdinfer head fit")
     return known
 
 

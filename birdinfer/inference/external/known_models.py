@@ -114,7 +114,8 @@ def _fits(model: KnownModel, outputs: Mapping[str, Sequence[int | None]], n_samp
         found = outputs.values() if name == ANY_NAME else [outputs[name]] if name in outputs else []
         if not any(_is_shape(shape[1:], wanted, is_open=name != ANY_NAME) for shape in found):
             return False
-    return True
+    # Embeddings beside scores are those of many networks.
+    return model.has_scores or len(outputs) == len(model.outputs)
 
 
 def _is_shape(found: Sequence[int | None], wanted: Sequence[int], *, is_open: bool) -> bool:
