@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from birdinfer.errors import MissingExtraError
+from birdinfer.errors import BirdinferError, MissingExtraError
 from birdinfer.export.tflite.model import is_tflite
 from birdinfer.inference.bundle import Bundle
 from birdinfer.inference.external.add_model import AddedModel, AddOptions, add_model
@@ -49,7 +49,12 @@ def adopt_model(
         MissingExtraError: it has to be converted or changed, and a package for that is not installed.
     """
     with as_onnx(model) as graph, _changed(graph, changes) as (changed, lines):
-        added = add_model(changed, labels, bundle_folder, options, expected=expected, on_wait=on_wait)
+        try:
+            added = add_model(changed, labels, bundle_folder, options, expected=expected, on_wait=on_wait)
+        except BirdinferError as error:
+            if changed == model or error.where != str(changed):
+                raise
+            raise type(error)(model, error.what, error.hint) from error  # not the temporary file
     added = replace(added, notes=(*lines, *added.notes))
     return _folded(added, on_wait) if changes.fold and added.member.waveform is not None else added
 

@@ -27,6 +27,7 @@ _OTHER_KINDS = (
     (b"{", "is JSON text, not a graph", "name the ONNX file"),
     (b"PK", "is a zip archive or a PyTorch file, not an ONNX graph", "unpack it, or export the model to ONNX"),
     (b"\x1f\x8b", "is compressed, not a graph", "unpack it with gunzip"),
+    (b"\x80", "is a Python pickle, not a graph", "do not open it; export the model to ONNX"),
     (b"\x89HDF", "is a Keras model, not an ONNX graph", "convert it to ONNX"),
 )
 _TFLITE = b"TFL3"

@@ -1,5 +1,6 @@
 """Read a graph, put its head behind it, make its inputs plain, and write it if that changed anything."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import onnx
 from birdinfer.export.external.chain import join_head
 from birdinfer.export.external.inputs import make_plain
 from birdinfer.system.files import write_atomic
+
+# What it warns of is refused with one line where the graph is opened.
+logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
 
 def change_graph(graph: Path, new: Path, inputs: Mapping[str, str], head: Path | None) -> list[str]:

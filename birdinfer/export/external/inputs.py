@@ -52,6 +52,8 @@ def _sound_input(inputs: Sequence[ir.Value], path: Path, given: Mapping[str, str
     """The input that is not given a value and can hold sound."""
     if len(inputs) == 1:
         return inputs[0]
+    if not inputs:
+        raise BundleError(path, "takes no input", "export it again")
     fitting = [value for value in inputs if value.name not in given and value.dtype in _FLOATS and _is_large(value)]
     if len(fitting) != 1:
         listed = ", ".join(_text(value) for value in inputs) or "none"
@@ -148,7 +150,7 @@ def _plain_sound(graph: ir.Graph, sound: ir.Value) -> list[str]:
 
 def _batch_of_outputs(graph: ir.Graph) -> int | None:
     """The batch that all outputs have, above 1, although the input's is open."""
-    batches = {(_sizes(value) or [None])[0] for value in graph.outputs}
+    batches = {(sizes if len(sizes := _sizes(value)) > 1 else [None])[0] for value in graph.outputs}
     (only, *others) = batches or {None}
     return only if not others and only is not None and only > 1 else None
 

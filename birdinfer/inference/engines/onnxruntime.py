@@ -1,7 +1,8 @@
 """ONNX Runtime on the CPU, one thread a call: fp32 and INT8 graphs."""
 
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from birdinfer.inference.engines.base import GraphFacts, run_in_batches
 from birdinfer.inference.onnx_files import other_kind
 from birdinfer.typing import Float32
 
+_OTHER_DOMAIN = re.compile(r"error: (\S+?)(?:\(-?\d+\))? is not a registered function/op")
+_NO_GRAPH = re.compile(r"INVALID_PROTOBUF")
 _MADE_BY_A_NEWER_ONNX = re.compile(r"Unsupported model IR version|Opset \d+ is under development")
 
 
@@ -66,7 +69,30 @@ def _why_not(path: Path, error: Exception) -> tuple[str, str]:
     if _MADE_BY_A_NEWER_ONNX.search(str(error)):
         hint = "pip install -U onnxruntime, or export it for an older opset"
         return f"is newer than this ONNX Runtime ({onnxruntime.__version__})", hint
+    if found := _OTHER_DOMAIN.search(str(error)):
+        return f"has an operator that ONNX Runtime does not know ({found[1]})", "export it with ONNX's own operators"
+    if _NO_GRAPH.search(str(error)):
+        return "is damaged, or is no ONNX graph", "copy or download it again"
     return f"cannot be loaded by ONNX Runtime ({error})", "export it again"
+
+
+def run_for(session: Any, inputs: Mapping[str, Float32], seconds: float) -> list[Any]:
+    """Run a session on inputs, by name; TimeoutError if it takes longer, and what it raises."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        outputs: list[Any] = session.run(None, dict(inputs), options)
+        return outputs
+    except Exception as error:  # onnxruntime's own exception classes share no base but Exception
+        if timer.is_alive():
+            raise
+        raise TimeoutError(str(error)) from error
+    finally:
+        timer.cancel()
 
 
 def read_facts(session: Any) -> GraphFacts:

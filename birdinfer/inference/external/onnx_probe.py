@@ -6,7 +6,7 @@ and tones.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.features.spectrogram import windows_to_input
 from birdinfer.inference.activation import activate
 from birdinfer.inference.engines.base import GraphFacts, run_in_batches
-from birdinfer.inference.engines.onnxruntime import open_session, read_facts
+from birdinfer.inference.engines.onnxruntime import open_session, read_facts, run_for
 from birdinfer.inference.external.front_end import with_axes_of
 from birdinfer.inference.manifest import Outputs
 from birdinfer.inference.onnx_files import external_files
@@ -28,6 +28,8 @@ RATE_KEYS = ("sample_rate_hz", "sample_rate", "sampling_rate", "samplerate", "sr
 """Keys of metadata, in Hz; the first is used by birdinfer's export with the front end inside."""
 WINDOW_KEYS = ("window_seconds", "window_size_s", "segment_seconds", "segment_duration", "clip_seconds", "chunk_length")
 
+MAX_SECONDS = 120.0
+"""Of one call: a graph may hold a loop without end."""
 MAX_BATCH_DIFFERENCE = 1e-3
 """Of a probability, between a window alone and in a batch: kernels for other batch sizes round differently, no more."""
 N_QUIET, N_NOISE = 2, 3
@@ -64,8 +66,10 @@ class ExternalGraph:
 
     def _run(self, batch: Float32) -> dict[str, Float32]:
         try:
-            outputs = self.session.run(None, {self.facts.input_name: batch})
+            outputs = run_for(self.session, {self.facts.input_name: batch}, MAX_SECONDS)
         except Exception as error:  # onnxruntime's own exception classes share no base but Exception
+            if isinstance(error, TimeoutError):
+                raise BundleError(self.path, f"does not return within {MAX_SECONDS:g} s", "it may never end") from error
             shape = list(batch.shape)
             raise BundleError(
                 self.path, f"cannot be run on {self.takes} {shape} ({error})", "see --window and --sample-rate"
@@ -102,7 +106,12 @@ def open_external_graph(path: Path, spectrogram: SpectrogramConfig | None = None
     if not path.is_file():
         raise InputNotFoundError(path, "no such file", "name an ONNX graph")
     if beside := external_files(path):
+        name = PurePath(beside[0].replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts:
+            raise BundleError(path, f"names a file outside its folder for its weights ({beside[0]})", "do not use it")
         hint = f"save it as one file: onnx.save(onnx.load({path.name!r}), 'one_file.onnx')"
+        if not path.with_name(beside[0]).is_file():
+            hint = f"copy {beside[0]}, too, then {hint}"
         raise BundleError(path, f"keeps its weights in a file beside it ({beside[0]})", hint)
     session = open_session(path, ["CPUExecutionProvider"])
     inputs = session.get_inputs()
@@ -110,9 +119,13 @@ def open_external_graph(path: Path, spectrogram: SpectrogramConfig | None = None
         names = ", ".join(each.name for each in inputs) or "none"
         raise BundleError(path, f"takes {len(inputs)} inputs ({names})", "a member takes one, the waveform")
     facts = read_facts(session)
+    if not facts.outputs:
+        raise BundleError(path, "returns nothing", "export it again")
     if inputs[0].type != "tensor(float)":
         raise BundleError(path, f"takes {inputs[0].type}, a member takes float32", "export it with a float32 input")
     shape = facts.input_shape
+    if 0 in shape:
+        raise BundleError(path, f"takes {shape_text(shape)}, which is empty", "export it again")
     if spectrogram is not None:
         spectrogram = with_axes_of(spectrogram, shape, path)
         n_samples = spectrogram.window_samples
