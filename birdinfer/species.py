@@ -52,11 +52,11 @@ def label_problem(label: str) -> str:
         return "is empty"
     if label != label.strip():
         return "has a space at its start or end"
-    for sign in label:
-        if not sign.isprintable():
-            return f"holds a character that cannot be printed (U+{ord(sign):04X})"
+    if not label.isprintable() or any(sign in label for sign in SEPARATORS):
+        sign = next(sign for sign in label if not sign.isprintable() or sign in SEPARATORS)
         if sign in SEPARATORS:
             return f"holds {sign!r}, which separates labels"
+        return f"holds a character that cannot be printed (U+{ord(sign):04X})"
     if label.casefold() == RESERVED:
         return "is the name of the column of row ids"
     if not unicodedata.is_normalized("NFC", label):

@@ -40,7 +40,7 @@ from birdinfer.submission.formats import (
     is_detected,
     is_wide,
     list_cell,
-    number_cells,
+    number_line,
     truth_cell,
     value_names,
 )
@@ -214,7 +214,7 @@ class SubmissionWriter:
         """
         # Only the wide format takes the sample's columns; the others always use all labels.
         columns = self._sample.columns if self._sample and self._year >= 2023 else self._labels
-        picked = [self._column[label] for label in columns]
+        picked = np.array([self._column[label] for label in columns], np.intp)
         n_rows = n_fallback = n_without_file = n_past_end = 0
         whole = {result.path for result in results if result.status in FINE} if self._sample else ()
         placed = _Placing(self._places(score_store, results))
@@ -230,7 +230,10 @@ class SubmissionWriter:
                 n_rows, n_fallback = n_rows + 1, n_fallback + (place.at is None)
                 n_without_file += place.file is None
                 n_past_end += place.at is None and not place.is_spoken and place.file in whole
-                table.row(place.row.text, self._cells(place.row, scores, picked))
+                if self._year >= 2023:
+                    table.line(place.row.text, number_line(scores[picked]))
+                else:
+                    table.row(place.row.text, [self._cell(place.row, scores)])
         n_unused = len(set(self._labels).difference(columns))
         return Written(n_rows, n_fallback, n_unused, n_without_file, n_past_end)
 
@@ -278,12 +281,10 @@ class SubmissionWriter:
     def _stored(self, place: "_Place", score_store: ScoreStore) -> Float32 | None:
         return None if place.at is None or place.file is None else score_store.row(place.file, place.at)
 
-    def _cells(self, row: RowId, values: _Scores, picked: list[int]) -> list[str]:
+    def _cell(self, row: RowId, values: _Scores) -> str:
         if self._year == 2021:
-            return [list_cell(self._labels, detected(values, self._threshold).tolist())]
-        if self._year == 2022:
-            return [truth_cell(is_detected(float(values[self._column[row.label]]), self._threshold))]
-        return number_cells(values[picked])
+            return list_cell(self._labels, detected(values, self._threshold).tolist())
+        return truth_cell(is_detected(float(values[self._column[row.label]]), self._threshold))
 
     def _index(self, end: int) -> float:
         """The number of the window that ends at this second, from 0; a fraction if none does."""

@@ -10,6 +10,7 @@ writes a submission uses this module.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +119,20 @@ def as_written(values: Float32) -> Float64:
     flat, hard = written.reshape(-1), np.flatnonzero(~is_easy & (exact != 0) & np.isfinite(exact))
     flat[hard] = [float(_NUMBER % value) for value in exact.reshape(-1)[hard].tolist()]
     return written
+
+
+def number_line(values: npt.NDArray[np.floating[Any]]) -> str:
+    """Format numbers [species] as :func:`number_cells` does, with commas between: two thirds of the time.
+
+    >>> number_line(np.array([0.1, 1 / 3], np.float32))
+    '0.1,0.3333333'
+    """
+    return _line_format(len(values)) % tuple(values.tolist())
+
+
+@cache
+def _line_format(n_values: int) -> str:
+    return ",".join([_NUMBER] * n_values)
 
 
 def is_detected(value: float, threshold: float) -> bool:

@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,17 @@ def test_every_name_comes_back(tmp_path_factory, names):
             writer.row(name, [index, "x, y"])
     with csv_rows(path) as rows:
         assert list(rows) == [["row_id", "a", "b"], *([name, str(at), "x, y"] for at, name in enumerate(names))]
+
+
+@given(
+    name=NAMES | st.sampled_from(["", " ", "a,b", '"', "a\r", "\n"]),
+    cells=st.lists(st.floats(0, 1).map(str), min_size=1),
+)
+def test_a_line_is_the_row_of_its_cells(name, cells):
+    line, row = io.StringIO(newline=""), io.StringIO(newline="")
+    CsvWriter(line).line(name, ",".join(cells))
+    CsvWriter(row).row(name, cells)
+    assert line.getvalue() == row.getvalue()
 
 
 def test_a_plain_table_is_what_csv_writes(tmp_path):

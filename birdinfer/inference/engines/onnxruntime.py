@@ -1,5 +1,7 @@
 """ONNX Runtime on the CPU, one thread a call: fp32 and INT8 graphs."""
 
+import contextlib
+import ctypes
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -55,9 +57,17 @@ def open_session(path: Path, providers: Sequence[object], content: bytes | None 
     options.log_severity_level = 4
     onnxruntime.set_default_logger_severity(4)
     try:
-        return onnxruntime.InferenceSession(content or str(path), options, providers=providers)
+        session = onnxruntime.InferenceSession(content or str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own exception classes share no base but Exception
         raise BundleError(path, *_why_not(path, error)) from error
+    _trim_memory()
+    return session
+
+
+def _trim_memory() -> None:
+    """Let glibc give back what loading a graph took: as much again as its weights, which it would keep for later."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another libc, or Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _why_not(path: Path, error: Exception) -> tuple[str, str]:
