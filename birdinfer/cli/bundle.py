@@ -102,7 +102,7 @@ def embed(
     Then birdinfer predict --embeddings keeps them for birdinfer head fit.
     """
     with needing("export", "onnx"):
-        from birdinfer.heads.pack import let_embed
+        from birdinfer.heads.embed import let_embed
     for member, what in let_embed(folder, lambda line: stderr().print(escape(line))).items():
         stdout().print(escape(f"{member}: {what}"))
 

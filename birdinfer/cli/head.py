@@ -11,9 +11,14 @@ from birdinfer.cli.app import make_group
 from birdinfer.cli.console import needing, shown, stderr, stdout
 
 if TYPE_CHECKING:
-    from birdinfer.heads.linear import Score
+    from rich.console import Console
+
+    from birdinfer.heads.run import FittedHead
+    from birdinfer.heads.validation import Score
 
 head = make_group("head")
+_NAMED = 5
+_FEW_GROUPS = 10
 
 
 class Activation(StrEnum):
@@ -21,6 +26,17 @@ class Activation(StrEnum):
 
     sigmoid = "sigmoid"
     softmax = "softmax"
+
+
+class Kind(StrEnum):
+    """What a head is."""
+
+    linear = "linear"
+    mlp = "mlp"
+    prototypes = "prototypes"
+    gru = "gru"
+    attention = "attention"
+    auto = "auto"
 
 
 @head.callback()
@@ -32,8 +48,12 @@ def _group() -> None:
 def fit(
     embeddings: Annotated[Path, typer.Option(help="Folder of birdinfer predict --embeddings, or of one member in it.")],
     labels: Annotated[Path, typer.Option(
-        help="What is known: train.csv (filename, primary_label), or reviews that the page of detect exported.")],
+        help="What is known: train.csv (filename, primary_label), reviews that the page of detect exported, or who is "
+        "present when in soundscapes (filename, start, end, primary_label; row_id and labels; Raven, Audacity).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new bundle.")],
+    kind: Annotated[list[Kind] | None, typer.Option(
+        help="linear, mlp, prototypes: of single windows; gru, attention: over the windows of a file; of several the "
+        "best in cross-validation is taken; auto: all that fit the labels.", show_default="linear")] = None,
     bundle: Annotated[Path | None, typer.Option(
         help="The bundle that made the embeddings; where it was then if left out.")] = None,
     fold_column: Annotated[str, typer.Option(
@@ -42,39 +62,68 @@ def fit(
         help="sigmoid: a recording holds any number of the species; softmax: each holds exactly one.")] = (
         Activation.sigmoid),
     folds: Annotated[int, typer.Option(help="Folds to split groups into.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the intervals.")] = 0,
+    sequence: Annotated[int, typer.Option(help="Windows that gru and attention see at once.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, of networks and of the intervals.")] = 0,
 ) -> None:  # fmt: skip
     """Fit a head to embeddings with known species, score it by cross-validation, and make a bundle of both.
 
-    The bundle predicts, detects and is packed like any other: encoder and head are one graph.
+    The bundle predicts, detects and is packed like any other.
     """
     with needing("export", "onnx"):
-        from birdinfer.heads.run import HeadSettings, fit_head
+        from birdinfer.heads.run import HeadCallback, HeadSettings, fit_head
     settings = HeadSettings(
         embeddings=embeddings, labels=labels, output=output, encoder=bundle, fold_column=fold_column, n_folds=folds,
-        seed=seed, activation=activation.value,
+        kinds=tuple(each.value for each in kind or [Kind.linear]), activation=activation.value, n_windows=sequence,
+        seed=seed,
     )  # fmt: skip
-    with stderr().status("fitting"):
-        fitted = fit_head(settings, _Warnings())
-    scores, console = fitted.scores, stdout()
-    n_clips, n_species = len(fitted.labelled.groups), len(fitted.labelled.species)
-    console.print(
-        f"[bold]{shown(str(output))}[/]: {n_species} species, from {n_clips} clips and "
-        f"{len(fitted.labelled.windows)} windows; penalty {scores.penalty:g}"
-    )
-    left_out = n_species - scores.n_scored
-    of = f"{scores.n_scored} species" + (f" ({left_out} stand in one fold alone)" if left_out else "")
-    console.print(f"  macro AUC  {_text(scores.macro_auc)} over {of}, {scores.n_folds} folds")
-    console.print(f"  top-1      {_text(scores.top1)} of the clips with one species")
+
+    class _Progress(_Warnings, HeadCallback):
+        def on_kind(self, kind: str) -> None:
+            status.update(f"{kind}: cross-validating")
+
+    with stderr().status("reading") as status:
+        fitted = fit_head(settings, _Progress())
+    _print(stdout(), fitted, output)
+
+
+def _print(console: "Console", fitted: "FittedHead", output: Path) -> None:
+    scores, labelled = fitted.scores, fitted.labelled
+    n_clips, n_species, n_windows = len(labelled.groups), len(labelled.species), len(labelled.windows)
+    of = f"{n_clips} {labelled.unit}s and {n_windows} windows" if labelled.unit != "window" else f"{n_windows} windows"
+    n_groups = int(labelled.groups.max()) + 1
+    n_scored = n_species - len(scores.unscored)
+    console.print(f"[bold]{shown(str(output))}[/]: {fitted.kind} head, {n_species} species, from {of}")
+    console.print(f"  macro AUC  {_text(scores.macro_auc)} over {n_scored} species, {scores.n_folds} folds")
+    console.print(f"  top-1      {_text(scores.top1)} of the {labelled.unit}s with one species")
     if scores.cmap is not None:
         console.print(f"  cmAP       {scores.cmap:.3f} (padded)")
+    if len(fitted.tried) > 1:
+        _print_tried(console, fitted)
+    if scores.unscored:
+        named = ", ".join(scores.unscored[:_NAMED]) + (", ..." if len(scores.unscored) > _NAMED else "")
+        console.print(f"[yellow]{len(scores.unscored)} species are in one fold alone and not scored:[/] {shown(named)}")
+    if n_groups < _FEW_GROUPS * scores.n_folds:
+        console.print(f"Few groups of recordings ({n_groups}): heads that are alike cannot be compared")
     console.print(f"next: birdinfer predict SOUNDSCAPES --bundle {shown(str(output))} -o submission.csv")
 
 
-def _text(score: "Score") -> str:
+def _print_tried(console: "Console", fitted: "FittedHead") -> None:
+    """A table of the kinds, and whether the best is better."""
+    console.print(f"  {'kind':<12}{'macro AUC':<26}{'top-1':<9}{'best minus this':<28}{'s':>3}")
+    for each in fitted.tried:
+        top1 = "-" if each.scores.top1.value is None else f"{each.scores.top1.value:.3f}"
+        lead = "" if each.kind == fitted.kind else _text(each.lead, "")
+        console.print(f"  {each.kind:<12}{_text(each.scores.macro_auc, ''):<26}{top1:<9}{lead:<28}{each.seconds:3.0f}")
+    others = [each for each in fitted.tried if each.kind != fitted.kind and each.lead.interval]
+    alike = [each.kind for each in others if each.lead.interval and each.lead.interval[0] <= 0]
+    text = f"but {', '.join(alike)} may be as good" if alike else "and is better than the others"
+    console.print(f"  {fitted.kind} is taken, {text}")
+
+
+def _text(score: "Score", percent: str = "95 %: ") -> str:
     if score.value is None:
         return "-"
-    interval = f" (95 %: {score.interval[0]:.3f} to {score.interval[1]:.3f})" if score.interval else ""
+    interval = f" ({percent}{score.interval[0]:.3f} to {score.interval[1]:.3f})" if score.interval else ""
     return f"{score.value:.3f}{interval}"
 
 

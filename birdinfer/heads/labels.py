@@ -1,16 +1,17 @@
 """What is known about embedded windows: a table of labelled recordings, or of reviews -> truth per window and species.
 
 In: embeddings of ``predict --embeddings`` and a table, either of whole recordings (``filename``, ``primary_label``, as
-train.csv of BirdCLEF) or of reviewed stretches (``recording``, ``start``, ``end``, ``label``, ``'verdict'``, as the
+train.csv of BirdCLEF), or of reviewed stretches (``recording``, ``start``, ``end``, ``label``, ``'verdict'``, as the
 page of ``birdinfer detect`` exports them). Out: :class:`LabelledWindows`. A label of a recording counts for each of its
 windows; of a review it counts for the windows that share at least half of theirs with it, and says nothing about other
-species.
+species. Labelled soundscapes are read by :mod:`birdinfer.heads.annotated`.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,7 +28,7 @@ _REVIEWS = ("label", "verdict", "start", "end")
 _ANSWERS = {"right": 1.0, "wrong": 0.0}
 _GROUPS = ("group", "author")
 _NAMES = ("scientific_name", "common_name", "class_name")
-_SHOWN = 3
+NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,9 +41,12 @@ class LabelledWindows:
     truth: Float32
     """[n, species]: 1 present, 0 absent, NaN unknown."""
     clips: Index
-    """[n], from 0: the recording or review that a window belongs to; its scores are the mean over its windows."""
+    """[n], from 0: the recording or review that a window belongs to, or itself; its scores are the mean over its
+    windows."""
     groups: Index
     """[clips], from 0: clips of one group are never on both sides of a split."""
+    unit: Literal["clip", "review", "window"] = "clip"
+    """What a clip is: a recording with its labels, a reviewed stretch, or a window of a soundscape."""
     folds: Index | None = None
     """[clips], from 0: as the table assigns them; None: it does not."""
     notes: tuple[str, ...] = ()
@@ -54,12 +58,6 @@ class LabelledWindows:
         _, first = np.unique(self.clips, return_index=True)
         truth: Float32 = self.truth[first]
         return truth
-
-    def mean_per_clip(self, values: Float32) -> Float32:
-        """Average values of the windows [n, species] over each clip [clips, species]."""
-        total = np.zeros((len(self.groups), values.shape[1]))
-        np.add.at(total, self.clips, values)
-        return (total / np.bincount(self.clips)[:, np.newaxis]).astype(np.float32)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,7 +104,8 @@ def read_labels(path: Path, embeddings: Embeddings, *, fold_column: str = "") ->
         what = "has no species with reviews that are right and others that are wrong"
         raise MetadataError(path, what, "review more of one species, also its low confidences")
     labels = check_labels(sorted({label for clip in clips for label in clip.labels}), str(path))
-    return _labelled(clips, _species(path, labels, table), notes, bool(fold_column))
+    unit: Literal["clip", "review"] = "review" if is_reviews else "clip"
+    return _labelled(clips, _species(path, labels, table), notes, unit, has_folds=bool(fold_column))
 
 
 class _Recordings:
@@ -162,7 +161,7 @@ def _recorded(path: Path, table: _Table, find: _Recordings, fold_column: str) ->
         clip.fold = cells[fold_column].strip() if fold_column else ""
     notes = []
     if missing:
-        shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        shown = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
         notes.append(f"{len(missing)} recordings of {path.name} are not embedded: {shown}")
     if len(clips) < len(find):
         notes.append(f"{len(find) - len(clips)} embedded recordings are not in {path.name}")
@@ -202,13 +201,18 @@ def _answerable(clips: Sequence[_Clip]) -> tuple[list[_Clip], list[str]]:
         for label, truth in clip.labels.items():
             answers[label].add(truth)
     few = sorted(label for label, found in answers.items() if len(found) < 2)
-    shown = ", ".join(few[:_SHOWN]) + (", ..." if len(few) > _SHOWN else "")
+    shown = ", ".join(few[:NAMED]) + (", ..." if len(few) > NAMED else "")
     notes = [f"{len(few)} species are left out, all their reviews are right, or all wrong: {shown}"] if few else []
     return [clip for clip in clips if not set(clip.labels) & {*few}], notes
 
 
 def _labelled(
-    clips: Sequence[_Clip], species: tuple[Species, ...], notes: Iterable[str], has_folds: bool
+    clips: Sequence[_Clip],
+    species: tuple[Species, ...],
+    notes: Iterable[str],
+    unit: Literal["clip", "review"],
+    *,
+    has_folds: bool,
 ) -> LabelledWindows:
     column = {each.label: index for index, each in enumerate(species)}
     truth = np.empty((len(clips), len(species)), np.float32)
@@ -221,23 +225,34 @@ def _labelled(
         windows=np.array([window for clip in clips for window in clip.windows], np.intp),
         truth=truth[of_window],
         clips=of_window,
-        groups=_numbers(clip.group for clip in clips),
-        folds=_numbers(clip.fold for clip in clips) if has_folds else None,
+        groups=numbered(clip.group for clip in clips),
+        folds=numbered(clip.fold for clip in clips) if has_folds else None,
+        unit=unit,
         notes=tuple(notes),
     )
 
 
 def _species(path: Path, labels: Sequence[str], table: _Table) -> tuple[Species, ...]:
     """Names from taxonomy.csv, or from the table's own columns."""
-    taxonomy = path.with_name("taxonomy.csv")
-    listed: _Table = list(rows(taxonomy, "primary_label")) if taxonomy.is_file() else table
+    known = known_species(path.with_name("taxonomy.csv")) or _species_of(table)
+    names = {each.label: each for each in known}
+    return tuple(names.get(label, Species(label)) for label in labels)
+
+
+def known_species(taxonomy: Path) -> tuple[Species, ...]:
+    """Read the species of a taxonomy.csv, if there is one."""
+    return _species_of(list(rows(taxonomy, "primary_label"))) if taxonomy.is_file() else ()
+
+
+def _species_of(table: _Table) -> tuple[Species, ...]:
     names = {
         cells.get("primary_label", cells.get("label", "")).strip(): tuple(cells.get(name, "") for name in _NAMES)
-        for _, cells in reversed(listed)
+        for _, cells in reversed(table)
     }
-    return tuple(Species(label, *names.get(label, ())) for label in labels)
+    return tuple(Species(label, *rest) for label, rest in reversed(names.items()))
 
 
-def _numbers(names: Iterable[str]) -> Index:
+def numbered(names: Iterable[str]) -> Index:
+    """Number names from 0, in the order of their first appearance."""
     number: dict[str, int] = {}
     return np.array([number.setdefault(name, len(number)) for name in names], np.intp)

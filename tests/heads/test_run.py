@@ -11,11 +11,26 @@ from make_bundles import LABELS, SAMPLE_RATE, tone, write_bundle, write_sound
 from onnx import TensorProto, helper, numpy_helper
 
 from birdinfer.errors import BirdinferError
+from birdinfer.heads import kinds, sequence
+from birdinfer.heads.fitting import window_weights
+from birdinfer.heads.kinds import KINDS, fit_heads
 from birdinfer.heads.labels import read_labels
-from birdinfer.heads.linear import fit_linear, window_weights
+from birdinfer.heads.pack import own_logits
+from birdinfer.inference.activation import sigmoid
 from birdinfer.inference.bundle import Bundle
 from birdinfer.inference.embeddings import read_embeddings
+from birdinfer.inference.ensemble import Blend
 from birdinfer.inference.predictor import Predictor
+from birdinfer.postprocess.config import PostConfig
+from birdinfer.species import Species
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch):
+    monkeypatch.setattr(kinds, "_STEPS", 60)
+    monkeypatch.setattr(sequence, "_EPOCHS", 1)
+    monkeypatch.setattr(sequence, "_LEAST_STEPS", 30)
+    monkeypatch.setattr(sequence, "_RATE", 1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +65,18 @@ def fit(birdinfer, clips, tmp_path, *options):
     return birdinfer("head", "fit", "--embeddings", folder, "--labels", table, "-o", tmp_path / "head", *options)
 
 
-def test_head_is_a_bundle_that_scores_as_the_head_in_python(birdinfer, embedded, clips, tmp_path):
-    code, out, err = fit(birdinfer, clips, tmp_path, "--folds", "4")
+@pytest.mark.parametrize("kind", KINDS)
+def test_head_is_a_bundle_that_scores_as_the_head_in_python(birdinfer, embedded, clips, tmp_path, kind):
+    code, out, err = fit(birdinfer, clips, tmp_path, "--folds", "3", "--kind", kind)
     assert code == 0, err
-    assert "3 species, from 15 clips and 30 windows" in out
+    assert f"{kind} head, 3 species, from 15 clips and 30 windows" in out
     assert "top-1      1.000" in out
     loaded = Bundle.load(tmp_path / "head")
     assert loaded.labels == ("high", "low", "mid")
     found = read_embeddings(tmp_path / "e" / "fold0")
     labelled = read_labels(clips.parent / "train.csv", found)
-    values, penalty = found.values[labelled.windows].astype(np.float32), loaded.manifest.provenance.recipe["penalty"]
-    head = fit_linear(values, labelled.truth, window_weights(labelled.clips), penalty)
+    values, strength = found.values[labelled.windows].astype(np.float32), loaded.manifest.provenance.recipe["strength"]
+    (head,) = fit_heads(kind, values, labelled.truth, window_weights(labelled.clips), strengths=[strength])
     predictor = Predictor(loaded, embeddings=True)
     for path in sorted(clips.rglob("*.wav"))[:4]:
         plain = head.predict(predictor.embed(path)["fold0"])
@@ -79,7 +95,7 @@ def test_head_with_softmax_sums_to_1(birdinfer, embedded, clips, tmp_path):
 def test_head_drops_the_layer_that_it_replaces(birdinfer, embedded, clips, tmp_path):
     assert fit(birdinfer, clips, tmp_path)[0] == 0
     graph = onnx.load(tmp_path / "head" / "fold0.onnx").graph
-    assert [node.op_type for node in graph.node] == ["ReduceMean", "Mul", "Gemm"]
+    assert [node.op_type for node in graph.node] == ["ReduceMean", "Mul", "Mul", "Add", "LpNormalization", "Gemm"]
     assert "weights" not in {each.name for each in graph.initializer}
 
 
@@ -119,6 +135,66 @@ def test_embed_takes_members_that_share_a_graph(birdinfer, clips, tmp_path):
         "fold0": (2, 32),
         "fold1": (2, 32),
     }
+
+
+@pytest.mark.parametrize("kind", ["gru", "attention"])
+def test_sequence_head_is_a_bundle_like_any_other(birdinfer, embedded, clips, tmp_path, kind):
+    """Packing holds its scores against those in Python; here the whole way, from a truth per window."""
+    lines = ["row_id,high,low,mid"]
+    for path in sorted(clips.rglob("*.wav")):
+        name = path.relative_to(clips).with_suffix("").as_posix()
+        present = ",".join(str(int(label == path.parent.name)) for label in ("high", "low", "mid"))
+        lines += [f"{name}_{end},{present}" for end in (5, 10)]
+    truth = write_list(tmp_path / "truth.csv", *lines)
+    folder, head = tmp_path / "e" / "fold0", tmp_path / "head"
+    options = ("--kind", kind, "--sequence", "3", "--folds", "3")
+    code, out, err = birdinfer("head", "fit", "--embeddings", folder, "--labels", truth, "-o", head, *options)
+    assert code == 0, err
+    assert f"{kind} head, 3 species, from 30 windows" in out
+    loaded = Bundle.load(head)
+    assert loaded.manifest.members[0].sequence.n_windows == 3
+    assert sorted(path.name for path in head.iterdir()) == ["fold0.onnx", "manifest.json", "sequence.onnx"]
+    path = next(clips.rglob("high/*.wav"))
+    assert Predictor(loaded).predict(path).shape == (2, 3)
+    scores = tmp_path / "s.csv"
+    assert birdinfer("predict", clips, "--bundle", head, "-o", scores, "--workers", 2, "--quiet")[0] == 0
+    assert len(scores.read_text().splitlines()) == 31
+    code, out, _ = birdinfer("bundle", "show", head)
+    assert code == 0
+    assert "head of 3 windows" in out
+
+
+def test_own_logits_are_those_of_the_encoder(embedded, tmp_path):
+    loaded = Bundle.load(embedded)
+    member = loaded.manifest.members[0]
+    own = own_logits(loaded, member, [Species("new"), Species(LABELS[2]), Species(LABELS[0])])
+    assert own.columns.tolist() == [1, 2]
+    path = tmp_path / "tone.wav"
+    write_sound(path, tone(5.0), SAMPLE_RATE)
+    predictor = Predictor(loaded.with_members(["fold0"]).with_scoring(Blend(), PostConfig((1.0,))), embeddings=True)
+    logits = predictor.embed(path)["fold0"] @ own.weights + own.offsets
+    assert np.allclose(sigmoid(logits), predictor.predict(path)[:, [2, 0]], atol=1e-6)
+
+
+def test_auto_compares_kinds_and_says_whether_the_best_is_better(birdinfer, embedded, clips, tmp_path):
+    code, out, err = fit(birdinfer, clips, tmp_path, "--kind", "auto", "--folds", "2")
+    assert code == 0, err
+    assert [line.split()[0] for line in out.splitlines() if re.match("  (linear|mlp|prototypes) +[01]", line)] == [
+        *KINDS
+    ]
+    assert re.search("  linear is taken, but mlp, prototypes may be as good", out)
+    assert all(len(line) <= 80 for line in out.splitlines() if str(tmp_path) not in line)
+
+
+def test_species_of_one_group_are_named(birdinfer, embedded, clips, tmp_path):
+    lines = (clips.parent / "train.csv").read_text().splitlines()
+    few = [line for line in lines if ",high," not in line] + [line for line in lines if ",high," in line][:1]
+    table = write_list(tmp_path / "few.csv", *few)
+    folder = tmp_path / "e" / "fold0"
+    code, out, err = birdinfer("head", "fit", "--embeddings", folder, "--labels", table, "-o", tmp_path / "head")
+    assert code == 0, err
+    assert "1 species are in one fold alone and not scored: high" in out
+    assert "over 2 species" in out
 
 
 def test_five_clips_a_species_work_and_say_how_sure_they_are(birdinfer, embedded, clips, tmp_path):
@@ -191,6 +267,8 @@ def test_head_fit_refuses_in_one_line(birdinfer, embedded, clips, tmp_path):
         return err
 
     assert "at least 2" in refusal("--folds", "1")
+    assert "at least 2" in refusal("--kind", "gru", "--sequence", "1")
+    assert "softmax is for heads of single windows" in refusal("--kind", "gru", "--activation", "softmax")
     assert "no column nothing" in refusal("--fold-column", "nothing")
     other = write_bundle(tmp_path / "other")
     assert "with the graph that made the embeddings" in refusal("--bundle", other)

@@ -55,7 +55,7 @@ def export_graph(
     flat = _Flat(model).eval()
     given = INPUT_NAME if isinstance(input_config, FrontEndConfig) else WAVEFORM_NAME
     # no_grad, not inference_mode: tensors born in inference mode cannot be traced by every exporter.
-    with torch.no_grad(), _quiet_exporter():
+    with torch.no_grad(), quiet_exporter():
         outputs = tuple(named_outputs(model(example)))
         traced = EXPORTERS[exporter](flat, example, given, outputs)
     # Folds constants and removes shape arithmetic, which also gives every tensor its name and shape.
@@ -143,7 +143,7 @@ def refuse_training_mode(graph: onnx.ModelProto, path: Path) -> None:
         raise ParityError(path, what, "call model.eval() before exporting")
 
 
-class _quiet_exporter(warnings.catch_warnings):
+class quiet_exporter(warnings.catch_warnings):
     """Hide what the exporter warns about its own code; users cannot do anything about it."""
 
     def __enter__(self) -> None:
