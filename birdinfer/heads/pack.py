@@ -137,7 +137,7 @@ def _sequence_member(
 
 
 def _export(head: FittedSequence, n_numbers: int, labels: tuple[str, ...], path: Path) -> None:
-    """Write the network as a graph for one sequence; a batch would only make room for scores that depend on it."""
+    """Write the network as a graph for one sequence; with a batch, scores could depend on it."""
     import onnxslim
 
     example = torch.zeros(1, head.n_windows, n_numbers + 2)

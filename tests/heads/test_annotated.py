@@ -6,6 +6,7 @@ from made_embeddings import embeddings_of
 
 from birdinfer.errors import BirdinferError
 from birdinfer.heads.annotated import is_of_soundscapes, read_annotated
+from birdinfer.tables.reviews import ANSWER
 
 RECORDINGS = ("a/one",) * 4 + ("b_20250227_010000",) * 3
 
@@ -81,7 +82,7 @@ def test_read_annotated_refuses_in_one_line(tmp_path, embedded, text, message):
     [
         ("filename,start,end,primary_label", True), ("row_id,x,y", True), ("row_id,birds", True),
         ("Begin File,Begin Time (s),End Time (s),Species", True), ("filename,primary_label,author", False),
-        ("recording,start,end,label,confidence,verdict", False), ("filename", False),
+        (f"recording,start,end,label,confidence,{ANSWER}", False), ("filename", False),
     ],
 )  # fmt: skip
 def test_tables_are_known_by_their_columns(tmp_path, header, expected):
