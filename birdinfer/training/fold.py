@@ -43,6 +43,7 @@ from birdinfer.training.data.dataset import (
     training_loader,
     validation_loader,
 )
+from birdinfer.training.data.folds import FOLDS_FILE, LEFT_OUT, TEST, VALIDATION, folds_by_name
 from birdinfer.training.data.metadata import Clip
 from birdinfer.training.data.source_draw import build_sampler
 from birdinfer.training.data.source_tables import TrainingSource
@@ -56,6 +57,7 @@ from birdinfer.training.fake_quantization import FakeQuantized
 from birdinfer.training.learner import Learner
 from birdinfer.training.models.base import Network
 from birdinfer.training.models.registry import build_model
+from birdinfer.training.models.weight_files import weight_path
 from birdinfer.training.models.weights import check_weights
 from birdinfer.training.recipe.schema import NOT_DECISIVE, ModelConfig, Recipe, flatten
 from birdinfer.training.state import TrainingState
@@ -253,7 +255,7 @@ def check_start_weights(recipe: Recipe, folds: Sequence[int]) -> None:
         if recipe.model.weights:
             check_weights(path)
         if _continues(recipe):
-            _check_fold(load_header(path), path, fold)
+            _check_fold(load_header(weight_path(path)), path, fold)
 
 
 def check_species(recipe: Recipe, fold: int, species: Sequence[Species]) -> None:
@@ -265,7 +267,7 @@ def check_species(recipe: Recipe, fold: int, species: Sequence[Species]) -> None
     if not _continues(recipe):
         return
     path = Path(model_of_fold(recipe.model, fold).weights)
-    if load_header(path).species != tuple(species):
+    if load_header(weight_path(path)).species != tuple(species):
         what = f"was trained for other species than the {len(species)} of the data"
         raise CheckpointError(path, what, "name its own data with --data")
 
@@ -273,6 +275,17 @@ def check_species(recipe: Recipe, fold: int, species: Sequence[Species]) -> None
 def _continues(recipe: Recipe) -> bool:
     """Whether a fold continues the same fold of an earlier run, instead of starting from any weights."""
     return FOLD in recipe.model.weights or recipe.loss.teacher_share > 0
+
+
+def seen_before(fold: Fold) -> list[str]:
+    """Find the clips that a fold holds out, and that the network has seen from whose weights it starts."""
+    path = weight_path(Path(model_of_fold(fold.recipe.model, fold.number).weights))
+    table = path.parent.parent / FOLDS_FILE
+    if path.name != BEST or not table.is_file():
+        return []
+    unseen = {load_header(path).fold, TEST, LEFT_OUT, VALIDATION}
+    seen = {name for name, (_, its) in folds_by_name(table).items() if its not in unseen}
+    return [clip.filename for clip in (*fold.validation, *fold.test) if clip.filename in seen]
 
 
 def _check_fold(header: Header, path: Path, fold: int) -> None:
@@ -302,6 +315,10 @@ def init_state(fold: Fold, precision: Precision, session: Session) -> tuple[Trai
             raise CheckpointError(path, "was trained for other species", "train into another run with --run")
     else:
         check_species(recipe, fold.number, fold.species)
+        seen = seen_before(fold) if recipe.model.weights else []
+        if seen:
+            what = f"its weights were trained on {len(seen)} of the clips that are held out, first {seen[0]}"
+            session.callback.on_warning(f"fold {fold.number}: {what}: scores flatter")
     session.processes.check_batch(recipe.loop)
     torch.manual_seed(int(np.random.default_rng((_INIT, recipe.seed, fold.number)).integers(2**62)))
     model = build_model(
@@ -311,6 +328,7 @@ def init_state(fold: Fold, precision: Precision, session: Session) -> tuple[Trai
         start=saved is None,
         activation=recipe.loss.activation,
         note=session.callback.on_message,
+        labels=fold.labels,
     )
     # channels_last: the memory layout in which convolutions are fastest on CPU and GPU.
     model = model.to(session.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

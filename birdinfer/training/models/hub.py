@@ -14,7 +14,7 @@ from birdinfer.training.recipe.schema import ModelConfig
 
 _PATIENCE_SECONDS = 5.0
 _FILES = ("model.safetensors", "pytorch_model.bin")
-_HINT = "set model.pretrained=false, or model.weights to a local .safetensors file"
+_HINT = "set model.pretrained=false, or model.weights to a local file"
 
 
 def check_hub(config: ModelConfig) -> None:

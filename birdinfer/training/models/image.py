@@ -49,7 +49,7 @@ def create_backbone(blueprint: Blueprint, **settings: Any) -> torch.nn.Module:
         raise ConfigError(
             "model.pretrained",
             f"weights of {config.backbone} cannot be fetched ({str(error).splitlines()[0][:120]})",
-            "set model.pretrained=false, or model.weights to a local .safetensors file",
+            "set model.pretrained=false, or model.weights to a local file",
         ) from error
     return model
 

@@ -1,10 +1,10 @@
 """Networks: log-mel [windows, 1, rows, columns], or waveforms [windows, samples], -> :class:`Logits`.
 
 A model family is one file, one function and one entry in ``FAMILIES``. Weights to start from are timm's or a local
-safetensors file; nothing is ever unpickled.
+file; no object is ever unpickled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +50,7 @@ def build_model(
     start: bool,
     activation: Activation = "sigmoid",
     note: Note = lambda _: None,
+    labels: Sequence[str] = (),
 ) -> torch.nn.Module:
     """A network of the recipe's family, on the CPU, in training mode.
 
@@ -60,6 +61,7 @@ def build_model(
         start: whether to load the weights that the recipe starts from; a checkpoint brings its own.
         activation: what will make its logits into probabilities; a detector pools its frames accordingly.
         note: takes a line about activations that were swapped, and one about weights that did not fit.
+        labels: columns of its logits, by which rows of another network's classifier are taken.
 
     Returns:
         A module whose answer is :class:`~birdinfer.training.models.base.Logits`.
@@ -76,7 +78,7 @@ def build_model(
     if config.activation == "relu":
         note(swap_for_relu(model))
     if start and config.weights:
-        note(load_weights(model, Path(config.weights)))
+        note(load_weights(model, Path(config.weights), labels))
     return model
 
 

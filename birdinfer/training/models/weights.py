@@ -1,25 +1,21 @@
-"""Weights to start from: a local .safetensors file into a network, by name and shape; and how a hub is kept safe.
+"""Weights to start from: a local file into a network, by name and shape; and how a hub is kept safe.
 
-Nothing is unpickled: a local file must be safetensors, and whatever a hub sends is read as tensors and nothing else.
+No object is unpickled: of a local file (``weight_files.py``), and of whatever a hub sends, tensors are read alone.
 """
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from birdinfer.errors import CheckpointError, InputNotFoundError
+from birdinfer.errors import CheckpointError
 from birdinfer.system.cpu import variable
 from birdinfer.training.models.timm_import import import_timm
+from birdinfer.training.models.weight_files import Tensors, read_weight_file, weight_path
 
 # ---- What a file of weights must be before a network is filled with it: safetensors may come from anyone
-
-Tensors = Mapping[str, torch.Tensor]
-"""By name."""
 
 _LISTED = 3
 _LONGEST = 200
@@ -68,10 +64,11 @@ def summary(words: object) -> str:
 
 
 _TORCH_SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_COUNTER = "num_batches_tracked"
+_FEWEST = 10
+"""Tensors of a backbone that are matched by their order: fewer may agree by chance."""
 _BACKBONE = "backbone."
 """Every family keeps the network that it wraps under this name."""
-_CHECKPOINT = "model."
-"""A checkpoint of birdinfer has this before all names."""
 
 
 @contextlib.contextmanager
@@ -85,28 +82,39 @@ def tensors_only() -> Iterator[None]:
         yield
 
 
-def load_weights(model: torch.nn.Module, path: Path) -> str:
-    """Start from a local safetensors file: of timm, or a checkpoint of birdinfer.
+def load_weights(model: torch.nn.Module, path: Path, labels: Sequence[str] = ()) -> str:
+    """Start from a local file: of timm, of torch, or a checkpoint of birdinfer.
 
+    Names are matched without what training loops put before them (``module.``, ``model.``, ``backbone.`` ...). Where
+    none fits, tensors are matched in their order if the shapes are those of the network's backbone one after another.
     A first convolution for three channels is summed into one, position embeddings of a square picture are resampled to
-    ours; tensors of another shape (a classifier for other labels) and unknown names are left out.
+    ours. Rows of a classifier are taken by label where the file names its labels. Tensors of another shape and unknown
+    names are left out.
 
     Args:
         model: changed in place.
-        path: the file.
+        path: the file, or a trained fold's folder.
+        labels: columns of the model's logits.
 
     Returns:
         One line: how many tensors were taken, and which were not.
 
     Raises:
         InputNotFoundError: there is no such file.
-        CheckpointError: it is not safetensors, nothing in it fits, or what fits is no finite numbers.
+        CheckpointError: it is no file of weights, nothing in it fits, or what fits is no finite numbers.
     """
-    given, own = _read(path), model.state_dict()
-    names = _own_names(given, own)
+    given, theirs = read_weight_file(path)
+    own = model.state_dict()
+    names, how = _own_names(given, own), ""
+    if not any(name.startswith(_BACKBONE) for name in names):
+        in_order = _in_order(given, own)
+        names, how = (in_order, " by order and shape") if in_order else (names, "")
+    heads = _classifiers(model, own)
     fitting = {}
-    for name, theirs in names.items():
-        tensor = _adapted(name, given[theirs], own[name], model)
+    for name, other in names.items():
+        tensor = _adapted(name, given[other], own[name], model)
+        if labels and theirs and tuple(labels) != theirs and name.startswith(heads):
+            tensor = _rows_by_label(tensor, own[name], theirs, labels)
         if tensor.shape == own[name].shape:
             fitting[name] = tensor
     if not fitting:
@@ -114,38 +122,84 @@ def load_weights(model: torch.nn.Module, path: Path) -> str:
     check_values(path, fitting, own)
     model.load_state_dict(fitting, strict=False)
     unused = set(given) - {names[name] for name in fitting}
-    return f"{path}: {len(fitting)} of {len(own)} tensors taken{_left_out(set(own) - set(fitting), 'kept random')}" + (
-        _left_out(unused, "not used")
+    shared = len(set(labels) & set(theirs))
+    by_label = f"; classifier of {shared} of {len(labels)} species taken" if theirs and theirs != tuple(labels) else ""
+    return (
+        f"{path}: {len(fitting)} of {len(own)} tensors taken{how}{by_label}"
+        f"{_left_out(set(own) - set(fitting), 'kept random')}{_left_out(unused, 'not used')}"
     )
 
 
 def check_weights(path: Path) -> None:
-    """Whether there is a file to start from.
-
-    Raises:
-        InputNotFoundError: there is none.
-    """
-    if not path.is_file():
-        raise InputNotFoundError(path, "no such weights", "set model.weights to a .safetensors file")
+    """Whether there is a file to start from; raises InputNotFoundError if there is none."""
+    weight_path(path)
 
 
-def _read(path: Path) -> Tensors:
-    check_weights(path)
-    try:
-        tensors: Tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(path, f"is not a safetensors file ({summary(error)})") from error
-    return tensors
+_WRAPPERS = frozenset(
+    ("model", "module", "backbone", "net", "network", "encoder", "_orig_mod", "base_model", "timm_model")
+)
+"""What training loops put before a network's own names."""
 
 
 def _own_names(given: Tensors, own: Tensors) -> dict[str, str]:
-    found = {}
+    """Own name -> the name in the file."""
+    found: dict[str, str] = {}
     for theirs in given:
-        for name in (_BACKBONE + theirs, theirs, theirs.removeprefix(_CHECKPOINT)):
-            if name in own:
-                found[name] = theirs
+        rest = theirs
+        while True:
+            name = next((one for one in (_BACKBONE + rest, rest) if one in own), None)
+            wrapper, dot, rest = rest.partition(".")
+            if name is not None or not dot or wrapper not in _WRAPPERS:
                 break
+        if name is not None:
+            found.setdefault(name, theirs)
     return found
+
+
+def _in_order(given: Tensors, own: Tensors) -> dict[str, str]:
+    """The backbone's names -> those of another library's file with the same layers; none if shapes differ.
+
+    The last two may be a classifier for other labels.
+    """
+    for left_out in ("", _COUNTER):  # older files do not count batches
+        ours = [name for name in own if name.startswith(_BACKBONE) and not (left_out and name.endswith(left_out))]
+        theirs = [name for name in given if not (left_out and name.endswith(left_out))]
+        pairs = list(zip(ours, theirs, strict=False))
+        layers = pairs[: len(ours) - 2]
+        if len(layers) >= _FEWEST and len(layers) == len(ours) - 2 and all(
+            _same_layer(own[name], given[other]) for name, other in layers
+        ):  # fmt: skip
+            return dict(pairs)
+    return {}
+
+
+def _same_layer(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have one shape, but for the channels of a picture."""
+    is_first = one.ndim == other.ndim == 4 and {one.shape[1], other.shape[1]} == {1, 3}
+    return one.shape == other.shape or (is_first and one[:, :1].shape == other[:, :1].shape)
+
+
+def _classifiers(model: torch.nn.Module, own: Tensors) -> tuple[str, ...]:
+    """Beginnings of the names of layers that give logits: all that is not the backbone's, and timm's own classifier."""
+    facts = getattr(getattr(model, "backbone", None), "pretrained_cfg", {})
+    name = facts.get("classifier") or ()
+    inner = [f"{_BACKBONE}{each}." for each in ((name,) if isinstance(name, str) else name)]
+    return (*inner, *(each for each in own if not each.startswith(_BACKBONE)))
+
+
+def _rows_by_label(
+    tensor: torch.Tensor, own: torch.Tensor, theirs: Sequence[str], labels: Sequence[str]
+) -> torch.Tensor:
+    """A classifier's rows for labels that both have, the others as they are; the tensor itself if it is none."""
+    if not tensor.ndim or len(tensor) != len(theirs) or own.shape != (len(labels), *tensor.shape[1:]):
+        return tensor
+    rows, place = own.clone(), {label: index for index, label in enumerate(theirs)}
+    if not place.keys() & set(labels):
+        return tensor[:0]  # which does not fit
+    for index, label in enumerate(labels):
+        if label in place:
+            rows[index] = tensor[place[label]]
+    return rows
 
 
 def _adapted(name: str, tensor: torch.Tensor, own: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:

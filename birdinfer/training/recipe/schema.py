@@ -131,8 +131,9 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pretrained: bool = False
     """Start from timm's weights, fetched from its hub."""
     weights: str = ""
-    """Start from this local .safetensors file instead; "" for none. ``{fold}`` in it stands for the fold's number:
-    with runs/NAME/fold{fold}/best.safetensors each fold continues its own, and what it held out stays held out."""
+    """Start from this local file instead (.safetensors, .pth, .ckpt), or from a trained fold, as runs/NAME/fold0, whose
+    species may be others; "" for none. ``{fold}`` in it stands for the fold's number: with runs/NAME/fold{fold} each
+    fold continues its own, and what it held out stays held out."""
     in_channels: Literal[1, 3] = 1
     """3 gives a network the same spectrogram three times, as its pictures had three colours; 1 sums its first layer."""
     pooling: Literal["native", "avg", "max", "avgmax", "gem", "meanfreq"] = "native"

@@ -239,3 +239,79 @@ class TestHubIsAskedOnce:
         (run,) = plan_runs([TrainingSettings(recipe=Recipe(model=self.WANTED), debug=True)])
         assert not run.recipe.model.pretrained
         assert run.note.startswith("random weights, for weights of efficientnet_b0 cannot be fetched: ")
+
+
+class TestFilesOfTorch:
+    """What torch.save wrote: of Lightning, of a loop of one's own, of another library."""
+
+    @pytest.mark.parametrize(
+        ("nested", "before", "ending"),
+        [
+            ("", "", "pth"),
+            ("state_dict", "model.", "ckpt"),
+            ("model", "module.backbone.", "pt"),
+            ("", "_orig_mod.", "bin"),
+        ],
+    )
+    def test_prefixes_and_wrappers_are_stripped(self, tmp_path, nested, before, ending):
+        network, notes = import_timm().create_model("test_efficientnet", in_chans=1, num_classes=7), []
+        tensors = {before + name: tensor for name, tensor in network.state_dict().items()}
+        torch.save({nested: tensors, "epoch": 3} if nested else tensors, tmp_path / f"w.{ending}")
+        model = build(weights=str(tmp_path / f"w.{ending}"), note=notes.append)
+        assert torch.equal(model.backbone.conv_stem.weight, network.conv_stem.weight)
+        assert "2 kept random: backbone.classifier.bias, backbone.classifier.weight; 2 not used" in notes[0]
+
+    def test_other_names_in_the_same_order(self, tmp_path):
+        network, notes = import_timm().create_model("test_efficientnet", in_chans=3, num_classes=7), []
+        tensors = {f"_layer{index}": tensor for index, tensor in enumerate(network.state_dict().values())}
+        torch.save(tensors, tmp_path / "w.pth")
+        model = build(weights=str(tmp_path / "w.pth"), note=notes.append)
+        torch.testing.assert_close(model.backbone.conv_stem.weight, network.conv_stem.weight.sum(1, keepdim=True))
+        assert torch.equal(model.backbone.conv_head.weight, network.conv_head.weight)
+        assert "tensors taken by order and shape; 2 kept random" in notes[0]
+        torch.save(dict(reversed(tensors.items())), tmp_path / "w.pth")
+        with pytest.raises(CheckpointError, match="holds no tensor that fits"):
+            build(weights=str(tmp_path / "w.pth"))
+
+    def test_objects_are_refused_and_never_made(self, tmp_path):
+        class Bomb:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "exploded"),)
+
+        torch.save({"state_dict": build().state_dict(), "hyper_parameters": Bomb()}, tmp_path / "w.ckpt")
+        with pytest.raises(CheckpointError, match=r"holds other things than tensors.* - save its state_dict\(\) alone"):
+            build(weights=str(tmp_path / "w.ckpt"))
+        assert not (tmp_path / "exploded").exists()
+
+    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x80\x02}q\x00."])
+    def test_damaged(self, tmp_path, content):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"w\.pth"):
+            build(weights=str(tmp_path / "w.pth"))
+
+
+class TestHeads:
+    """Fine-tuning a network that was trained for other species."""
+
+    @pytest.fixture
+    def pretrained(self, tmp_path):
+        """A fold's folder with weights for the species a to e."""
+        source = build()
+        tensors = {"model." + name: tensor for name, tensor in source.state_dict().items()}
+        species = ", ".join(f'{{"label": "{label}"}}' for label in "abcde")
+        save_file(tensors, tmp_path / "best.safetensors", {"birdinfer": f'{{"species": [{species}]}}'})
+        return tmp_path, source
+
+    @pytest.mark.parametrize(
+        ("labels", "rows"), [("abcde", [0, 1, 2, 3, 4]), ("xcay", [None, 2, 0, None]), ("vwxyz", [None] * 5)]
+    )
+    def test_rows_are_taken_by_label(self, pretrained, labels, rows):
+        folder, source = pretrained
+        config, notes = ModelConfig(backbone="test_efficientnet", weights=str(folder)), []
+        model = build_model(config, len(labels), TINY_FRONTEND, start=True, note=notes.append, labels=labels)
+        theirs, own = source.backbone.classifier.weight, model.backbone.classifier.weight
+        for index, row in enumerate(rows):
+            assert any(torch.equal(own[index], each) for each in theirs) == (row is not None)
+            assert row is None or torch.equal(own[index], theirs[row])
+        if labels == "xcay":
+            assert "classifier of 2 of 4 species taken" in notes[0]
