@@ -20,6 +20,8 @@ WHEN_CALLED = {("birdinfer.result", "pandas")}
 """What a function loads that its caller asks for by name."""
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 EVALUATORS = {"eval", "exec", "compile", "torch.load", "torch.jit.load", "yaml.load", "yaml.unsafe_load"}
+READS_TENSORS = {"birdinfer.training.models.weight_files": {"torch.load"}}
+"""Modules that may read files of torch: with ``weights_only=True``, tensors and plain containers."""
 CATCH_ALLS = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -121,10 +123,18 @@ def test_inference_loads_nothing_heavy():
 
 def test_no_module_unpickles_evaluates_or_prints():
     for module, tree in TREES.items():
-        assert not calls(module) & {*EVALUATORS, "print"}, module
+        assert not calls(module) & {*EVALUATORS, "print"} - READS_TENSORS.get(module, set()), module
         assert not {each.target for each in imports(module)} & UNPICKLERS, module
-        keywords = [node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "allow_pickle"]
-        assert all(ast.unparse(node.value) == "False" for node in keywords), module
+        keywords = [node for node in ast.walk(tree) if isinstance(node, ast.keyword)]
+        assert all(ast.unparse(node.value) == "False" for node in keywords if node.arg == "allow_pickle"), module
+        assert all(ast.unparse(node.value) == "True" for node in keywords if node.arg == "weights_only"), module
+
+
+def test_what_reads_files_of_torch_reads_tensors_alone():
+    for module, readers in READS_TENSORS.items():
+        found = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)]
+        for call in (call for call in found if ast.unparse(call.func) in readers):
+            assert "weights_only" in {keyword.arg for keyword in call.keywords}, module
 
 
 def test_only_its_door_imports_timm():

@@ -1,10 +1,14 @@
+import dataclasses
+
 import msgspec
 import pytest
+from one_fold import Recorder, changed, job, session
 
 from birdinfer.errors import CheckpointError, InputNotFoundError
 from birdinfer.species import Species
 from birdinfer.training.checkpoint import Header, Progress, save_checkpoint
-from birdinfer.training.fold import check_species, check_start_weights, model_of_fold
+from birdinfer.training.data.folds import TEST, write_folds
+from birdinfer.training.fold import check_species, check_start_weights, init_state, model_of_fold, seen_before
 from birdinfer.training.models.registry import build_model
 
 SPECIES = (Species("comcuc", "comcuc", "", "Aves"), Species("0012", "0012", "", "Aves"))
@@ -69,3 +73,21 @@ def test_continued_needs_a_checkpoint_not_mere_tensors(continued, tmp_path):
 def test_other_species_are_refused(continued):
     with pytest.raises(CheckpointError, match="was trained for other species than the 1 of the data"):
         check_species(continued, 0, SPECIES[:1])
+
+
+def test_clips_that_pretraining_has_seen_are_found(plain_recipe, clips_dir, tmp_path):
+    wanted = job(plain_recipe, clips_dir, tmp_path / "new")
+    held_out = wanted.validation[:3]
+    model = build_model(plain_recipe.model, 4, plain_recipe.input_config, start=False)
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    weights = tmp_path / "pre" / "fold0" / "best.safetensors"
+    save_checkpoint(weights, Header(plain_recipe, wanted.species, 0, Progress(), "data", {}), tensors)
+    write_folds(tmp_path / "pre" / "folds.csv", held_out, (0, 1, TEST))
+    for given in (weights, weights.parent):
+        wanted = dataclasses.replace(wanted, recipe=changed(plain_recipe, model={"weights": str(given)}))
+        assert seen_before(wanted) == [held_out[1].filename]
+    recorder = Recorder()
+    init_state(wanted, "fp32", session(recorder))
+    assert "fold 0: its weights were trained on 1 of the clips that are held out" in recorder.messages[0]
+    (tmp_path / "pre" / "folds.csv").unlink()
+    assert seen_before(wanted) == []

@@ -11,8 +11,12 @@ from typing import Any
 import msgspec
 
 from birdinfer.system.toml import toml_value
+from birdinfer.training.recipe.data_config import SourceConfig
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.training.recipe.toml import allowed_values
+
+_SOURCES = ("data", "sources")
+"""A list of tables, whose keys are listed as those of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,8 @@ def _keys(config: Any, section: tuple[str, ...]) -> Iterator[Key]:
         value, names = getattr(config, field.name), (*section, field.name)
         if isinstance(value, msgspec.Struct):
             yield from _keys(value, names)
+        elif names == _SOURCES:
+            yield from _keys(SourceConfig(path="DIR"), names)
         else:
             default = toml_value(msgspec.to_builtins(value)) if value is not None else "not set"
             meaning = meanings.get(field.name, "")

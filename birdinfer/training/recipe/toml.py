@@ -145,8 +145,12 @@ def _kind_at(names: Sequence[str]) -> Any:
     """The type of what stands at a key, an entry of a list included; None if there is no such key."""
     kind: Any = msgspec.inspect.type_info(Recipe)
     for name in names:
+        if isinstance(kind, msgspec.inspect.VarTupleType):
+            kind = kind.item_type
+            if name.isdigit():
+                continue
         fields = {field.name: field.type for field in getattr(kind, "fields", ())}
-        kind = kind.item_type if isinstance(kind, msgspec.inspect.VarTupleType) else fields.get(name)
+        kind = fields.get(name)
     return kind
 
 
