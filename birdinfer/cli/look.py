@@ -20,7 +20,7 @@ _NAMED = 3
 
 def look(
     files: Annotated[list[Path] | None, typer.Argument(
-        metavar="[FILES]...", help="Sound files and folders of them; or name a data folder with --data.")] = None,
+        metavar="FILES", help="Sound files and folders of them; or name a data folder with --data.")] = None,
     data: Annotated[Path | None, typer.Option(
         help="A folder as BirdCLEF ships it: what its table says of a clip stands below it.")] = None,
     label: Annotated[str, typer.Option(help="Clips of this species: its label or its name.")] = "",
@@ -58,7 +58,7 @@ def look(
     write_atomic(output, page.html)
     out = console.stdout()
     for line in page.failed[:_NAMED]:
-        console.stderr().print(f"[yellow]cannot be decoded: {console.shown(line)}[/]")
-    out.print(f"{console.shown(str(output))}: {page.n} clips, {len(page.html) / 1e6:.1f} MB")
+        console.stderr().print(f"[yellow]without sound: {console.shown(line)}[/]")
+    out.print(f"{console.shown(str(output))}: {page.n} clip{'' if page.n == 1 else 's'}, {len(page.html) / 1e6:.1f} MB")
     if page.failed:
         raise typer.Exit(EXIT_WITH_FAILURES)

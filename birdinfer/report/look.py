@@ -5,6 +5,7 @@ them, augmented and mixed, which can be played, too. The page needs no other fil
 """
 
 import base64
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -197,8 +198,10 @@ def _with_label(clips: Sequence[Clip], label: str, listing: Listing) -> list[Cli
     primary = [clip for clip in clips if clip.primary_label == wanted]
     found = primary or [clip for clip in clips if wanted in clip.secondary_labels]
     if not found:
+        near = difflib.get_close_matches(label.casefold(), [*names, *listing.labels], 1)
+        meant = f"did you mean {names.get(near[0], near[0])}?" if near else "birdinfer data lists the labels"
         same = near_miss(label, sorted(listing.labels))
-        hint = f"it may be {same}" if same else f"species.csv of birdinfer data {listing.data} lists the labels"
+        hint = f"it may be {same}" if same else meant
         raise ConfigError("--label", f"no clip of {listing.data} has the label {label!r}", hint)
     return found
 

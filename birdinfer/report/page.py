@@ -56,7 +56,7 @@ def own_file(name: str) -> str:
 def _totals(survey: Survey, tables: dict[str, Table]) -> str:
     clips = survey.clips
     there = sum(bool(each.clip.primary_label) for each in clips if each.is_usable)
-    species = [row for row in tables["species"].rows if row[4]]
+    species = [row for row in tables["species"].rows if row[1]]
     hours = sum(each.seconds for each in clips) / 3600
     scapes, scape_hours = len(survey.soundscapes), sum(each.seconds for each in survey.soundscapes) / 3600
     parts = [

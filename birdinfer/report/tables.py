@@ -80,9 +80,9 @@ def _species(survey: Survey) -> Table:
     of_label = _grouped(survey.clips, lambda each: each.clip.primary_label)
     secondary = Counter(label for each in survey.clips for label in each.clip.secondary_labels)
     columns = (
-        "label", "scientific_name", "common_name", "class_name", "clips", "minutes", "authors", "top_author",
-        "top_author_share", "independent_sets", "sites", "median_seconds", "rated", "median_rating", "as_secondary",
-        "soundscape_seconds", *(("speech_minutes",) if survey.is_voice_known else ()),
+        "label", "clips", "minutes", "common_name", "authors", "top_author", "top_author_share", "independent_sets",
+        "sites", "median_seconds", "rated", "median_rating", "as_secondary", "soundscape_seconds",
+        *(("speech_minutes",) if survey.is_voice_known else ()), "scientific_name", "class_name",
     )  # fmt: skip
     rows = []
     for one in survey.listing.species:
@@ -90,14 +90,15 @@ def _species(survey: Survey) -> Table:
         authors = Counter(each.clip.author for each in clips if each.clip.author)
         top, n_top = authors.most_common(1)[0] if authors else ("", 0)
         rows.append((
-            one.label, one.scientific_name, one.common_name, one.class_name, len(clips), _minutes(clips), len(authors),
-            top, round(n_top / len(clips), 3) if n_top else None, survey.n_alone.get(one.label, 0),
+            one.label, len(clips), _minutes(clips), one.common_name, len(authors), top,
+            round(n_top / len(clips), 3) if n_top else None, survey.n_alone.get(one.label, 0),
             len({each.clip.site for each in clips} - {""}),
             round(statistics.median(each.seconds for each in clips), 2) if clips else None,
             sum(each.clip.rating is not None for each in clips), _median_rating(clips), secondary[one.label],
             survey.listing.soundscapes.labels[one.label], *((_speech(clips),) if survey.is_voice_known else ()),
+            one.scientific_name, one.class_name,
         ))  # fmt: skip
-    rows.sort(key=lambda row: (-row[4], row[0]))
+    rows.sort(key=lambda row: (-row[1], row[0]))
     return Table("species", "Clips and minutes per species", columns, tuple(rows))
 
 

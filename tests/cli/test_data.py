@@ -60,4 +60,4 @@ def test_look_leaves_with_3_where_a_clip_cannot_be_decoded(data, birdinfer):
     (data / "train_audio" / "a" / "0.wav").write_bytes(b"none")
     code, out, err = birdinfer("look", data / "train_audio" / "a", "--n", "9")
     assert (code, out.partition(",")[0]) == (3, "look.html: 6 clips")
-    assert "cannot be decoded: 0" in err
+    assert "without sound: 0 (" in err

@@ -72,7 +72,8 @@ def test_look_at_refuses_what_it_cannot_show(data, tmp_path):
         (LookSettings(inputs=(tmp_path,), data=data), "both named"),
         (LookSettings(inputs=(data,), label="a"), "is a column of"),
         (LookSettings(data=data, label="A"), "it may be 'a' but for case"),
-        (LookSettings(data=data, label="x"), "no clip of .* has the label 'x'"),
+        (LookSettings(data=data, label="x"), "no clip of .* has the label 'x' - birdinfer data lists"),
+        (LookSettings(data=data, label="Gen b"), r"did you mean b\?"),
     ):
         with pytest.raises(ConfigError, match=what):
             look_at(settings)

@@ -60,7 +60,7 @@ def test_the_report_sorts_a_table_and_opens_what_a_link_names(browser, folder):
     tab.click("#table-species th:nth-child(1) button")
     assert tab.text(first) == "47158son16"
     assert tab.run("document.querySelector('#table-species th').ariaSort") == "ascending"
-    tab.click("#table-species th:nth-child(5) button")
+    tab.click("#table-species th:nth-child(2) button")
     assert tab.text(first) == "comcuc"
     tab.run("location.hash = '#table-authors'")
     tab.wait("document.querySelector('#table-authors').open")
