@@ -25,7 +25,15 @@ from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.features import log_mel as mel
 from birdinfer.features.spectrogram import fingerprint
 from birdinfer.inference.ensemble import Blend, check_blend
-from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, families_of, scores_sha256
+from birdinfer.inference.manifest import (
+    FORMAT,
+    Graph,
+    Manifest,
+    Member,
+    families_of,
+    groups_and_families,
+    scores_sha256,
+)
 from birdinfer.inference.onnx_files import external_files, other_kind
 from birdinfer.inference.rank_blend import check_species
 from birdinfer.postprocess.base import Pipeline, copy_table_into, tables_of, with_table_in
@@ -146,10 +154,11 @@ class Bundle:
     def with_scoring(self, blend: Blend, post: PostConfig) -> "Bundle":
         """Replace the blend and the post-processing; ConfigError if the blend does not fit members and species.
 
-        In a blend by rank, members that are in no group form one with their family.
+        In a blend by rank, members that are in no group form one with those of the group that they are in now, or else
+        with their family.
         """
         members = self.manifest.members
-        blend = blend.filled(families_of(members))
+        blend = blend.filled(groups_and_families(self.manifest))
         check_species(blend.groups, self.manifest.species)
         check_blend(blend, [member.name for member in members], [member.weight for member in members])
         return Bundle(self.folder, msgspec.structs.replace(self.manifest, blend=blend, post=post))

@@ -289,6 +289,15 @@ def families_of(members: Sequence[Member]) -> dict[str, tuple[str, ...]]:
     return named
 
 
+def groups_and_families(manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    """List the members of the groups of a blend by rank, and of the families of members that are in none."""
+    found = {name: group.members for name, group in manifest.blend.groups.items()}
+    grouped = frozenset(name for members in found.values() for name in members)
+    for name, members in families_of([each for each in manifest.members if each.name not in grouped]).items():
+        found[name] = (*found.get(name, ()), *members)
+    return found
+
+
 def group_labels(manifest: Manifest) -> dict[str, frozenset[str]]:
     """List the labels that each group of a blend by rank knows."""
     labels = frozenset(species.label for species in manifest.species)

@@ -24,11 +24,11 @@ from birdinfer.prediction.score_store import named_errors
 from birdinfer.submission.formats import as_written
 from birdinfer.typing import Float32, Float64
 
-_BLOCK_SCORES = 2**20
-"""Scores that are ranked at a time, if a species' rows are not more: 8 MB in double precision, several times."""
-_CHUNK_SCORES = 2**20
+_BLOCK_SCORES = 2**19
+"""Scores that are ranked at a time, if a species' rows are not more: 4 MB in double precision, several times."""
+_CHUNK_SCORES = 2**21
 """Scores of rows that are written or read at a time."""
-_IN_MEMORY_BYTES = 2**26
+_IN_MEMORY_BYTES = 2**25
 """A table up to this size needs no file: 7,200 rows of 234 species and three groups are 20 MB."""
 
 

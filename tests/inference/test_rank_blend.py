@@ -13,7 +13,6 @@ import birdinfer
 from birdinfer import Bundle
 from birdinfer.errors import ConfigError
 from birdinfer.inference.blend_text import describe_blend, parse_blend
-from birdinfer.inference.bundle import save_manifest
 from birdinfer.inference.members import remove_member
 from birdinfer.inference.rank_blend import RankBlender, rank_per_class
 from birdinfer.submission.blend_tables import blend_ranks
@@ -192,4 +191,6 @@ class TestBundle:
         assert "perch; weight 3" in out
         assert tuple(Bundle.load(folder).manifest.blend.groups) == ("perch", "linear", "sed")
         assert set(bundle.manifest.blend.groups) == set(GROUPS)
-        save_manifest(folder, bundle.manifest)
+        birdinfer("bundle", "set", folder, "--blend", "rank:all.members=fold0/fold1/sed")
+        code, out, _ = birdinfer("bundle", "set", folder, "--blend", "rank:all.weight=2")
+        assert (code, "fold0, fold1, sed; weight 2" in out) == (0, True)
