@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from birdinfer.heads.pack import let_embed
+from birdinfer.heads.embed import let_embed
 from birdinfer.inference.bundle import demo_bundle_path
 from birdinfer.prediction.store import count_done
 

@@ -29,7 +29,7 @@ from birdinfer.inference.embeddings import RECORDINGS_COLUMNS, RECORDINGS_NAME, 
 from birdinfer.species import Species
 from birdinfer.system.files import atomic_text, check_replaceable, write_atomic
 from birdinfer.system.outputs import check_folder
-from birdinfer.tables.cells import number_of
+from birdinfer.tables.cells import seconds_of, whole_of
 from birdinfer.tables.csv import CsvWriter, rows
 from birdinfer.typing import Float32, Index
 from birdinfer.version import __version__
@@ -180,7 +180,9 @@ class _Recordings:
         if settings.recordings:
             moved = find_recordings(settings.recordings)
             moved.require()
-            self._paths |= {name: path for path, name in moved.names.items()}
+            found = {name: path for path, name in moved.names.items()}
+            places = {name: found.get(name) or found.get(_without_channel(name)) for name in index.recordings}
+            self._paths |= {name: path for name, path in places.items() if path is not None}
         self.names = {os.path.abspath(path): name for name, path in self._paths.items()}  # noqa: PTH100
         self._described: dict[str, Recording] = {}
 
@@ -189,12 +191,19 @@ class _Recordings:
         if name not in self._described:
             cells, path = self._known.get(name, {}), self._paths.get(name, Path(name))
             is_one_of_channels = without_ending(path.name) != name.rpartition("/")[2]
-            file = re.sub(r"_+ch\d+$", "", name) if is_one_of_channels else name
-            seconds, rate = (number_of(cells.get(column, "0")) for column in ("seconds", "sample_rate"))
-            found = describe_recording(path, file, self._origin, seconds=seconds, sample_rate=int(rate))
+            found = describe_recording(
+                path, _without_channel(name) if is_one_of_channels else name, self._origin,
+                seconds=seconds_of(cells.get("seconds", "")) or 0.0,
+                sample_rate=whole_of(cells.get("sample_rate", "")) or 0,
+            )  # fmt: skip
             channel = cells.get("channel", "")
             self._described[name] = replace(found, name=name, channel=int(channel) if channel.isdecimal() else None)
         return self._described[name]
+
+
+def _without_channel(name: str) -> str:
+    """The name of a recording's file where each channel is a recording of its own: ``a`` of ``a_ch1``."""
+    return re.sub(r"_+ch\d+$", "", name)
 
 
 def _check(settings: SimilarSettings) -> None:

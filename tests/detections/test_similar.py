@@ -160,6 +160,21 @@ def test_write_names_recordings_that_are_gone_and_finds_them_elsewhere(
     assert "1 of the recordings are not where they were (site_1.ogg)" in lines.warnings[1]
 
 
+def test_similar_finds_channels_that_are_recordings_of_their_own(embedding_bundle, birdinfer, tmp_path):
+    both = np.stack([tone(10.0, hz=800.0), tone(10.0, hz=5_000.0)], axis=1)
+    (tmp_path / "sound").mkdir()
+    write_sound(tmp_path / "sound" / "siteA_20260501_053000.wav", both, SAMPLE_RATE)
+    embed = ("predict", tmp_path / "sound", "--bundle", embedding_bundle.folder, "-o", tmp_path / "s.csv", "-q")
+    assert birdinfer(*embed, "--channel", "each", "--embeddings", tmp_path / "e")[0] == 0
+    (tmp_path / "sound").rename(tmp_path / "moved")
+    settings = SimilarSettings(embeddings=tmp_path / "e", row_ids=["siteA_20260501_053000_ch2_5"], k=3, finds_own=True)
+    found = find_similar(replace(settings, recordings=[tmp_path / "moved"]))
+    assert [each.recording.channel for each in found] == [2, 2, 1]
+    assert {each.recording.file for each in found} == {"siteA_20260501_053000.wav"}
+    assert found[0].recording.path == tmp_path / "moved" / "siteA_20260501_053000.wav"
+    assert found[0].recording.clock(5.0).isoformat() == "2026-05-01T05:30:05"
+
+
 def test_similar_describes_recordings_of_older_embeddings_by_name(tmp_path):
     values = np.random.default_rng(0).normal(0, 1, (6, 4))
     folder = write_embeddings(tmp_path / "m", {"siteA/20260501_053000": values})
