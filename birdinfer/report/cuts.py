@@ -15,6 +15,8 @@ from birdinfer.tables.recording_names import parse_name
 _NUMBER = re.compile(r"(.*?)([0-9]{1,18})([^0-9]*)")
 _MOST_STEP = 3
 """Between the numbers of neighbours: a data set holds some of the clips that a collection has."""
+_PART_DIGITS = 3
+"""Longer numbers are a collection's, in which strangers' recordings adjoin."""
 _MOST_PAUSE_SECONDS = 5.0
 """Between the end of one file and the beginning of the next one, by their clocks."""
 
@@ -50,7 +52,7 @@ def _positions(listed: ListedClip, seconds: float) -> Iterator[tuple[tuple[str, 
     if split is None:
         return
     before, number, behind = split[1], int(split[2]), split[3]
-    if any(sign.isdecimal() for sign in before):
+    if any(sign.isdecimal() for sign in before) and len(split[2]) <= _PART_DIGITS:
         yield ("part", before, behind), number, number + 1
     elif clip.author and (clip.site or listed.date):
         yield ("session", before, behind, clip.author, clip.site, listed.date), number, number + _MOST_STEP

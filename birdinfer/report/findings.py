@@ -15,6 +15,8 @@ _ONE_AUTHOR_SHARE, _ONE_AUTHOR_CLIPS = 0.8, 5
 _IMBALANCED = 10.0
 """Times as many clips as the median species has."""
 _LONG_SECONDS = 300.0
+_SLACK_SECONDS = 0.1
+"""An encoder's loss at a clip's end is no matter."""
 _NARROW_SHARE = 0.8
 """Of the highest frequency that a network takes in: below it a clip is recognised by what it lacks."""
 _UNKNOWN_SHARE = 0.05

@@ -1,5 +1,8 @@
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from birdinfer.report.cuts import cut_recordings
 from birdinfer.report.listing import ListedClip
 from birdinfer.training.data.metadata import Clip
@@ -27,6 +30,16 @@ def test_parts_of_a_name_that_adjoin_whoever_made_them():
     assert names("a/rec7_part1.ogg", "a/rec7_part2.ogg", "a/rec8_part3.ogg", author="", site="") == [
         ["a/rec7_part1.ogg", "a/rec7_part2.ogg"]
     ]
+
+
+def test_numbers_of_a_collection_are_no_parts():
+    assert names("3-142005.ogg", "3-142006.ogg", author="", site="") == []
+
+
+@given(st.permutations(range(6)))
+def test_the_order_of_the_table_does_not_matter(order):
+    found = ("a/XC10.ogg", "a/XC12.ogg", "a/XC17.ogg", "a/rec7_1.ogg", "a/rec7_2.ogg", "b/XC19.ogg")
+    assert sorted(names(*(found[index] for index in order))) == sorted(names(*found))
 
 
 def test_clocks_that_adjoin():
