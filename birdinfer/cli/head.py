@@ -52,8 +52,9 @@ def fit(
         "present when in soundscapes (filename, start, end, primary_label; row_id and labels; Raven, Audacity).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new bundle.")],
     kind: Annotated[list[Kind] | None, typer.Option(
+        metavar="KIND", show_default="linear",
         help="linear, mlp, prototypes: of single windows; gru, attention: over the windows of a file; of several the "
-        "best in cross-validation is taken; auto: all that fit the labels.", show_default="linear")] = None,
+        "best in cross-validation is taken; auto: all that fit the labels.")] = None,
     bundle: Annotated[Path | None, typer.Option(
         help="The bundle that made the embeddings; where it was then if left out.")] = None,
     fold_column: Annotated[str, typer.Option(

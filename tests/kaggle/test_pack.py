@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from made_wheels import write_wheel
 from make_bundles import LABELS
 from packed_submission import write_sample
+from sequence_bundles import add_sequence_head
 
 import birdinfer as package
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, MetadataError, OutputError
@@ -108,6 +109,12 @@ class TestTheDataSet:
         done = packed(folder)
         assert [path for path in done.dataset.iterdir() if path.is_dir()] == []
         assert Bundle.load(done.dataset).manifest.members[0].graphs["fp32"].file == "fold0.onnx"
+
+    def test_holds_the_graph_of_a_head_over_windows(self, packed, make_bundle):
+        folder = add_sequence_head(make_bundle(members=1))
+        done = packed(nested(folder, {"sequence.onnx": "deep/sequence.onnx"}))
+        assert {name for name, _ in done.files} >= {"fold0.onnx", "sequence.onnx"}
+        assert Bundle.load(done.dataset).manifest.members[0].sequence.graph.file == "sequence.onnx"
 
     @pytest.mark.parametrize(
         ("name", "packed_name"),
