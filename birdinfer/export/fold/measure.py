@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from birdinfer.typing import Float32, Int64
 
@@ -37,6 +38,8 @@ class FrameKernel:
     """Of the values of one window."""
     channel_shape: tuple[int, ...]
     """The values of one frame."""
+    steady: Float32 | None = None
+    """[channels]: of :func:`steady_response`, if it is needed."""
 
 
 def measure_kernel(run: Run, n_samples: int) -> FrameKernel | None:
@@ -88,6 +91,19 @@ def measure_kernel(run: Run, n_samples: int) -> FrameKernel | None:
         channel_shape=tuple(np.delete(alone.shape, axis).tolist()),
     )
     return kernel if _is_proven(run, kernel, n_samples, axis) else None
+
+
+def steady_response(values: NDArray[np.float64], kernel: FrameKernel, n_samples: int) -> Float32 | None:
+    """Take what a constant waveform of 1 gives in every frame [channels], beyond the offsets, from its values.
+
+    It is nearly 0 for most bins of a windowed transform, so the values must be computed in double precision. None if
+    frames reach beyond the waveform, where they see silence instead.
+    """
+    end = kernel.first + kernel.hop * (kernel.n_frames - 1) + kernel.taps.shape[1]
+    if kernel.first < 0 or end > n_samples:
+        return None
+    frames = np.moveaxis(values, kernel.time_axis, 0).reshape(kernel.n_frames, -1)
+    return np.asarray(frames[kernel.n_frames // 2] - kernel.offsets, np.float32)
 
 
 def apply_kernel(kernel: FrameKernel, waveform: Float32, frames: Int64) -> Float32:

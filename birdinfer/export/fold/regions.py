@@ -11,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
+import onnx
 from birdinfer.inference.engines.onnxruntime import open_session
 from birdinfer.typing import Float32
+from onnx import numpy_helper
 
 Run = Callable[[Sequence[Float32]], list[Float32]]
 """Tensors -> other tensors of a graph."""
@@ -89,20 +93,41 @@ def tensor_shapes(model: ir.Model, windows: Float32) -> dict[str, tuple[int, ...
 
 def partial_run(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> Run:
     """Return a function that computes some tensors of a graph from others; BundleError where it cannot be loaded."""
-    part = ir.convenience.extract(model.graph, inputs, outputs)
-    for value in part.inputs:
-        value.shape, value.type = None, ir.TensorType(ir.DataType.FLOAT)
-    for value in part.outputs:
-        value.shape = value.type = None
-    proto = ir.to_proto(ir.Model(part, ir_version=model.ir_version, functions=list(model.functions.values())))
+    proto = _part(model, inputs, outputs)
     session = open_session(Path(model.graph.name or "graph"), ["CPUExecutionProvider"], proto.SerializeToString())
-    names = [value.name for value in part.inputs]
+    names = [value.name for value in proto.graph.input]
 
     def run(arrays: Sequence[Float32]) -> list[Float32]:
         found: list[Float32] = session.run(None, dict(zip(names, arrays, strict=True)))
         return found
 
     return run
+
+
+def partial_values(
+    model: ir.Model, inputs: Sequence[ir.Value], output: ir.Value, arrays: Sequence[NDArray[np.float64]]
+) -> NDArray[np.float64] | None:
+    """Compute a tensor in double precision, slowly; None where the nodes on the way cannot be computed so."""
+    proto = _part(model, inputs, [output])
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    names = [each.name for each in proto.graph.input]
+    try:
+        (values,) = ReferenceEvaluator(proto).run(None, dict(zip(names, arrays, strict=True)))
+    except Exception:  # of any operator
+        return None
+    return values if isinstance(values, np.ndarray) and values.dtype == np.float64 else None
+
+
+def _part(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> onnx.ModelProto:
+    """The nodes between tensors of a graph, as a graph of its own."""
+    part = ir.convenience.extract(model.graph, inputs, outputs)
+    for value in part.inputs:
+        value.shape, value.type = None, ir.TensorType(ir.DataType.FLOAT)
+    for value in part.outputs:
+        value.shape = value.type = None
+    return ir.to_proto(ir.Model(part, ir_version=model.ir_version, functions=list(model.functions.values())))
 
 
 def transforms_between(source: ir.Value, value: ir.Value) -> list[str]:

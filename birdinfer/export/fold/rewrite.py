@@ -5,19 +5,28 @@ In: an ONNX file that takes sound. Out: the same graph for one window length, wh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from birdinfer.errors import BundleError
-from birdinfer.export.fold.measure import FrameKernel, measure_kernel
-from birdinfer.export.fold.regions import Region, find_regions, partial_run, tensor_shapes, transforms_between
+from birdinfer.export.fold.measure import FrameKernel, measure_kernel, steady_response
+from birdinfer.export.fold.regions import (
+    Region,
+    find_regions,
+    partial_run,
+    partial_values,
+    tensor_shapes,
+    transforms_between,
+)
 from birdinfer.export.fold.spectrum import Spectrum, match_spectrum
 from birdinfer.export.onnx.edit import drop_unused, replace_value
 from birdinfer.export.onnx.fourier import NodeWriter, Operand, bin_places, fourier, fourier_tables, ints
 from birdinfer.typing import Float32
+
+_SCALINGS = {"Add", "Sub", "Mul", "Div"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +78,7 @@ def fold_model(model: ir.Model, n_samples: int) -> Folded | None:
         spectrum = _spectrum(measured)
         if spectrum is None and all(transforms_between(region.source, front) == ["Conv"] for front in region.fronts):
             continue  # is one convolution already
-        replaced = _write(write, region, measured, spectrum)
+        replaced = _write(write, region, measured, spectrum, graph.inputs[0], shapes)
         if spectrum is None:
             n_convolutions += len(measured)
         else:
@@ -108,8 +117,16 @@ def _measure(
         kernel = measure_kernel(values, region.n_samples)
         if kernel is None:
             return None
+        if region.source is not source:
+            kernel = replace(kernel, steady=_steady(model, region, front, kernel))
         kernels.append(kernel)
     return kernels
+
+
+def _steady(model: ir.Model, region: Region, front: ir.Value, kernel: FrameKernel) -> Float32 | None:
+    ones = np.ones((1, *region.source_shape))
+    values = partial_values(model, [region.source], front, [ones])
+    return None if values is None else steady_response(values[0], kernel, region.n_samples)
 
 
 def _spectrum(kernels: Sequence[FrameKernel]) -> Spectrum | None:
@@ -120,12 +137,21 @@ def _spectrum(kernels: Sequence[FrameKernel]) -> Spectrum | None:
 
 
 def _write(
-    write: NodeWriter, region: Region, kernels: Sequence[FrameKernel], spectrum: Spectrum | None
+    write: NodeWriter,
+    region: Region,
+    kernels: Sequence[FrameKernel],
+    spectrum: Spectrum | None,
+    sound: ir.Value,
+    shapes: dict[str, tuple[int, ...]],
 ) -> list[ir.Value]:
-    """Write nodes that compute the fronts, and return these."""
-    waveform = write("Reshape", region.source, ints(-1, region.n_samples))
+    """Write nodes that compute the fronts, and return these; ``sound``: the graph's input."""
     if spectrum is None:
-        return [_convolution(write, waveform, region.n_samples, kernel) for kernel in kernels]
+        is_steady = all(kernel.steady is not None for kernel in kernels)
+        level = _silence_level(write, sound, region.source, shapes) if is_steady else None
+        source = region.source if level is None else write("Sub", region.source, level)
+        waveform = write("Reshape", source, ints(-1, region.n_samples))
+        return [_convolution(write, waveform, region.n_samples, kernel, level) for kernel in kernels]
+    waveform = write("Reshape", region.source, ints(-1, region.n_samples))
     first = min(kernel.first for kernel in kernels) - spectrum.lead
     parts = _transform(write, waveform, region.n_samples, kernels[0], spectrum, first)
     ends = np.cumsum([len(kernel.taps) for kernel in kernels])
@@ -187,12 +213,56 @@ def _chosen(write: NodeWriter, parts: ir.Value, spectrum: Spectrum, own: slice) 
     return write("Mul", values, signs) if (signs < 0).any() else values
 
 
-def _convolution(write: NodeWriter, waveform: ir.Value, n_samples: int, kernel: FrameKernel) -> ir.Value:
+def _silence_level(
+    write: NodeWriter, sound: ir.Value, source: ir.Value, shapes: dict[str, tuple[int, ...]]
+) -> ir.Value | None:
+    """What digital silence is in a waveform that is a window's sound shifted and scaled, one number a window.
+
+    None if it is made of the sound in another way.
+    """
+    chain = []
+    while source is not sound:
+        node = source.producer()
+        if node is not None and node.op_type in ("Identity", "Slice"):
+            source = _input(node, 0)
+            continue
+        if node is None or node.op_type not in _SCALINGS or shapes.get(source.name or "") != shapes[sound.name or ""]:
+            return None
+        places = [at for at, each in enumerate(node.inputs) if each is not None and _is_sound(each, shapes, sound)]
+        if len(places) != 1:
+            return None
+        chain.append((node, places[0]))
+        source = _input(node, places[0])
+    if not {node.op_type for node, _ in chain} & {"Add", "Sub"}:
+        return None  # silence stays 0
+    level: ir.Value = write("Identity", np.zeros((1,) * len(shapes[sound.name or ""]), np.float32))
+    for node, place in reversed(chain):
+        operands = [level if at == place else _input(node, at) for at in range(2)]
+        level = write(node.op_type, *operands)
+    return level
+
+
+def _input(node: ir.Node, place: int) -> ir.Value:
+    value = node.inputs[place]
+    assert value is not None  # one that is needed
+    return value
+
+
+def _is_sound(value: ir.Value, shapes: dict[str, tuple[int, ...]], sound: ir.Value) -> bool:
+    return shapes.get(value.name or "") == shapes[sound.name or ""]
+
+
+def _convolution(
+    write: NodeWriter, waveform: ir.Value, n_samples: int, kernel: FrameKernel, level: ir.Value | None
+) -> ir.Value:
     end = kernel.first + (kernel.n_frames - 1) * kernel.hop + kernel.taps.shape[1]
     cut = _cut(write, waveform, n_samples, kernel.first, end)
     operands: list[Operand] = [write("Unsqueeze", cut, ints(1)), np.ascontiguousarray(kernel.taps[:, None])]
     operands += [kernel.offsets] if kernel.offsets.any() else []
     values = write("Conv", *operands, strides=[kernel.hop])
+    if level is not None and kernel.steady is not None:
+        # As a sum over every frame, silence would leave its rounding, which a power below 1 makes loud.
+        values = write("Add", values, write("Mul", write("Reshape", level, ints(-1, 1, 1)), kernel.steady[:, None]))
     if kernel.time_axis == len(kernel.channel_shape):
         return write("Reshape", values, ints(-1, *kernel.channel_shape, kernel.n_frames))
     return _placed(write, write("Transpose", values, perm=[0, 2, 1]), kernel, with_offsets=False)

@@ -4,7 +4,9 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from front_ends import KINDS, N_FFT, SAMPLES, sounds, write_front_end
+from onnx import helper, numpy_helper
 
+from birdinfer.export.fold import rewrite
 from birdinfer.export.fold.rewrite import fold_graph
 
 
@@ -40,6 +42,55 @@ def test_fold_graph_makes_one_convolution_of_a_real_part(tmp_path):
     kinds = [node.op_type for node in onnx.load(out).graph.node]
     assert kinds.count("Conv") == 1
     assert not {"DFT", "Gather"} & {*kinds}
+
+
+def write_shifted(path, n_fft=1024, hop=320, n_samples=16_000):
+    """BirdNET 2.4's beginning: lowest sample to 0, frames, window, real part of the transform, bands."""
+    rng, n_frames = np.random.default_rng(0), (n_samples - n_fft) // hop + 1
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+    bands = (rng.random((n_fft // 2 - 20, 40)) / 100).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMin", ["waveform"], ["low"], axes=[1]),
+        helper.make_node("Sub", ["waveform", "low"], ["shifted"]),
+        helper.make_node("Gather", ["shifted", "index"], ["frames"], axis=1),
+        helper.make_node("Mul", ["frames", "window"], ["windowed"]),
+        helper.make_node("Unsqueeze", ["windowed", "deep"], ["signal"]),
+        helper.make_node("DFT", ["signal"], ["both"], axis=2, onesided=1),
+        helper.make_node("Gather", ["both", "zero"], ["real"], axis=3),
+        helper.make_node("Slice", ["real", "begin", "end", "axis"], ["high"]),
+        helper.make_node("MatMul", ["high", "bands"], ["front"]),
+        helper.make_node("Mul", ["front", "front"], ["scores"]),
+    ]
+    index = np.arange(n_frames)[:, None] * hop + np.arange(n_fft)
+    constants = {"index": index, "window": window, "deep": np.array([3]), "zero": np.array(0), "begin": np.array([21]),
+                 "end": np.array([n_fft // 2 + 1]), "axis": np.array([2]), "bands": bands}  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "shifted",
+        [helper.make_tensor_value_info("waveform", 1, ["batch", n_samples])],
+        [helper.make_tensor_value_info("scores", 1, ["batch", n_frames, 40])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return index, window, bands
+
+
+def test_fold_graph_keeps_the_rounding_out_of_digital_silence(tmp_path, monkeypatch):
+    """A constant has next to nothing in the bands; what a sum over the frame leaves is made loud by a power below 1."""
+    index, window, bands = write_shifted(tmp_path / "g.onnx")
+    sound = np.zeros((1, 16_000), np.float32)
+    sound[0, :4_000] = np.random.default_rng(0).normal(0, 0.1, 4_000)
+    frames = (sound[0] - sound.min())[index[-8:]].astype(np.float64) * window
+    exact = np.square(np.fft.rfft(frames).real[:, 21:] @ bands)
+
+    def error():
+        found = fold_graph(tmp_path / "g.onnx", 16_000)
+        ir.save(found.model, tmp_path / "folded.onnx")
+        return np.abs(np.sqrt(run(tmp_path / "folded.onnx", sound)[0, -8:]) - np.sqrt(exact)).max()
+
+    with_level = error()
+    monkeypatch.setattr(rewrite, "_silence_level", lambda *_: None)
+    assert with_level < 2e-9 < 1e-7 < error()
 
 
 def test_fold_graph_of_a_fixed_batch(tmp_path):
