@@ -36,7 +36,8 @@ from birdinfer.inference.embeddings import (
     read_info,
 )
 from birdinfer.system.cpu import available_cores, one_thread_per_worker
-from birdinfer.system.files import atomic_folder, write_atomic
+from birdinfer.system.files import atomic_folder, remove_leftovers, write_atomic
+from birdinfer.system.locks import locked
 from birdinfer.typing import Float32, Float64, Index, Int64
 
 Metric = Literal["cosine", "euclidean"]
@@ -106,13 +107,16 @@ class EmbeddingIndex:
             MetadataError: they are damaged, or those of several members.
         """
         folder, callback = member_folder(Path(folder)), callback or Callback()
-        info, made_of = read_info(folder), _made_of(folder)
-        if (found := _about(folder / SEARCH_NAME, made_of)) is not None:
-            return cls._opened(folder, info, folder / SEARCH_NAME, found)
+        info, made_of, files = read_info(folder), _made_of(folder), folder / SEARCH_NAME
+        if (about := _about(files, made_of)) is not None:
+            return cls._opened(folder, info, files, about)
         try:
-            with atomic_folder(folder / SEARCH_NAME, *_KIND) as new:
-                about = _build(folder, new, made_of, callback)
-            return cls._opened(folder, info, folder / SEARCH_NAME, about)
+            with locked(files, callback.on_message):
+                if (about := _about(files, made_of)) is None:  # no other process has made it meanwhile
+                    remove_leftovers(files)
+                    with atomic_folder(files, *_KIND) as new:
+                        about = _build(folder, new, made_of, callback)
+            return cls._opened(folder, info, files, about)
         except OutputError as error:
             callback.on_warning(f"{error.where}: {error.what}; the index is made for this search alone")
         kept = tempfile.TemporaryDirectory(prefix="birdinfer-")

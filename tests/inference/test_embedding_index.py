@@ -134,6 +134,16 @@ def test_open_makes_a_damaged_index_again(tmp_path, name):
     assert len(EmbeddingIndex.open(folder)) == sum(SIZES.values())
 
 
+def test_open_removes_what_a_killed_process_has_left(tmp_path):
+    folder = write_embeddings(tmp_path / "m", made())
+    left = folder / "..search.abc.part" / "new"
+    left.mkdir(parents=True)
+    (left / "values.npy").write_bytes(bytes(1000))
+    before = {path.name for path in folder.iterdir()} - {left.parent.name}
+    EmbeddingIndex.open(folder)
+    assert {path.name for path in folder.iterdir()} == before | {".search"}
+
+
 def test_open_works_where_nothing_can_be_written(tmp_path):
     folder, events = write_embeddings(tmp_path / "m", made()), Events()
     (folder / ".search").mkdir()
