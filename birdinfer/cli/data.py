@@ -46,7 +46,13 @@ def _print_summary(report: DataReport) -> None:
     for finding in report.findings[:_NAMED]:
         out.print(f"{finding.severity.text}: {console.shown(finding.title)}")
     rest = len(report.findings) - _NAMED
-    more = f", and {rest} more findings" if rest > 0 else "" if report.findings else ": nothing was found"
+    more = (
+        f", and {rest} more finding{'' if rest == 1 else 's'}"
+        if rest > 0
+        else ""
+        if report.findings
+        else ": nothing was found"
+    )
     out.print(f"{console.shown(str(report.page))}{more}")
 
 

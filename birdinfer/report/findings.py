@@ -242,7 +242,7 @@ def _balance(survey: Survey) -> Iterator[Finding]:
     short = [
         f"{each.clip.filename} ({each.seconds:.1f} s)"
         for each in survey.clips
-        if each.is_usable and each.seconds < window
+        if each.is_usable and each.seconds < window - _SLACK_SECONDS
     ]
     yield _of(
         Severity.note, short, f"{{n}} clip{{s}} {{are}} shorter than the recipe's window of {window:g} s",
