@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 N_FRAMES = 5
+N_BANDS, N_GROUPS = 16, 4
 
 
 def loudness_weights(n_labels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -108,4 +109,28 @@ def write_external_graph(
 def write_list(path: Path, *lines: str) -> Path:
     """Write a list of labels, one on each line."""
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def write_picture_graph(path, shape, element=TensorProto.FLOAT):
+    """A graph of pictures: its scores are 3 x the mean of each of four groups of 16 bands."""
+    rank = len(shape)
+    bands_axis = rank - 2 if shape[rank - 2] in (N_BANDS, None) else rank - 1
+    constants = {
+        "others": np.array([axis for axis in range(1, rank) if axis != bands_axis]),
+        "groups": np.array([-1, N_GROUPS, N_BANDS // N_GROUPS]), "last": np.array([2]), "three": np.float32(3),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("ReduceMean", ["picture", "others"], ["bands"], keepdims=0),
+        helper.make_node("Reshape", ["bands", "groups"], ["grouped"]),
+        helper.make_node("ReduceMean", ["grouped", "last"], ["means"], keepdims=0),
+        helper.make_node("Mul", ["means", "three"], ["scores"]),
+    ]
+    declared = ["batch", *("open" if size is None else size for size in shape[1:])]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("picture", element, declared)],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", N_GROUPS])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
     return path

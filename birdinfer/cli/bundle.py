@@ -26,6 +26,8 @@ from birdinfer.postprocess.steps import write_step
 _LISTED_LABELS = 5
 _HEADINGS = ("member", "backbone", "input", "graphs", "labels", "weight", "OOF AUC", "stride")
 
+_FORM = "Form of the graph"
+
 bundle = make_group("bundle")
 
 
@@ -41,7 +43,7 @@ class Activation(StrEnum):
 @bundle.command()
 def adopt(
     graph: Annotated[Path, typer.Argument(
-        help="ONNX graph, or TensorFlow Lite model, that takes the waveform: Perch v2, BirdNET ...")],
+        help="ONNX graph, or TensorFlow Lite model, that takes sound: Perch v2, BirdNET ...")],
     bundle: Annotated[Path, typer.Option(help="Bundle folder; a new bundle is made if it is not there.")],
     labels: Annotated[Path | None, typer.Option(
         help="Its labels in the order of its columns: one a line, or a table with a header; leave it out for a graph "
@@ -65,15 +67,17 @@ def adopt(
         help="Species that a new bundle scores, as taxonomy.csv; all of the graph's if left out.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a member of this name.")] = False,
     frontend: Annotated[Path | None, typer.Option(
-        help="TOML file that declares the spectrogram it takes, if that is not the waveform.")] = None,
+        rich_help_panel=_FORM, help="TOML file that declares the spectrogram it takes, if not the waveform.")] = None,
     head: Annotated[Path | None, typer.Option(
-        help="Graph that scores its embedding and is put behind it; --labels are the head's.")] = None,
+        rich_help_panel=_FORM, help="Graph that scores its embedding, put behind it; --labels are the head's.")] = None,
     inputs: Annotated[list[str] | None, typer.Option(
-        "--input", metavar="NAME=VALUE", help="Value of an input beside the sound; repeatable.")] = None,
+        "--input", metavar="NAME=VALUE", rich_help_panel=_FORM,
+        help="Value of an input beside the sound; repeatable.")] = None,
     fold: Annotated[bool, typer.Option(
+        rich_help_panel=_FORM,
         help="Fold its front end into a convolution or fast transform, if scores agree and it is faster.")] = True,
 ) -> None:  # fmt: skip
-    """Make an external ONNX graph that takes the waveform a member of a bundle, matching labels by name.
+    """Make an external ONNX graph that takes sound a member of a bundle, matching labels by name.
 
     Nothing is written unless the whole bundle predicts with it.
     """

@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from external_graphs import write_external_graph, write_list
+from external_graphs import write_external_graph, write_list, write_picture_graph
 from fused_bundles import share_one_graph
 from make_bundles import LABELS, write_bundle
 from tiny_tflite import TinyModel
@@ -73,6 +73,28 @@ class TestAdopt:
         code, _, err = birdinfer("bundle", "adopt", *external, *options)
         assert code == 2
         assert "Invalid value" in err
+
+    def test_a_declared_front_end_is_read(self, birdinfer, external, tmp_path):
+        graph = write_picture_graph(tmp_path / "sed.onnx", (None, 1, 16, 41))
+        front_end = tmp_path / "front_end.toml"
+        text = "sample_rate = 8000\nwindow_seconds = 1.0\nn_fft = 256\nhop_length = 200\nn_mels = 16\n"
+        front_end.write_text(text + 'normalisation = "zscore"\n')
+        labels = write_list(tmp_path / "four.txt", *"abcd")
+        arguments = [graph, "--labels", labels, "--bundle", tmp_path / "new", "--frontend", front_end]
+        code, _, err = birdinfer("bundle", "adopt", *arguments)
+        assert (code, "takes   spectrogram 1 x 16 x 41 of 1 s at 8 kHz" in err) == (0, True), err
+        front_end.write_text(text + "n_fff = 1\n")
+        code, out, err = birdinfer("bundle", "adopt", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "'n_fff' is not known of a front end - did you mean n_fft?" in err
+
+    def test_inputs_and_head_arrive(self, birdinfer, external):
+        code, _, err = birdinfer("bundle", "adopt", *external, "--input", "week")
+        assert (code, "--input: 'week' gives an input no value - write it as training=false" in err) == (2, True)
+        code, _, err = birdinfer("bundle", "adopt", *external, "--input", "week=3")
+        assert (code, "--input: 'week' is no input of perch.onnx" in err) == (2, True)
+        code, _, err = birdinfer("bundle", "adopt", *external, "--head", external[2])
+        assert (code, "labels.txt: cannot be read as an ONNX graph" in err) == (2, True)
 
     def test_converts_a_tensorflow_lite_model(self, birdinfer, external, tmp_path):
         model = TinyModel()

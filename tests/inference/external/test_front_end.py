@@ -1,10 +1,10 @@
 import msgspec
 import numpy as np
-import onnx
 import pytest
-from external_graphs import write_list
+from external_graphs import N_BANDS as N_MELS
+from external_graphs import N_GROUPS as N_LABELS
+from external_graphs import write_list, write_picture_graph
 from make_bundles import write_sound
-from onnx import TensorProto, helper, numpy_helper
 
 from birdinfer import Bundle, Predictor
 from birdinfer.config import AudioConfig, SpectrogramConfig, WindowConfig
@@ -16,36 +16,12 @@ from birdinfer.inference.external.add_model import AddOptions, add_model
 from birdinfer.inference.external.front_end import read_front_end, with_axes_of
 from birdinfer.inference.member_group import members_by_input
 
-RATE, N_LABELS, N_MELS = 8_000, 4, 16
+RATE = 8_000
 CONFIG = SpectrogramConfig(
     audio=AudioConfig(RATE), window=WindowConfig(1.0), n_fft=256, hop_length=200, n_mels=N_MELS, scale="htk",
     filter_norm="none", padding="reflect", top_db=80.0, normalisation="zscore",
 )  # fmt: skip
 SHAPE = (N_MELS, 41)
-
-
-def write_picture_graph(path, shape, element=TensorProto.FLOAT):
-    """Scores: the mean of each of four groups of bands x 3."""
-    rank = len(shape)
-    bands_axis = rank - 2 if shape[rank - 2] in (N_MELS, None) else rank - 1
-    constants = {
-        "others": np.array([axis for axis in range(1, rank) if axis != bands_axis]),
-        "groups": np.array([-1, N_LABELS, N_MELS // N_LABELS]), "last": np.array([2]), "three": np.float32(3),
-    }  # fmt: skip
-    nodes = [
-        helper.make_node("ReduceMean", ["picture", "others"], ["bands"], keepdims=0),
-        helper.make_node("Reshape", ["bands", "groups"], ["grouped"]),
-        helper.make_node("ReduceMean", ["grouped", "last"], ["means"], keepdims=0),
-        helper.make_node("Mul", ["means", "three"], ["scores"]),
-    ]
-    declared = ["batch", *("open" if size is None else size for size in shape[1:])]
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("picture", element, declared)],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", N_LABELS])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )  # fmt: skip
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
-    return path
 
 
 @pytest.mark.parametrize(
