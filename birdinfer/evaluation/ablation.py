@@ -397,8 +397,7 @@ def read_out_of_fold(run_dir: Path) -> OutOfFold:
         why = "holds no fold*/oof.csv" if run_dir.is_dir() else "no such folder"
         raise InputNotFoundError(run_dir, why, "name the folder of a trained run, runs/NAME")
     labels = _labels(tables[0])
-    clips = [clip for table in tables for clip in _read(table, labels)]
-    _check_clips(run_dir, clips)
+    clips = _once(run_dir, [clip for table in tables for clip in _read(table, labels)])
     groups = _read_groups(run_dir / "folds.csv")
     return OutOfFold(
         filenames=tuple(clip.filename for clip in clips),
@@ -432,14 +431,22 @@ def _probabilities(where: str, cells: Sequence[str]) -> Float32:
     return values
 
 
-def _check_clips(run_dir: Path, clips: Sequence[_Clip]) -> None:
+def _once(run_dir: Path, clips: Sequence[_Clip]) -> list[_Clip]:
+    """Each clip once; one of a source that every fold holds out has the mean of all folds' probabilities."""
     if not clips:
         raise MetadataError(run_dir, "its folds validated no clip", "nothing can be compared")
-    seen: set[str] = set()
+    found: dict[str, list[_Clip]] = {}
     for clip in clips:
-        if clip.filename in seen:
-            raise MetadataError(run_dir, f"clip {clip.filename!r} stands in two rows of fold*/oof.csv", "one is needed")
-        seen.add(clip.filename)
+        found.setdefault(clip.filename, []).append(clip)
+    for name, same in found.items():
+        if len(same) > 1 and not name.startswith("@"):  # as ``data.sources`` names its clips
+            raise MetadataError(run_dir, f"clip {name!r} stands in two rows of fold*/oof.csv", "one is needed")
+    return [
+        same[0]._replace(probabilities=np.mean([clip.probabilities for clip in same], axis=0, dtype=np.float32))
+        if len(same) > 1
+        else same[0]
+        for same in found.values()
+    ]
 
 
 def _read_groups(path: Path) -> Mapping[str, str]:

@@ -161,7 +161,8 @@ def check_run_dir(run_dir: Path, recipe: Recipe, inputs: Sequence[Path], texts: 
 
     ``texts`` are the files among which a recipe may lie there, just as it is written.
     """
-    named = [Path(name) for name in (recipe.model.weights, recipe.data.folds_file) if name]
+    of_sources = [name for source in recipe.data.sources for name in (source.path, source.table, source.site_table)]
+    named = [Path(name) for name in (recipe.model.weights, recipe.data.folds_file, *of_sources) if name]
     kept = write_recipe(recipe).encode()
     changed = [each for each in texts if isinstance(each, Path) and each.is_file() and each.read_bytes() != kept]
     check_folder(run_dir.parent, hint="name another folder: --runs-dir")
@@ -526,8 +527,8 @@ def _train_or_read(fold: Fold, session: Session) -> FoldResult:
             facts = {
                 "n_training_clips": len(fold.training),
                 "n_validation_clips": len(fold.validation),
-                "n_training_species": len({clip.primary_label for clip in fold.training}),
-                "n_validation_species": len({clip.primary_label for clip in fold.validation}),
+                "n_training_species": len({clip.primary_label for clip in fold.training} - {""}),
+                "n_validation_species": len({clip.primary_label for clip in fold.validation} - {""}),
                 "n_test_clips": len(fold.test),
                 "device": torch.cuda.get_device_name(session.device) if session.device.type == "cuda" else "cpu",
                 "processes": session.processes.n,

@@ -16,7 +16,7 @@ from birdinfer.system.files import write_atomic
 from birdinfer.system.locks import locked
 from birdinfer.training.callbacks import FoldResult
 from birdinfer.training.checkpoint import Progress, load_header
-from birdinfer.training.data.folds import FOLDS_FILE, LEFT_OUT, folds_by_name
+from birdinfer.training.data.folds import FOLDS_FILE, LEFT_OUT, VALIDATION, folds_by_name
 from birdinfer.training.fold import OUT_OF_FOLD
 
 METRICS, SUMMARY = "metrics.json", "summary.json"
@@ -114,12 +114,12 @@ def _coverage(path: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     clips = [(label, fold) for label, fold in folds_by_name(path).values() if fold != LEFT_OUT]
-    validated = [label for label, fold in clips if fold >= 0]
+    validated = [label for label, fold in clips if fold >= 0 or fold == VALIDATION]
     return {
         "n_clips": len(clips),
-        "n_species": len({label for label, _ in clips}),
+        "n_species": len({label for label, _ in clips} - {""}),
         "n_validated_clips": len(validated),
-        "n_validated_species": len(set(validated)),
+        "n_validated_species": len(set(validated) - {""}),
     }
 
 

@@ -33,7 +33,7 @@ from birdinfer.training.data.folds import (
 )
 from birdinfer.training.data.metadata import Clip, Metadata, read_metadata, without_rare
 from birdinfer.training.data.overlap import leave_out_overlaps
-from birdinfer.training.data.source_tables import SourceClips, TrainingSource, read_source
+from birdinfer.training.data.source_tables import SourceClips, TrainingSource, find_source, read_source
 from birdinfer.training.data.sources import ClipDecoder, ClipSource, DecodedSource
 from birdinfer.training.recipe.schema import Recipe
 
@@ -68,6 +68,8 @@ def prepare_data(recipe: Recipe, data_dir: Path, run_dir: Path, callback: Traini
     Raises:
         BirdinferError: data or folds cannot be used.
     """
+    for config in recipe.data.sources:
+        find_source(config, data_dir)
     # The headers of 50,000 clips take half a minute.
     callback.on_message(f"reading {data_dir}")
     metadata = without_rare(read_metadata(data_dir, recipe.data.fold_column), recipe.data.min_clips_per_species)
