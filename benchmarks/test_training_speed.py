@@ -68,9 +68,8 @@ class Trainer:
     def __init__(self, clips: tuple[Path, Metadata], source: ClipSource, amp: str) -> None:
         """Build everything, and warm it up."""
         data_dir, metadata = clips
-        wanted = recipe(amp)
         job = Fold(
-            recipe=wanted,
+            recipe=recipe(amp),
             species=metadata.species,
             number=0,
             training=metadata.clips * 8,
@@ -81,6 +80,17 @@ class Trainer:
             data_dir=data_dir,
             folder=data_dir,
         )
+        self._build(job)
+
+    @classmethod
+    def of(cls, job: Fold) -> "Trainer":
+        """Of a fold that is there."""
+        trainer = cls.__new__(cls)
+        trainer._build(job)
+        return trainer
+
+    def _build(self, job: Fold) -> None:
+        wanted = job.recipe
         self._forward = Forward(wanted, job.clips_per_label(), DEVICE)
         torch.manual_seed(0)
         model = build_model(wanted.model, len(job.species), wanted.input_config, start=False).to(DEVICE)
