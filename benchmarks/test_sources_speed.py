@@ -23,6 +23,7 @@ from birdinfer.training.recipe.data_config import SourceConfig
 from birdinfer.training.recipe.schema import Recipe
 from bundles import SHARED_DATA
 from test_training_speed import (
+    HAS_GPU,
     LEAST_SHARE,
     WHERE,
     Trainer,
