@@ -113,7 +113,7 @@ class FoldTrainer:
                     loss = self._forward.loss(state.learner, part, share)
                     state.backward(loss)
                 loss_sum += loss.detach()
-            state.step(self._learning_rate(step), step)
+            state.step(self._learning_rate(step), step, progress.epoch < recipe.optim.frozen_backbone_epochs)
 
             progress.step += 1
             if progress.step % _REPORT_STEPS == 0 or progress.step == per_epoch:

@@ -18,21 +18,66 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def build_optimiser(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimiser(
+    model: torch.nn.Module, config: OptimConfig, network: torch.nn.Module | None = None
+) -> torch.optim.Optimizer:
     """The optimiser of a recipe; vectors (biases, norms) are not decayed: pulling a norm's scale to 0 does not help.
 
+    Args:
+        model: all that is trained.
+        config: says how.
+        network: the part of it whose backbone may learn more slowly; None for all of it.
+
     Raises:
-        ConfigError: neither torch nor timm knows one of this name.
+        ConfigError: neither torch nor timm knows one of this name, or the network has no such backbone.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [x for x in parameters if x.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [x for x in parameters if x.ndim <= 1], "weight_decay": 0.0},
-    ]
+    shares = _backbone_shares(model if network is None else network, config)
+    groups: list[dict[str, Any]] = []
+    for share in sorted({shares.get(id(x), _HEAD) for x in parameters}, reverse=True):
+        own = [x for x in parameters if shares.get(id(x), _HEAD) == share]
+        # Not of a share of 1 throughout: what older runs have saved of their groups knows none.
+        more = {_SHARE: abs(share), _IS_BACKBONE: float(share > 0)} if shares else {}
+        groups.append({"params": [x for x in own if x.ndim > 1], "weight_decay": config.weight_decay, **more})
+        groups.append({"params": [x for x in own if x.ndim <= 1], "weight_decay": 0.0, **more})
     groups = [group for group in groups if group["params"]]
     if config.name in OPTIMISERS:
         return OPTIMISERS[config.name](groups, lr=config.lr)
     return _of_timm(groups, config)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, lr: float, is_backbone_frozen: bool) -> None:
+    """Set the learning rate of all groups: that of a backbone is its share of it, or 0."""
+    for group in optimiser.param_groups:
+        is_frozen = is_backbone_frozen and group.get(_IS_BACKBONE, 0.0)
+        group["lr"] = 0.0 if is_frozen else lr * group.get(_SHARE, 1.0)
+
+
+_SHARE, _IS_BACKBONE = "rate_share", "is_backbone"
+_HEAD = -1.0
+"""Of all that is not the backbone's: the whole rate; negative, so that the two are never one group."""
+
+
+def _backbone_shares(network: torch.nn.Module, config: OptimConfig) -> dict[int, float]:
+    """Share of the learning rate by parameter of the backbone (its id); empty if the recipe makes no difference."""
+    if config.backbone_lr_share == config.layer_decay == 1 and not config.frozen_backbone_epochs:
+        return {}
+    backbone = getattr(network, "backbone", None)
+    keys = "optim.backbone_lr_share, layer_decay or frozen_backbone_epochs"
+    if backbone is None:
+        raise ConfigError(keys, "are set, this family has no backbone", "leave them out")
+    own = {id(parameter): config.backbone_lr_share for parameter in backbone.parameters()}
+    if config.layer_decay < 1:
+        if not hasattr(backbone, "group_matcher"):
+            raise ConfigError("optim.layer_decay", "needs a backbone of timm, whose layers are numbered", "set it to 1")
+        number = import_timm("timm.models").group_parameters(backbone, backbone.group_matcher(), reverse=True)
+        last = max(number.values())
+        for name, parameter in backbone.named_parameters():
+            own[id(parameter)] *= config.layer_decay ** (last - number[name])
+    # timm's own classifier is a head like any other.
+    classifier = backbone.get_classifier() if hasattr(backbone, "get_classifier") else None
+    heads = {id(x) for x in classifier.parameters()} if isinstance(classifier, torch.nn.Module) else set()
+    return {key: share for key, share in own.items() if key not in heads}
 
 
 def _of_timm(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:

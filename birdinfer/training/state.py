@@ -13,7 +13,7 @@ import torch
 from birdinfer.errors import CheckpointError
 from birdinfer.training.checkpoint import EMA, MODEL, Checkpoint, Tensors
 from birdinfer.training.distributed import Distributed
-from birdinfer.training.optim import build_optimiser
+from birdinfer.training.optim import build_optimiser, set_rate
 from birdinfer.training.recipe.schema import OptimConfig
 
 _OPTIM, _GROUP, _BESIDE = "optim.", "group.", "beside."
@@ -50,7 +50,7 @@ class TrainingState:
         self.average = copy.deepcopy(model).eval() if config.ema_decay else None
         self.own_learner, self.beside = learner, beside
         self._trained = model if beside is None else torch.nn.ModuleList([model, beside])
-        self.optimiser = build_optimiser(self._trained, config)
+        self.optimiser = build_optimiser(self._trained, config, model)
         self.scaler = scaler
         self._config = config
         self._parallel = processes.parallel(model if learner is None else learner)
@@ -76,10 +76,9 @@ class TrainingState:
         """Add the gradients of ``loss``."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, lr: float, n_steps_before: int) -> None:
+    def step(self, lr: float, n_steps_before: int, is_backbone_frozen: bool = False) -> None:
         """One step down the gradients that have been added up."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimiser, lr, is_backbone_frozen)
         self.scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self._trained.parameters(), self._config.clip_norm)
         self.scaler.step(self.optimiser)

@@ -236,6 +236,12 @@ class OptimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Gradients are scaled down to this norm."""
     ema_decay: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """Decay per step of the averaged weights that are validated and kept; 0 keeps the weights themselves."""
+    backbone_lr_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    """The backbone learns at this share of lr, its head at all of it: for weights that are good already."""
+    layer_decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    """Each layer of a backbone of timm learns at this share of the rate of the layer after it (layer-wise decay)."""
+    frozen_backbone_epochs: Count = 0
+    """In the first this many epochs the head learns alone; norms keep measuring."""
     frozen_norm_epochs: Count = 0
     """In the last this many epochs BatchNorm computes with its running statistics, as in prediction (see
     ``models/batch_norm.py``): the network that is trained is then the one that is exported, and the best of these
