@@ -13,6 +13,7 @@ from birdinfer.audio.find import find_recordings
 from birdinfer.audio.stream import probe
 from birdinfer.cli.console import stderr, summary, table_file
 from birdinfer.cli.options import Force, Output
+from birdinfer.detections.recordings import timed_name
 from birdinfer.errors import AudioError, LabelError
 from birdinfer.inference.external.label_lists import read_label_list
 from birdinfer.inference.external.label_matching import species_of
@@ -67,7 +68,7 @@ def prior(
     """Count in labelled soundscapes which species are recorded where and when: the table of the step prior_shift.
 
     Site, hour and month are read from the files' names, e.g. BC2026_Train_0001_S05_20250227_010002 or
-    PLOT7_20250227_010002.
+    PLOT7_20250227_010002; the time also from what a recorder wrote into the file, with --soundscapes.
     """
     with table_file(output) as table:
         report = count_priors(labels, table, soundscapes, taxonomy, row_seconds, force)
@@ -92,11 +93,11 @@ def count_priors(
     species = species_of(read_label_list(taxonomy), taxonomy) if taxonomy else ()
     found = read_labelled_windows(labels, row_seconds, species, str(taxonomy))
     columns = _columns(found, species, taxonomy)
-    windows, durations = found.windows, None
+    windows, durations, timed = found.windows, None, dict[str, str]()
     if soundscapes:
-        windows, durations = _with_durations(windows, soundscapes)
+        windows, durations, timed = _with_durations(windows, soundscapes)
     silent = silent_windows(windows, durations or {})
-    table = count_windows({**windows, **dict.fromkeys(silent, frozenset())}, columns)
+    table = count_windows({**windows, **dict.fromkeys(silent, frozenset())}, columns, timed)
     write_priors(output, table)
     names = sorted({window.recording for window in windows})
     return PriorReport(
@@ -105,7 +106,7 @@ def count_priors(
         hours=len({one.hour for one in table.occasions} - {None}),
         months=len({one.month for one in table.occasions} - {None}), species=len(columns),
         species_found=int((table.present.sum(axis=0) > 0).sum()), repeated_rows=found.repeated_rows,
-        nameless=tuple(name for name in names if parse_name(name) == RecordingName()),
+        nameless=tuple(name for name in names if parse_name(timed.get(name, name)) == RecordingName()),
         lengthless=() if durations is None else tuple(name for name in names if name not in durations),
         notes=found.notes,
     )  # fmt: skip
@@ -124,26 +125,31 @@ def _columns(found: LabelledWindows, species: Sequence[Species], taxonomy: Path 
 
 def _with_durations(
     windows: dict[Window, frozenset[str]], soundscapes: Path
-) -> tuple[dict[Window, frozenset[str]], dict[str, float]]:
-    """Find the recordings in the folder: windows with their folders, and the seconds of those that can be read."""
+) -> tuple[dict[Window, frozenset[str]], dict[str, float], dict[str, str]]:
+    """Find the recordings in the folder.
+
+    Returns the windows with their folders, the seconds of those that can be read, and names with their clock times.
+    """
     there = find_recordings([soundscapes])
     there.require()
     name_of = {spelled(path.absolute().as_posix()): (name, path) for path, name in there.names.items()}
     recordings = Recordings(name_of)
     durations: dict[str, float] = {}
     renamed: dict[str, str] = {}
+    timed: dict[str, str] = {}
     for asked in {window.recording for window in windows}:
         found = recordings.find(asked)
         if len(found) == 1:
             name, path = name_of[found[0]]
             renamed[asked] = asked if "/" in asked else name
+            timed[renamed[asked]] = timed_name(path, renamed[asked])
             with contextlib.suppress(AudioError):  # named among the files without a length
                 durations[renamed[asked]] = probe(path).duration_seconds
     placed: dict[Window, frozenset[str]] = {}
     for window, labels in windows.items():
         here = window._replace(recording=renamed.get(window.recording, window.recording))
         placed[here] = placed.get(here, frozenset()) | labels
-    return placed, durations
+    return placed, durations, timed
 
 
 def _print_report(report: PriorReport, output: Path) -> None:

@@ -140,6 +140,20 @@ def describe_recording(
     )
 
 
+def timed_name(path: Path, name: str) -> str:
+    """Name a recording so that its clock time can be read from the name, also where only its file's metadata state it.
+
+    Site and folders stay. The name itself is returned where it has a time, or the file has none.
+    """
+    by_name = parse_name(name)
+    start = by_name.start or describe_recording(path, name, OriginSettings()).start
+    if by_name.start is not None or start is None:
+        return name
+    moment = f"{start:%Y%m%d_%H%M%S}"
+    timed = "/".join([*name.split("/")[:-1], f"{by_name.site}_{moment}" if by_name.site else moment])
+    return timed if parse_name(timed).site == by_name.site else name
+
+
 def _with_zone(name: RecordingName) -> datetime | None:
     return None if name.start is None else name.start.replace(tzinfo=name.zone)
 

@@ -24,6 +24,7 @@ from birdinfer.audio.channels import EACH, MEAN, check_channel, split_channel
 from birdinfer.audio.find import Found, find_recordings
 from birdinfer.audio.status import FINE, Status
 from birdinfer.callbacks import Callback
+from birdinfer.detections.recordings import timed_name
 from birdinfer.errors import ConfigError, OutputError
 from birdinfer.inference.bundle import Bundle
 from birdinfer.inference.embeddings import EmbeddingWriter
@@ -34,6 +35,7 @@ from birdinfer.inference.predictor import Predictor, make_plan, share_in
 from birdinfer.inference.results import Scheduler, SoundscapeResult
 from birdinfer.inference.soundscapes import header_seconds, predict_soundscapes, recordings_of_channels
 from birdinfer.inference.voice import VoiceMode, detector_version, speech_finders
+from birdinfer.postprocess.priors import PriorShift
 from birdinfer.prediction.identity import RunIdentity
 from birdinfer.prediction.ranks import rank_blender_of
 from birdinfer.prediction.score_store import ScoreStore
@@ -355,6 +357,8 @@ class _Prediction:
     ) -> None:
         self._bundle, self._settings, self._callback = bundle, settings, callback
         self._names, self._paths = found.names, list(found.names)
+        by_time = any(isinstance(step, PriorShift) and step.depends_on_time for step in bundle.manifest.post.steps)
+        self._step_names = _TimedNames(self._names) if by_time else self._names
         self._unopened = [SoundscapeResult(path, Status.not_opened, problem=why) for path, why in found.unopened]
         self._tables, self._store = tables, store
         # With ``each`` the recordings name their channel, and those of one channel are averaged over it.
@@ -535,7 +539,7 @@ class _Prediction:
 
         self._callback.on_start(len(paths))
         for result in predict_soundscapes(
-            scheduler, paths, on_progress, self._store, poll, self._names,
+            scheduler, paths, on_progress, self._store, poll, self._step_names,
             has_worked=any(result.n_rows for result in self._results.values()), embeddings=self._embeddings,
         ):  # fmt: skip
             # A file of which less was read than before, since its disk is gone, keeps what it had.
@@ -588,6 +592,14 @@ class _Prediction:
             how = "; --resume continues" if self._settings.keeps_progress else ", none is kept with -o -"
             failed = f", {n_failed} of them failed" if n_failed else ""
             self._callback.on_warning(f"{n_done} of {len(self._paths)} files are done{failed}{how}{older}")
+
+
+class _TimedNames(dict[Path, str]):
+    """Names of recordings from which a step reads the time; the metadata of a file are read when it is opened."""
+
+    def get(self, path: Path, default: str | None = None) -> str | None:  # type: ignore[override]
+        name = super().get(path)
+        return default if name is None else timed_name(split_channel(path)[0], name)
 
 
 def _size_bytes(path: Path) -> int:

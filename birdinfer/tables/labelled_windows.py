@@ -8,6 +8,7 @@ all its rows. Calls, which begin and end anywhere, are counted in the windows in
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -106,12 +107,17 @@ def silent_windows(labelled: Iterable[Window], duration_seconds: Mapping[str, fl
     return [silent for duration, windows in known for silent in _free_places(windows, duration)]
 
 
-def count_windows(labels_of: Mapping[Window, frozenset[str]], labels: Sequence[str]) -> PriorTable:
-    """Count labelled windows by the site, hour and month in which they begin, which stand in their files' names."""
+def count_windows(
+    labels_of: Mapping[Window, frozenset[str]], labels: Sequence[str], timed: Mapping[str, str] = MappingProxyType({})
+) -> PriorTable:
+    """Count labelled windows by the site, hour and month in which they begin, which stand in their files' names.
+
+    ``timed``: another name of a recording from which they are read.
+    """
     column = {label: index for index, label in enumerate(labels)}
     counts: dict[Occasion, Int64] = {}
     for window, present in labels_of.items():
-        name = parse_name(window.recording)
+        name = parse_name(timed.get(window.recording, window.recording))
         begin = window.start_seconds
         occasion = Occasion(name.site, hour_at(name, begin), month_at(name, begin))
         row = counts.setdefault(occasion, np.zeros(1 + len(labels), np.int64))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.detections.recordings import OriginSettings, Recording, describe_recording, find_zone
+from birdinfer.detections.recordings import OriginSettings, Recording, describe_recording, find_zone, timed_name
 from birdinfer.errors import ConfigError
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -245,3 +245,17 @@ class TestNamePattern:
         OriginSettings(name_pattern="{site}_*").check_names(["b", "A_20250227_010002"])
         OriginSettings().check_names(["b"])
         settings.check_names([])
+
+
+class TestTimedName:
+    @pytest.mark.parametrize(
+        ("name", "timed"),
+        [("a", "20250227_020002"), ("plot7/a", "plot7/plot7_20250227_020002"), ("3575_COL", "COL_20250227_020002"),
+         ("S1_20240101_000000", "S1_20240101_000000")],
+    )  # fmt: skip
+    def test_the_files_own_time_where_the_name_has_none(self, tmp_path, name, timed):
+        assert timed_name(with_guano(tmp_path / "a.wav", "2025-02-27T02:00:02+01:00"), name) == timed
+
+    def test_a_file_without_a_time_keeps_its_name(self, tmp_path):
+        (tmp_path / "a.wav").write_bytes(b"")
+        assert timed_name(tmp_path / "a.wav", "plot7/a") == "plot7/a"

@@ -1,6 +1,7 @@
 """A run of a bundle that blends by rank: its table is the blend of its groups' tables, whatever happens to the run."""
 
 import random
+import struct
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from birdinfer.inference.blend_text import parse_blend
 from birdinfer.inference.bundle import save_manifest
 from birdinfer.inference.rank_blend import RankBlender
 from birdinfer.inference.results import Scheduler
+from birdinfer.postprocess.config import PostConfig
+from birdinfer.postprocess.steps import parse_steps
 from birdinfer.prediction import ranks
 from birdinfer.prediction.fallback_levels import fallback_levels
 from birdinfer.prediction.ranks import ranked_rows, ranking_seconds
@@ -24,6 +27,7 @@ from birdinfer.prediction.run import PredictionSettings, predict_to_csv
 from birdinfer.prediction.store import count_done
 from birdinfer.submission.blend_tables import align_tables, blend_ranks, write_scores
 from birdinfer.tables.scores import read_scores
+from birdinfer.tables.step_tables import Occasion, PriorTable, write_priors
 
 LOUD = "rank:linear.weight=2,perch.weight=0.5"
 
@@ -165,6 +169,28 @@ class TestShortOfTime:
         scores[np.ix_(given_up, lacks)] = np.nan
         expected = RankBlender(weights=np.repeat([[2.0], [0.5], [1.0]], 4, axis=1))(scores)
         np.testing.assert_allclose(table.values, expected, rtol=1e-6)
+
+
+def test_a_prior_by_time_reads_the_clock_from_the_file_where_its_name_has_none(tmp_path, bundle):
+    body = b"GUANO|Version:1.0\nTimestamp:2025-02-27T02:00:02\n"
+    chunk = struct.pack("<4sI", b"guan", len(body)) + body
+    for name, tail in (("20250227_020002", b""), ("plain", b""), ("stamped", chunk)):
+        write_sound(tmp_path / f"{name}.wav", tone(5.0), SAMPLE_RATE)
+        raw = (tmp_path / f"{name}.wav").read_bytes() + tail
+        (tmp_path / f"{name}.wav").write_bytes(raw[:4] + struct.pack("<I", len(raw) - 8) + raw[8:])
+    counts = PriorTable(
+        labels=LABELS, occasions=(Occasion(None, 2, 2), Occasion(None, 9, 9)), windows=np.array([50, 50]),
+        present=np.array([[40, 30, 20, 10], [0, 1, 2, 3]]),
+    )  # fmt: skip
+    write_priors(tmp_path / "prior.csv", counts)
+    steps = parse_steps([f"prior_shift:table={tmp_path / 'prior.csv'},month_strength=1"])
+    loaded = Bundle.load(bundle)
+    loaded = loaded.with_scoring(loaded.manifest.blend, PostConfig((1.0,), steps))
+    predict(loaded, tmp_path, tmp_path / "out" / "s.csv")
+    table = read_scores(tmp_path / "out" / "s.csv")
+    values = dict(zip((row.rpartition("_")[0] for row in table.row_ids), table.values.tolist(), strict=True))
+    assert values["stamped"] == values["20250227_020002"]
+    assert values["stamped"] != values["plain"]
 
 
 def test_a_manifest_whose_member_is_in_no_group_is_refused(tmp_path, birdinfer, sounds):
