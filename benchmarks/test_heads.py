@@ -147,7 +147,7 @@ def test_five_clips_a_class(birdnet, table, tmp_path):
     found = read_embeddings(embeddings)
     labelled = read_labels(SHARED_DATA / "esc10" / "train.csv", found)
     settings = HeadSettings(embeddings=embeddings, labels=tmp_path, output=tmp_path, activation="softmax")
-    for kind in KINDS:
+    for kind in ("linear", "prototypes"):
         worth, is_within = [], []
         for seed in range(SEEDS):
             taken = some_clips(labelled, seed)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 head = make_group("head")
 _NAMED = 5
-_FEW_GROUPS = 10
+_FEW_GROUPS = 6
+"""Of recordings of a species: of fewer, cross-validation takes a large part away."""
 
 
 class Activation(StrEnum):
@@ -91,7 +92,6 @@ def _print(console: "Console", fitted: "FittedHead", output: Path) -> None:
     scores, labelled = fitted.scores, fitted.labelled
     n_clips, n_species, n_windows = len(labelled.groups), len(labelled.species), len(labelled.windows)
     of = f"{n_clips} {labelled.unit}s and {n_windows} windows" if labelled.unit != "window" else f"{n_windows} windows"
-    n_groups = int(labelled.groups.max()) + 1
     n_scored = n_species - len(scores.unscored)
     console.print(f"[bold]{shown(str(output))}[/]: {fitted.kind} head, {n_species} species, from {of}")
     console.print(f"  macro AUC  {_text(scores.macro_auc)} over {n_scored} species, {scores.n_folds} folds")
@@ -103,8 +103,12 @@ def _print(console: "Console", fitted: "FittedHead", output: Path) -> None:
     if scores.unscored:
         named = ", ".join(scores.unscored[:_NAMED]) + (", ..." if len(scores.unscored) > _NAMED else "")
         console.print(f"[yellow]{len(scores.unscored)} species are in one fold alone and not scored:[/] {shown(named)}")
-    if n_groups < _FEW_GROUPS * scores.n_folds:
-        console.print(f"Few groups of recordings ({n_groups}): heads that are alike cannot be compared")
+    few = labelled.n_groups_of_species
+    if (half := sorted(few)[len(few) // 2]) < _FEW_GROUPS:
+        console.print(
+            f"half of the species have {half} groups of recordings at most, a fold fewer:\n"
+            "figures are rather low, and heads that are alike cannot be compared"
+        )
     console.print(f"next: birdinfer predict SOUNDSCAPES --bundle {shown(str(output))} -o submission.csv")
 
 

@@ -59,6 +59,11 @@ class LabelledWindows:
         truth: Float32 = self.truth[first]
         return truth
 
+    @property
+    def n_groups_of_species(self) -> list[int]:
+        """How many groups hold each species."""
+        return [len(np.unique(self.groups[present])) for present in (self.clip_truth == 1).T]
+
 
 @dataclass(slots=True, kw_only=True)
 class _Clip:

@@ -13,8 +13,9 @@ from sequence_bundles import N_WINDOWS, SITE, add_sequence_head, neighbours_of
 from birdinfer.errors import BundleError, ConfigError
 from birdinfer.inference.bundle import Bundle
 from birdinfer.inference.member_group import MemberScores
-from birdinfer.inference.predictor import Predictor
+from birdinfer.inference.predictor import Predictor, make_plan
 from birdinfer.inference.sequence import sequence_input, site_and_hours, spans
+from birdinfer.inference.soundscapes import predict_soundscapes
 from birdinfer.prediction.fallback_levels import fallback_levels
 
 
@@ -93,6 +94,9 @@ def test_a_bundle_predicts_with_its_head(bundle, tmp_path):
     write_sound(path, tone(65.0), SAMPLE_RATE)
     predictor = Predictor(bundle, embeddings=True)
     embeddings = predictor.embed(path)["fold0"]
+    two = Predictor(bundle, make_plan("onnxruntime", workers=2, batch_size=1))
+    (found,) = predict_soundscapes(two, [path])
+    assert np.array_equal(found.probabilities, predictor.predict(path))
     assert np.allclose(predictor.predict(path), neighbours_of(embeddings, 1.0, [23] * 13), atol=1e-6)
     elsewhere = tmp_path / "song.wav"
     write_sound(elsewhere, tone(65.0), SAMPLE_RATE)
