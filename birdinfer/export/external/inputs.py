@@ -133,10 +133,11 @@ def _plain_sound(graph: ir.Graph, sound: ir.Value) -> list[str]:
     given = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
     sound.name = f"{name}/given"
     new = given
-    if is_moved and len(sizes) == 1:
-        new = write("Squeeze", new, ints(0))
-    elif is_moved:
-        new = write("Unsqueeze", new, ints(*(axis for axis in range(1, len(sizes)) if axis not in long[:1])))
+    if is_moved:  # not Squeeze and Unsqueeze, whose axes are no inputs in older opsets
+        ones = [1] * (len(sizes) - 1)
+        target = [0, *ones] if ones else [-1]
+        target[(long or [1])[0] if ones else 0] = -1
+        new = write("Reshape", new, ints(*target))
     if sound.dtype != ir.DataType.FLOAT:
         assert sound.dtype is not None
         new = write("Cast", new, to=int(sound.dtype))
@@ -161,21 +162,18 @@ def _plain_outputs(graph: ir.Graph) -> list[str]:
     lines = []
     for place, value in enumerate(list(graph.outputs)):
         sizes, name = _sizes(value), value.name or ""
-        op, axis = "", 0
         if len(sizes) == 1 and is_single and (sizes[0] or 2) > 1:
-            op = "Unsqueeze"
+            target, new_sizes = [1, -1], [1, sizes[0]]
         elif len(sizes) == 3 and sizes[1] == 1 and sizes[2] != 1:
-            op, axis = "Squeeze", 1
-        elif len(sizes) == 3 and sizes[0] == 1 and sizes[1] is None and not is_single:
-            op = "Squeeze"
-        if not op:
+            target, new_sizes = [0, -1], [sizes[0], sizes[2]]
+        elif len(sizes) == 3 and sizes[0] == 1 and sizes[1] is None and sizes[2] is not None and not is_single:
+            target, new_sizes = [-1, sizes[2]], [None, sizes[2]]
+        else:
             continue
         write = NodeWriter(f"output/{name}")
         value.name = f"{name}/given"
-        new = write(op, value, ints(axis))
-        new.name, new.type = name, value.type
-        kept = list(value.shape or [])
-        new.shape = ir.Shape([1, *kept] if op == "Unsqueeze" else [*kept[:axis], *kept[axis + 1 :]])
+        new = write("Reshape", value, ints(*target))
+        new.name, new.type, new.shape = name, value.type, ir.Shape(new_sizes)
         for constant in write.constants:
             graph.register_initializer(constant)
         graph.extend(write.nodes)

@@ -28,6 +28,9 @@ from birdinfer.typing import Float32
 
 _SCALINGS = {"Add", "Sub", "Mul", "Div"}
 
+_LEAST_OPSET = 11
+"""From which on the nodes that are written take their numbers as inputs."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Folded:
@@ -60,7 +63,7 @@ def fold_graph(path: Path, n_samples: int) -> Folded | None:
 def fold_model(model: ir.Model, n_samples: int) -> Folded | None:
     """Replace the linear parts of a graph in memory, which is changed; None, and no change, if it has none."""
     graph = model.graph
-    if len(graph.inputs) != 1 or graph.inputs[0].shape is None:
+    if len(graph.inputs) != 1 or graph.inputs[0].shape is None or model.opset_imports.get("", 0) < _LEAST_OPSET:
         return None
     sizes = [size if isinstance(size, int) else None for size in graph.inputs[0].shape]
     batch = sizes[0] or 2
@@ -257,7 +260,10 @@ def _convolution(
 ) -> ir.Value:
     end = kernel.first + (kernel.n_frames - 1) * kernel.hop + kernel.taps.shape[1]
     cut = _cut(write, waveform, n_samples, kernel.first, end)
-    operands: list[Operand] = [write("Unsqueeze", cut, ints(1)), np.ascontiguousarray(kernel.taps[:, None])]
+    operands: list[Operand] = [
+        write("Reshape", cut, ints(-1, 1, end - kernel.first)),
+        np.ascontiguousarray(kernel.taps[:, None]),
+    ]
     operands += [kernel.offsets] if kernel.offsets.any() else []
     values = write("Conv", *operands, strides=[kernel.hop])
     if level is not None and kernel.steady is not None:

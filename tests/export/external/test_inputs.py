@@ -17,8 +17,18 @@ N, RATE, N_LABELS = 8_000, 8_000, 4
 OPTIONS = AddOptions(sample_rate=RATE, window_seconds=1.0)
 
 
+OLD = 12
+"""An opset in which the axes of Squeeze and ReduceMean are attributes."""
+
+
 def write_graph(
-    path, shape=("batch", N), element=TensorProto.FLOAT, more=(), output=("batch", N_LABELS), batch_inside=None
+    path,
+    shape=("batch", N),
+    element=TensorProto.FLOAT,
+    more=(),
+    output=("batch", N_LABELS),
+    batch_inside=None,
+    opset=18,
 ):
     """Scores: mean square of the sound x slopes + the sum of further inputs, in the shape that is asked for."""
     slopes = np.linspace(-4, 4, N_LABELS).astype(np.float32)
@@ -26,7 +36,9 @@ def write_graph(
         helper.make_node("Cast", ["sound"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["float", "flat"], ["rows"]),
         helper.make_node("Mul", ["rows", "rows"], ["power"]),
-        helper.make_node("ReduceMean", ["power", "axis"], ["mean"], keepdims=1),
+        helper.make_node("ReduceMean", ["power", "axis"], ["mean"], keepdims=1)
+        if opset > OLD
+        else helper.make_node("ReduceMean", ["power"], ["mean"], keepdims=1, axes=[1]),
         helper.make_node("Mul", ["mean", "slopes"], ["sum0"]),
     ]
     for number, (name, *_) in enumerate(more):
@@ -47,9 +59,9 @@ def write_graph(
         [helper.make_tensor_value_info("sound", element, list(shape)),
          *(helper.make_tensor_value_info(name, kind, list(sizes)) for name, kind, sizes in more)],
         [helper.make_tensor_value_info("scores", element, list(output))],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items() if opset > OLD or name != "axis"],
     )  # fmt: skip
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7), path)
     return path
 
 
@@ -77,6 +89,8 @@ def adopted(tmp_path, graph, **inputs):
         {"shape": ("batch", N, 1)},
         {"shape": ("batch", 1, 1, N)},
         {"shape": (N,), "output": (N_LABELS,)},
+        {"shape": (N,), "output": (N_LABELS,), "opset": OLD},
+        {"shape": ("batch", N, 1), "output": ("batch", 1, N_LABELS), "opset": OLD},
         {"shape": (1, N), "output": (N_LABELS,)},
         {"shape": (1, N, 1)},
         {"element": TensorProto.FLOAT16},
