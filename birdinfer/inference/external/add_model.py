@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -25,8 +26,9 @@ from birdinfer.features.spectrogram import fingerprint
 from birdinfer.inference.bundle import MANIFEST_NAME, Bundle, file_sha256, overlapping
 from birdinfer.inference.external.describe_graph import GraphOptions, describe_graph
 from birdinfer.inference.external.known_models import KnownModel
+from birdinfer.inference.external.label_classes import with_classes
 from birdinfer.inference.external.label_lists import ListedLabel, read_label_list
-from birdinfer.inference.external.label_matching import Match, match_labels, species_of
+from birdinfer.inference.external.label_matching import Match, genus_columns, match_labels, species_of
 from birdinfer.inference.external.write_member import (
     copied,
     existing_manifest,
@@ -35,7 +37,16 @@ from birdinfer.inference.external.write_member import (
     try_out,
     write_manifest,
 )
-from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, Outputs, Provenance, families_of
+from birdinfer.inference.manifest import (
+    FORMAT,
+    Graph,
+    Manifest,
+    Member,
+    Outputs,
+    Provenance,
+    columns_of,
+    families_of,
+)
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
 from birdinfer.system.locks import locked
@@ -63,6 +74,16 @@ class AddOptions(GraphOptions):
     """In the weighted mean."""
     replace: bool = False
     """Replace a member of this name."""
+    merge: Literal["mean", "max"] | None = None
+    """How scores of several windows in a row are combined; if None the highest counts where windows are shorter."""
+    row_seconds: float | None = None
+    """Rows of a new bundle; the model's window in whole seconds if None."""
+    smoothing_kernel: tuple[float, ...] | None = None
+    """Of a new bundle; none if None: what the authors of a model publish is not smoothed."""
+    missing_species: Literal["zero", "genus"] = "zero"
+    """What a species of the bundle gets that the graph does not know: 0, or the highest score of its genus."""
+    taxonomy: Path | None = None
+    """A table of species with classes, for a new bundle whose list of labels has none."""
     species_list: Path | None = None
     """The species of a new bundle, as ``taxonomy.csv``; those that the graph does not know get 0. None: the graph's
     labels."""
@@ -80,8 +101,10 @@ class AddedModel:
     """Of the bundle."""
     matches: Mapping[str, Match]
     """Label of the bundle -> the graph's label that matches it, and by which rule."""
+    genus_labels: tuple[str, ...]
+    """Labels of the bundle that it does not know, which get the highest score of their genus."""
     unknown_labels: tuple[str, ...]
-    """Labels of the bundle that it does not know."""
+    """Those that it does not know either, which get 0."""
     n_unused_columns: int
     """Columns of the graph that match no label of the bundle."""
     notes: tuple[str, ...]
@@ -127,13 +150,13 @@ def add_model(
         raise ConfigError("--labels", "is needed to add a member to a bundle", "name a new folder for embeddings alone")
     source = labels or graph
     # Before the graph is run, which takes its time; what counts is what is there when the bundle is ours alone.
-    _find_place(bundle_folder, name, options, listed, source)
+    _find_place(bundle_folder, name, options, listed, source, expected)
     described = describe_graph(graph, listed if labels else None, options, expected)
     notes = described.notes
     taken = described.input_config
     spectrogram = taken if isinstance(taken, SpectrogramConfig) else None
     with locked(bundle_folder, on_wait):
-        place = _find_place(bundle_folder, name, options, listed, source)
+        place = _find_place(bundle_folder, name, options, listed, source, described.known)
         with folder_to_write(bundle_folder, place.old) as folder, copied(graph, folder, name) as copy:
             member = Member(
                 name=name,
@@ -142,7 +165,7 @@ def add_model(
                 spectrogram=spectrogram,
                 frontend_fingerprint=tuple(fingerprint(spectrogram)) if spectrogram else None,
                 outputs=described.outputs,
-                aggregation=_aggregation(taken, described.outputs, options.overlap_seconds, place),
+                aggregation=_aggregation(taken, described.outputs, options, place),
                 label_columns=_label_columns(place, listed),
                 batch=described.batch,
                 weight=options.weight,
@@ -151,7 +174,9 @@ def add_model(
             if place.old:
                 manifest = _with_member(place.old, member)
             else:
-                manifest = _new_manifest(bundle_folder, place, member, _fallback(place, described.quiet), source)
+                manifest = _new_manifest(
+                    bundle_folder, place, member, _fallback(place, described.quiet), source, options.smoothing_kernel
+                )
                 notes = (*notes, _FALLBACK_NOTE if labels else _ENCODER_NOTE)
             try_out(Bundle(folder, manifest), graph)
             write_manifest(folder, manifest)
@@ -163,8 +188,9 @@ def add_model(
         is_new_bundle=place.old is None,
         n_labels=len(place.species),
         matches=place.matches,
-        unknown_labels=tuple(each.label for each in place.species if each.label not in place.matches),
-        n_unused_columns=len(listed) - len(place.matches),
+        genus_labels=tuple(place.genus_columns),
+        unknown_labels=tuple(each.label for each in place.species if each.label not in place.columns),
+        n_unused_columns=len(listed) - len({column for each in place.columns.values() for column in columns_of(each)}),
         notes=notes,
     )
 
@@ -179,24 +205,61 @@ class _Place:
     """Of the bundle."""
     matches: dict[str, Match]
     """Those that the graph knows."""
+    genus_columns: dict[str, tuple[int, ...]]
+    """Those of which it knows the genus, if that is to count."""
+    row_seconds: float | None
+    """Of a new bundle."""
+
+    @property
+    def columns(self) -> dict[str, int | tuple[int, ...]]:
+        """Label of the bundle -> column of the graph, or several."""
+        return {**{label: match.column for label, match in self.matches.items()}, **self.genus_columns}
 
     def rows(self, input_config: InputConfig) -> WindowConfig:
         """Rows of the bundle; of a new one, one for each window of the model, in whole seconds as row ids have them."""
-        return self.old.rows if self.old else WindowConfig(float(math.ceil(input_config.window.window_seconds)))
+        if self.old:
+            return self.old.rows
+        seconds = self.row_seconds or float(math.ceil(input_config.window.window_seconds))
+        try:
+            return WindowConfig(seconds, min(WindowConfig().min_tail_seconds, seconds))
+        except ValueError as error:
+            raise ConfigError("--rows", str(error)) from error
 
 
-def _find_place(folder: Path, name: str, options: AddOptions, listed: Sequence[ListedLabel], source: Path) -> _Place:
+def _find_place(
+    folder: Path,
+    name: str,
+    options: AddOptions,
+    listed: Sequence[ListedLabel],
+    source: Path,
+    known: KnownModel | None,
+) -> _Place:
     old = existing_manifest(folder)
     _check_fits(old, name, options)
-    if old and options.species_list:
-        raise ConfigError("--species", "the bundle has its species already", "leave it out, or make a new bundle")
     if old:
+        _check_has_none(options)
         species = old.species
     elif options.species_list:
         species = species_of(read_label_list(options.species_list), options.species_list)
     else:
         species = species_of(listed, source)
-    return _Place(old=old, species=species, matches=match_labels(species, listed, source))
+    if not old:
+        species = with_classes(species, options.taxonomy, known)
+    matches = match_labels(species, listed, source)
+    of_genus = genus_columns(species, listed, matches) if options.missing_species == "genus" else {}
+    return _Place(old=old, species=species, matches=matches, genus_columns=of_genus, row_seconds=options.row_seconds)
+
+
+def _check_has_none(options: AddOptions) -> None:
+    """Refuse what a bundle has already."""
+    for option, value, hint in (
+        ("--species", options.species_list, "leave it out, or make a new bundle"),
+        ("--taxonomy", options.taxonomy, "leave it out, or make a new bundle"),
+        ("--rows", options.row_seconds, "leave it out, or make a new bundle"),
+        ("--smooth", options.smoothing_kernel, "birdinfer bundle set BUNDLE --smooth changes it"),
+    ):
+        if value is not None:
+            raise ConfigError(option, f"the bundle has its {option[2:]} already", hint)
 
 
 def _member_name(name: str | None, graph: Path) -> str:
@@ -216,15 +279,14 @@ def _check_fits(old: Manifest | None, name: str, options: AddOptions) -> None:
         raise ConfigError("--weight", f"{weight:g} cannot be a weight here", "take a number above 0")
 
 
-def _aggregation(
-    input_config: InputConfig, outputs: Outputs, overlap_seconds: float | None, place: _Place
-) -> AggregationConfig:
+def _aggregation(input_config: InputConfig, outputs: Outputs, options: AddOptions, place: _Place) -> AggregationConfig:
     """How its windows become rows; refused if they would leave gaps on the bundle's rows."""
-    rows = place.rows(input_config)
+    rows, overlap_seconds = place.rows(input_config), options.overlap_seconds
     frame_share = 0.0 if outputs.frames is None else 1.0 if outputs.clip is None else FRAME_SHARE
     # Two windows of 3 s in a row of 5 s: a call is in one of them.
     is_shorter = input_config.window.window_seconds < rows.window_seconds
-    aggregation = AggregationConfig(frame_share=frame_share, overlap="max" if is_shorter else "mean")
+    merge = options.merge or ("max" if is_shorter else "mean")
+    aggregation = AggregationConfig(frame_share=frame_share, overlap=merge)
     if overlap_seconds is not None:
         window_seconds = input_config.window.window_seconds
         aggregation = overlapping(aggregation, overlap_seconds, window_seconds, "the graph's windows")
@@ -232,9 +294,9 @@ def _aggregation(
     return aggregation
 
 
-def _label_columns(place: _Place, listed: Sequence[ListedLabel]) -> dict[str, int] | None:
+def _label_columns(place: _Place, listed: Sequence[ListedLabel]) -> dict[str, int | tuple[int, ...]] | None:
     """Label of the bundle -> column; None if they are the same."""
-    columns = {label: match.column for label, match in place.matches.items()}
+    columns = place.columns
     is_same = len(columns) == len(place.species) == len(listed) and list(columns.values()) == list(range(len(listed)))
     return None if is_same else columns
 
@@ -251,11 +313,18 @@ def _fallback(place: _Place, quiet: Float32) -> tuple[float, ...]:
     """What a row gets that cannot be read, by species; ``quiet``: probabilities [columns] without any call."""
     # Not one number for all: a species with many false alarms gets more.
     found = np.clip(quiet, 0, 1)
-    columns = (place.matches.get(each.label) for each in place.species)
-    return tuple(0.0 if match is None else round(float(found[match.column]), 7) for match in columns)
+    columns = (columns_of(place.columns.get(each.label, ())) for each in place.species)
+    return tuple(round(float(found[list(own)].max(initial=0)), 7) for own in columns)
 
 
-def _new_manifest(folder: Path, place: _Place, member: Member, fallback: tuple[float, ...], source: Path) -> Manifest:
+def _new_manifest(
+    folder: Path,
+    place: _Place,
+    member: Member,
+    fallback: tuple[float, ...],
+    source: Path,
+    kernel: tuple[float, ...] | None,
+) -> Manifest:
     """The manifest of a bundle with one member."""
     import onnxruntime
 
@@ -264,7 +333,7 @@ def _new_manifest(folder: Path, place: _Place, member: Member, fallback: tuple[f
         name=folder.resolve().name,
         species=place.species,
         rows=place.rows(member.input_config),
-        post=PostConfig((1.0,)),  # what its authors publish is not smoothed
+        post=PostConfig(kernel or (1.0,)),
         members=(member,),
         fallback_probabilities=fallback,
         provenance=Provenance(

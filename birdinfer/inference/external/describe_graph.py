@@ -67,6 +67,8 @@ class GraphDescription:
     """Probabilities [columns] for windows without any call; of an encoder one 0."""
     notes: tuple[str, ...]
     """What was measured or decided, one line each."""
+    known: KnownModel | None
+    """The public model that it is."""
 
 
 def describe_graph(
@@ -115,7 +117,7 @@ def describe_graph(
     if results.batch == "one" and opened.batch_size is None:
         notes.append("takes one window a call, although its batch is open")
     return GraphDescription(
-        input_config=input_config, outputs=outputs, batch=results.batch, quiet=quiet, notes=tuple(notes)
+        input_config=input_config, outputs=outputs, batch=results.batch, quiet=quiet, notes=tuple(notes), known=known
     )
 
 

@@ -68,6 +68,10 @@ class KnownModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     slope: float = 1.0
     intercept: float = 0.0
     peak: float | None = None
+    genera: dict[str, str] = {}
+    """Class -> genera of its labels, with spaces between; "" is none."""
+    other_genera: str = ""
+    """The class of all other species among its labels; "": not known."""
     package: Package | None = None
     file: PublishedFile = PublishedFile()
     obstacle: str = ""

@@ -20,10 +20,17 @@ _LABEL_COLUMNS = (
 )  # fmt: skip
 """Columns that can name a label, the first that exists is used; ``inat2024_fsd50k`` heads the list of Perch v2."""
 _SCIENTIFIC_COLUMNS = ("scientific_name", "sci_name", "scientific", "altname")
-_COMMON_COLUMNS = ("common_name", "com_name", "common")
+_COMMON_COLUMNS = ("common_name", "com_name", "primary_com_name", "common")
 _CLASS_COLUMNS = ("class_name", "class")
+_ORDER_COLUMNS = ("order", "order1")
 _CODE_COLUMNS = ("inat_taxon_id", "inat_id", "inat", "altcode")
 _INDEX_COLUMNS = ("idx", "index")
+_CLASS_OF_ORDER = {
+    "anura": "Amphibia", "caudata": "Amphibia", "orthoptera": "Insecta", "hemiptera": "Insecta", 
+    "hymenoptera": "Insecta", "artiodactyla": "Mammalia", "carnivora": "Mammalia", "chiroptera": "Mammalia", 
+    "primates": "Mammalia", "rodentia": "Mammalia", "crocodylia": "Reptilia", "squamata": "Reptilia",
+}  # fmt: skip
+"""Orders of animals that calls are recorded of; those of birds all end with ``formes``."""
 NO_CODE = "no_ebird_code"
 """In Perch's table of eBird codes, stands for a class that has none: a column without a label."""
 
@@ -190,12 +197,16 @@ def _listed_label(line: int, cells: dict[str, str]) -> ListedLabel:
         label,
         _first(cells, _SCIENTIFIC_COLUMNS),
         _first(cells, (*_COMMON_COLUMNS, *(("name",) if "altname" in cells else ()))),
-        _first(cells, _CLASS_COLUMNS),
+        _first(cells, _CLASS_COLUMNS) or _class_of_order(_first(cells, _ORDER_COLUMNS).casefold()),
         tuple(
             cells[name] for name in (*_LABEL_COLUMNS, *_CODE_COLUMNS) if cells.get(name, "") not in ("", NO_CODE, label)
         ),
         _first(cells, _INDEX_COLUMNS),
     )
+
+
+def _class_of_order(order: str) -> str:
+    return "Aves" if order.endswith("formes") else _CLASS_OF_ORDER.get(order, "")
 
 
 def _first(cells: dict[str, str], columns: Iterable[str]) -> str:

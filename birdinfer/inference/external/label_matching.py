@@ -6,13 +6,14 @@ the bundle's label.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 from birdinfer.errors import LabelError
 from birdinfer.inference.external.label_lists import NO_CODE, ListedLabel
 from birdinfer.inference.external.synonyms import newest_name, wider_name
+from birdinfer.postprocess.taxonomy import genus_of
 from birdinfer.species import Species, label_problem
 
 Rule = Literal[
@@ -99,6 +100,27 @@ def match_labels(species: Sequence[Species], listed: Sequence[ListedLabel], path
     if not found:
         raise LabelError(path, f"none of {_examples(listed)} is a label of the bundle, which are {_examples(species)}")
     return {each.label: found[each.label] for each in species if each.label in found}
+
+
+def genus_columns(
+    species: Sequence[Species], listed: Sequence[ListedLabel], matches: Mapping[str, Match]
+) -> dict[str, tuple[int, ...]]:
+    """Find the columns of a graph that have the genus of a label, for the labels that match none themselves.
+
+    >>> graph = [ListedLabel(1, "Turdus merula"), ListedLabel(2, "Turdus iliacus"), ListedLabel(3, "Strix aluco")]
+    >>> genus_columns([Species("rinouz1", "Turdus torquatus")], graph, {})
+    {'rinouz1': (0, 1)}
+    """
+    columns = _group((_genus(each), column) for column, each in enumerate(listed) if each.label != NO_CODE)
+    found = {each.label: _genus(each) for each in species if each.label not in matches}
+    return {label: tuple(columns[genus]) for label, genus in found.items() if genus and genus in columns}
+
+
+def _genus(each: Species | ListedLabel) -> str:
+    """Of the newest name; "" for what is no name of a species."""
+    scientific = _scientific(each)
+    named = newest_name(scientific) if len(scientific.split()) > 1 else ""
+    return genus_of(Species(each.label, named, class_name=each.class_name))
 
 
 def _fold(name: str) -> str:

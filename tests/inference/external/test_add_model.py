@@ -476,3 +476,28 @@ class TestOwnSpecies:
     def test_cannot_be_changed_in_a_bundle_that_is_there(self, graph, labels, folder):
         with pytest.raises(ConfigError, match="--species: the bundle has its species already"):
             add_model(graph(), labels, folder, AddOptions(species_list=labels))
+
+    def test_that_are_missing_get_the_highest_score_of_their_genus(self, graph, tmp_path, sound):
+        """Two columns of a genus, and the bundle's species of it is neither; another genus is not known at all."""
+        listed = ["Turdus merula", "Turdus iliacus", "Parus major", "Strix aluco", "Picus viridis", "Noise"]
+        names = write_list(tmp_path / "names.txt", *listed)
+        rows = ["primary_label,scientific_name", "rinouz1,Turdus torquatus", "tawowl1,Strix aluco", "new1,Nova avis"]
+        options = AddOptions(species_list=write_list(tmp_path / "t.csv", *rows), missing_species="genus")
+        added = add_model(graph(), names, tmp_path / "own", options)
+        assert (added.genus_labels, added.unknown_labels) == (("rinouz1",), ("new1",))
+        assert added.member.label_columns == {"tawowl1": 3, "rinouz1": (0, 1)}
+        scores = activate(loudness_logits(sound[1].reshape(3, -1), 6).astype(np.float32), "sigmoid")
+        expected = np.stack([scores[:, :2].max(axis=1), scores[:, 3], np.zeros(3)], axis=1)
+        np.testing.assert_allclose(predict(tmp_path / "own", sound[0]), expected, atol=1e-5)
+        alone = Bundle.load(tmp_path / "own").with_species(["rinouz1"])
+        np.testing.assert_allclose(Predictor(alone).predict(sound[0]), expected[:, :1], atol=1e-5)
+
+
+def test_rows_merge_and_smoothing_of_a_new_bundle(graph, labels, folder, tmp_path):
+    options = AddOptions(row_seconds=10.0, merge="mean", smoothing_kernel=(0.25, 0.5, 0.25))
+    manifest = Bundle.load(add_model(graph(), labels, tmp_path / "new", options).folder).manifest
+    assert (manifest.rows.window_seconds, manifest.post.smoothing_kernel) == (10.0, (0.25, 0.5, 0.25))
+    assert manifest.members[0].aggregation.overlap == "mean"
+    for name, value, option in (("row_seconds", 10.0, "rows"), ("smoothing_kernel", (1.0,), "smooth")):
+        with pytest.raises(ConfigError, match=f"--{option}: the bundle has its {option} already"):
+            add_model(graph(), labels, folder, AddOptions(**{name: value}))
