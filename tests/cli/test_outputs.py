@@ -50,7 +50,7 @@ INPUTS = {
     "detect --location-labels", "calibrate reviews", "calibrate --bundle", "calibrate --truth", "bundle embed folder",
     "similar sounds", "similar --in", "similar --queries", "similar --bundle", "similar --recordings",
     "head fit --embeddings", "head fit --labels", "head fit --bundle", "models get --labels",
-    "models get --species", "bundle adopt --species", "bundle remove folder",
+    "models get --species", "bundle adopt --species", "bundle adopt --taxonomy", "bundle remove folder",
     "tune --template", "plot runs", "export --run", "export --data", "export --judge-on", "export --truth",
 }  # fmt: skip
 SHARED = {
