@@ -54,7 +54,6 @@ LONGEST_SECONDS = 600.0
 """More of a clip is not fingerprinted: 170 kB a clip at most."""
 
 _FRAME, _HOP = round(FRAME_SECONDS * SAMPLE_RATE), round(HOP_SECONDS * SAMPLE_RATE)
-_LONGEST = round(LONGEST_SECONDS * SAMPLE_RATE)
 _LAG = _FRAME // _HOP
 _N_DOUBTFUL = 2
 _N_BANDS = 33
@@ -101,7 +100,8 @@ def fingerprint(path: Path) -> Fingerprint:
 
 def of_blocks(blocks: Iterable[Float32]) -> Fingerprint:
     """Fingerprint a waveform at 16 kHz that comes in blocks [samples]; more than it needs is not taken."""
-    pieces, kept, n_left = [np.zeros((0, _N_BANDS), np.float32)], np.zeros(0, np.float32), _LONGEST
+    pieces, kept = [np.zeros((0, _N_BANDS), np.float32)], np.zeros(0, np.float32)
+    n_left = round(LONGEST_SECONDS * SAMPLE_RATE)
     for block in blocks:
         kept = np.concatenate([kept, block[:n_left]])
         n_left -= len(block)
