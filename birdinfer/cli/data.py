@@ -46,13 +46,9 @@ def _print_summary(report: DataReport) -> None:
     for finding in report.findings[:_NAMED]:
         out.print(f"{finding.severity.text}: {console.shown(finding.title)}")
     rest = len(report.findings) - _NAMED
-    more = (
-        f", and {rest} more finding{'' if rest == 1 else 's'}"
-        if rest > 0
-        else ""
-        if report.findings
-        else ": nothing was found"
-    )
+    more = "" if report.findings else ": nothing was found"
+    if rest > 0:
+        more = f", and {rest} more finding{'' if rest == 1 else 's'}"
     out.print(f"{console.shown(str(report.page))}{more}")
 
 

@@ -1,6 +1,6 @@
 """A data folder and a recipe -> all facts of the report: clips with their headers, sound, duplicates and folds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from birdinfer.report.files import FileFacts, identical_files, read_headers
 from birdinfer.report.listing import ListedClip, Listing, read_listing
 from birdinfer.report.progress import sound_progress
 from birdinfer.report.sound import SoundFacts, examine
-from birdinfer.training.data.duplicates import components, overlaps
+from birdinfer.training.data.duplicates import Decision, Duplicates, components, decide, overlaps
 from birdinfer.training.data.folds import LEFT_OUT, assign_folds, connected, leaks
 from birdinfer.training.data.metadata import Clip, Metadata, without_rare
 from birdinfer.training.recipe.schema import Recipe
@@ -111,11 +111,12 @@ def take_survey(data: Path, recipe: Recipe, *, sound: bool, callback: Callback, 
     clips = tuple(_facts(each, headers[each.clip.path], decoded.get(each.clip.path)) for each in listing.clips)
     callback.on_message("comparing clips and assigning folds")
     pairs = _pairs(clips)
-    clips, problem, leaking, n_alone = _with_folds(clips, listing, recipe, pairs)
+    folds = _assign(clips, listing, recipe, pairs)
+    clips = tuple(replace(each, fold=folds.of_clip.get(index)) for index, each in enumerate(clips))
     return Survey(
-        listing=listing, recipe=recipe, clips=clips, pairs=tuple(pairs), fold_problem=problem, leaks=tuple(leaking),
-        cuts=tuple(cut_recordings(listing.clips, [each.seconds for each in clips])), n_alone=n_alone,
-        soundscapes=tuple(scapes.values()), is_decoded=sound, voice_problem=voice_problem,
+        listing=listing, recipe=recipe, clips=clips, pairs=tuple(pairs), soundscapes=tuple(scapes.values()),
+        cuts=tuple(cut_recordings(listing.clips, [each.seconds for each in clips])), fold_problem=folds.problem,
+        leaks=tuple(folds.leaks), n_alone=folds.n_alone, is_decoded=sound, voice_problem=voice_problem,
     )  # fmt: skip
 
 
@@ -162,46 +163,55 @@ def _pairs(clips: Sequence[ClipFacts]) -> list[Pair]:
     return pairs
 
 
-def _with_folds(
-    clips: tuple[ClipFacts, ...], listing: Listing, recipe: Recipe, pairs: Sequence[Pair]
-) -> tuple[tuple[ClipFacts, ...], str, list[str], dict[str, int]]:
-    """Assign the recipe's folds to the clips that training can use."""
+class _Folds(NamedTuple):
+    of_clip: dict[int, int]
+    """Index of a clip -> its fold."""
+    problem: str
+    leaks: Sequence[str]
+    n_alone: dict[str, int]
+
+
+def _assign(clips: Sequence[ClipFacts], listing: Listing, recipe: Recipe, pairs: Sequence[Pair]) -> _Folds:
+    """Assign the recipe's folds to the clips that training can use, as ``training/data/prepare.py`` does."""
     labels, config = listing.labels, recipe.data
     able = [index for index, each in enumerate(clips) if each.is_usable and each.clip.primary_label in labels]
-    used = tuple(
-        clips[index].clip._replace(
-            duration_seconds=clips[index].seconds,
-            secondary_labels=tuple(label for label in clips[index].clip.secondary_labels if label in labels),
-        )
-        for index in able
-    )
+    used = [_as_training_takes_it(clips[index], labels) for index in able]
     sets = _sets(len(clips), pairs, able)
-    together = sets if config.duplicates != "keep" else []
+    decision = Decision(frozenset(), (), ())
+    if config.duplicates != "keep":
+        decision = decide(used, Duplicates(tuple(map(tuple, sets)), ()), config.duplicates)
     alone: dict[str, set[int]] = {label: set() for label in labels}
-    for clip, number in zip(used, connected(used, config.group_by, together), strict=True):
+    for clip, number in zip(used, connected(used, config.group_by, decision.kept_together), strict=True):
         alone[clip.primary_label].add(number)
     n_alone = {label: len(numbers) for label, numbers in alone.items()}
+    if not used:
+        return _Folds({}, "there is no clip that can be decoded", (), n_alone)
     try:
-        kept = set(without_rare(Metadata(used, listing.species, ()), config.min_clips_per_species).clips)
-        chosen = [position for position, clip in enumerate(used) if clip in kept]
-        its = [used[position] for position in chosen]
-        place = {position: number for number, position in enumerate(chosen)}
-        own_sets = [[place[each] for each in same if each in place] for same in together]
-        folds = assign_folds(its, config, recipe.seed, own_sets)
+        frequent = set(without_rare(Metadata(tuple(used), listing.species, ()), config.min_clips_per_species).clips)
+        kept = [place for place, clip in enumerate(used) if clip in frequent and place not in decision.left_out]
+        its = [used[place] for place in kept]
+        folds = assign_folds(its, config, recipe.seed, _among(kept, decision.kept_together))
     except (BirdinferError, ValueError) as error:
-        return clips, str(error) if used else "there is no clip that can be decoded", [], n_alone
-    of_clip = dict.fromkeys(able, LEFT_OUT) | {
-        able[position]: fold for position, fold in zip(chosen, folds, strict=True)
-    }
-    found = tuple(replace(each, fold=of_clip.get(index)) for index, each in enumerate(clips))
+        return _Folds({}, str(error), (), n_alone)
+    of_clip = dict.fromkeys(able, LEFT_OUT) | {able[place]: fold for place, fold in zip(kept, folds, strict=True)}
     # Which species fold 0 lacks is a finding of its own.
     rules = msgspec.structs.replace(config, complete_fold0=False)
-    leaking = leaks(its, folds, rules, [[place[each] for each in same if each in place] for same in sets])
-    return found, "", leaking, n_alone
+    return _Folds(of_clip, "", leaks(its, folds, rules, _among(kept, sets)), n_alone)
+
+
+def _as_training_takes_it(each: ClipFacts, labels: Collection[str]) -> Clip:
+    known = tuple(label for label in each.clip.secondary_labels if label in labels)
+    return each.clip._replace(duration_seconds=each.seconds, secondary_labels=known)
+
+
+def _among(kept: Sequence[int], sets: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Number the members of sets by their places among those that are kept."""
+    place = {index: number for number, index in enumerate(kept)}
+    return [[place[each] for each in same if each in place] for same in sets]
 
 
 def _sets(n_clips: int, pairs: Iterable[Pair], able: Sequence[int]) -> list[list[int]]:
-    """Group the clips that pairs link, two or more a set, as positions among the ``able`` ones."""
+    """Group the clips that pairs link, two or more a set, as places among the ``able`` ones."""
     position = {index: number for number, index in enumerate(able)}
     members: dict[int, list[int]] = {}
     for index, number in enumerate(components(n_clips, ((pair.one, pair.other) for pair in pairs))):

@@ -229,11 +229,13 @@ def _soundscapes(survey: Survey) -> Table:
 
 
 def _voices(survey: Survey) -> tuple[Table, ...]:
+    groups: dict[tuple[str, str], list[ClipFacts]] = defaultdict(list)
+    for each in survey.clips:
+        groups[each.clip.collection, each.clip.primary_label].append(each)
     rows = []
-    for key, clips in _grouped(survey.clips, lambda each: f"{each.clip.collection}\0{each.clip.primary_label}").items():
+    for (collection, label), clips in groups.items():
         speaking = [each for each in clips if each.sound is not None and each.sound.speech_seconds]
         if speaking:
-            collection, label = key.split("\0")
             rows.append((collection or UNKNOWN, label, len(speaking), len(clips), _speech(speaking), _minutes(clips)))
     rows.sort(key=lambda row: -row[4])
     columns = ("collection", "label", "clips_with_speech", "clips", "speech_minutes", "minutes")

@@ -174,7 +174,9 @@ def _assign(metadata: Metadata, recipe: Recipe, callback: TrainingCallback) -> l
     for note in duplicates.notes:
         callback.on_message(note)
     kept = [index for index in range(len(clips)) if index not in duplicates.left_out]
-    assigned = assign_folds([clips[index] for index in kept], recipe.data, recipe.seed, duplicates.kept_together)
+    place = {index: number for number, index in enumerate(kept)}
+    together = [[place[index] for index in members] for members in duplicates.kept_together]
+    assigned = assign_folds([clips[index] for index in kept], recipe.data, recipe.seed, together)
     folds = [LEFT_OUT] * len(clips)
     for index, fold in zip(kept, assigned, strict=True):
         folds[index] = fold
