@@ -64,19 +64,19 @@ def data(tmp_path_factory):
 
 
 def test_data_reports_50000_rows_in_a_minute(data, tmp_path, table):
-    """Under 60 s and 2 GB; the report names what it is about."""
-    started = perf_counter()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    """Under 60 s and 2 GB. Seconds of processor time, which other work on the machine does not change."""
+    started, before = perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "birdinfer", "data", data, "-o", tmp_path / "report", "-q"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    seconds = perf_counter() - started
-    megabytes = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
+    wall, after = perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    megabytes = max(before.ru_maxrss, after.ru_maxrss) / 1024
     page = (tmp_path / "report" / "index.html").stat().st_size / 1e6
     table += [
-        {"what": "birdinfer data, 50,000 rows, s", "measured": f"{seconds:.1f}", "bound": f"< {MOST_SECONDS:g}",
-         "detail": f"from headers; a page of {page:.1f} MB"},
+        {"what": "birdinfer data, 50,000 rows, CPU s", "measured": f"{seconds:.1f}", "bound": f"< {MOST_SECONDS:g}",
+         "detail": f"from headers; {wall:.1f} s by the clock; a page of {page:.1f} MB"},
         {"what": "birdinfer data, 50,000 rows, MB of memory", "measured": f"{megabytes:.0f}",
          "bound": f"< {MOST_MEGABYTES:g}", "detail": "of the whole process"},
     ]  # fmt: skip
