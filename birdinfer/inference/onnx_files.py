@@ -21,13 +21,14 @@ _PARTS: dict[str, dict[int, str]] = {
 }
 """Messages of onnx.proto and their fields that lead to a tensor's ``external_data``."""
 
+_PICKLE_HINT = "do not open it; export the model to ONNX"
 _OTHER_KINDS = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the graph itself", "git lfs pull"),
     (b"<", "is a web page, not a graph", "download the file itself"),
     (b"{", "is JSON text, not a graph", "name the ONNX file"),
     (b"PK", "is a zip archive or a PyTorch file, not an ONNX graph", "unpack it, or export the model to ONNX"),
     (b"\x1f\x8b", "is compressed, not a graph", "unpack it with gunzip"),
-    (b"\x80", "is a Python pickle, not a graph", "do not open it; export the model to ONNX"),
+    *((b"\x80" + bytes([protocol]), "is a Python pickle, not a graph", _PICKLE_HINT) for protocol in range(2, 6)),
     (b"\x89HDF", "is a Keras model, not an ONNX graph", "convert it to ONNX"),
 )
 _TFLITE = b"TFL3"

@@ -353,16 +353,14 @@ class TestGraphs:
         path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
         assert f"graph.onnx: {'cannot be loaded by ONNX Runtime' if part > 0.001 else 'is empty'}" in adopt(path)
 
-    @pytest.mark.parametrize(
-        "content", [pickle.dumps([1]), b"\x0a" * 200_000, np.random.default_rng(0).bytes(5_000)], ids=len
-    )
+    @pytest.mark.parametrize("content", [b"\x0a" * 200_000, np.random.default_rng(0).bytes(5_000)], ids=len)
     def test_no_graph_at_all(self, tmp_path, adopt, content):
         (tmp_path / "graph.onnx").write_bytes(content)
         assert "graph.onnx: cannot be loaded by ONNX Runtime" in adopt(tmp_path / "graph.onnx")
 
     def test_a_pickle(self, tmp_path, adopt):
         (tmp_path / "graph.onnx").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
-        assert "graph.onnx: cannot be loaded by ONNX Runtime" in adopt(tmp_path / "graph.onnx")
+        assert "graph.onnx: is a Python pickle, not a graph" in adopt(tmp_path / "graph.onnx")
         assert not (tmp_path / "exploded").exists()
 
     def test_an_operator_of_a_library_of_its_own(self, tmp_path, adopt):
@@ -371,7 +369,7 @@ class TestGraphs:
         graph.graph.node[0].domain = "evil.operators"
         graph.opset_import.append(onnx.helper.make_opsetid("evil.operators", 1))
         onnx.save(graph, path)
-        assert "graph.onnx: cannot be loaded by ONNX Runtime" in adopt(path)
+        assert "graph.onnx: has an operator that ONNX Runtime does not know (evil.operators:Cast)" in adopt(path)
 
 
 def test_the_bomb_goes_off_where_pickles_are_read(tmp_path):

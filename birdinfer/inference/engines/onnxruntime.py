@@ -82,7 +82,7 @@ def _why_not(path: Path, error: Exception) -> tuple[str, str]:
     if found := _OTHER_DOMAIN.search(str(error)):
         return f"has an operator that ONNX Runtime does not know ({found[1]})", "export it with ONNX's own operators"
     if _NO_GRAPH.search(str(error)):
-        return "is damaged, or is no ONNX graph", "copy or download it again"
+        return "cannot be loaded by ONNX Runtime: it is damaged, or no ONNX graph", "copy or download it again"
     return f"cannot be loaded by ONNX Runtime ({error})", "export it again"
 
 

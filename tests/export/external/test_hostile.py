@@ -33,13 +33,13 @@ WHAT = {
     "an empty batch": r"takes \[0, 4000\], which is empty",
     "scores that are not numbers": "returns NaN or Inf for silence, noise or a tone",
     "names that move the cursor": r"it has  \[2Jx birdinfer: all is fine \[\?, 4\]|it has \[2Jx",
-    "half a graph": "is damaged, or is no ONNX graph - copy or download it again",
+    "half a graph": "it is damaged, or no ONNX graph - copy or download it again",
     "a zip bomb": "is a zip archive or a PyTorch file, not an ONNX graph",
     "a pickle": "is a Python pickle, not a graph - do not open it",
     "a web page": "is a web page, not a graph - download the file itself",
     "a git lfs pointer": "is a Git LFS pointer, not the graph itself - git lfs pull",
     "nothing": "is empty - copy or download it again",
-    "noise": "is damaged, or is no ONNX graph",
+    "noise": "it is damaged, or no ONNX graph",
 }
 
 
