@@ -20,7 +20,7 @@ from birdinfer.training.fold import FOLD
 from birdinfer.training.models.activation import count_costly
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.recipe.data_config import DataConfig
-from birdinfer.training.recipe.schema import FEATURE_MAPS, LoopConfig, OptimConfig, Recipe
+from birdinfer.training.recipe.schema import FEATURE_MAPS, DistilConfig, LoopConfig, OptimConfig, Recipe
 from birdinfer.training.recipe.toml import change
 
 OPTION = "--finetune-for-int8"
@@ -74,6 +74,7 @@ def for_int8(recipe: Recipe, run_dir: Path) -> Recipe:
         data=_same_folds(recipe.data, run_dir),
         model=replace(recipe.model, activation="relu", weights=weights, pretrained=False),
         loss=replace(recipe.loss, teacher_share=_TEACHER_SHARE),
+        distil=DistilConfig(),  # the network before is the teacher now
         optim=_gentle(recipe.optim, recipe.loop, epochs),
         loop=replace(recipe.loop, epochs=epochs, patience=0),
     )
@@ -88,6 +89,7 @@ def _same_folds(config: DataConfig, run_dir: Path) -> DataConfig:
         val_share=0.0,
         complete_fold0=False,
         duplicates="keep",
+        sources=tuple(source for source in config.sources if source.kind != "unlabelled"),
     )
 
 

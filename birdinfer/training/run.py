@@ -162,7 +162,8 @@ def check_run_dir(run_dir: Path, recipe: Recipe, inputs: Sequence[Path], texts: 
     ``texts`` are the files among which a recipe may lie there, just as it is written.
     """
     of_sources = [name for source in recipe.data.sources for name in (source.path, source.table, source.site_table)]
-    named = [Path(name) for name in (recipe.model.weights, recipe.data.folds_file, *of_sources) if name]
+    given = (recipe.model.weights, recipe.data.folds_file, recipe.distil.teacher, *of_sources)
+    named = [Path(name) for name in given if name]
     kept = write_recipe(recipe).encode()
     changed = [each for each in texts if isinstance(each, Path) and each.is_file() and each.read_bytes() != kept]
     check_folder(run_dir.parent, hint="name another folder: --runs-dir")

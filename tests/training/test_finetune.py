@@ -13,7 +13,8 @@ from birdinfer.training.callbacks import TrainingCallback
 from birdinfer.training.checkpoint import load_checkpoint, save_checkpoint
 from birdinfer.training.finetune import for_int8, plan_int8
 from birdinfer.training.fold import init_state
-from birdinfer.training.recipe.schema import DataConfig, LoopConfig, ModelConfig, OptimConfig
+from birdinfer.training.recipe.data_config import SourceConfig
+from birdinfer.training.recipe.schema import DataConfig, DistilConfig, LoopConfig, ModelConfig, OptimConfig
 from birdinfer.training.run import Run, train_run
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -56,6 +57,18 @@ def held_out(fold_dir):
 
 
 class TestWhatIsPlanned:
+    def test_a_teacher_of_another_kind_and_what_it_alone_knows_are_left_out(self, plain_recipe, tmp_path):
+        sources = (
+            SourceConfig(path="a", name="a", kind="unlabelled", share=0.2),
+            SourceConfig(path="b", name="b", kind="clips"),
+        )
+        recipe = msgspec.structs.replace(
+            plain_recipe, data=DataConfig(sources=sources), distil=DistilConfig(teacher="bundle")
+        )
+        changed = for_int8(recipe, tmp_path)
+        assert not changed.distil.teacher
+        assert [source.name for source in changed.data.sources] == ["b"]
+
     def test_a_fifth_of_the_epochs_at_a_tenth_of_the_rate(self, plain_recipe, tmp_path):
         recipe = msgspec.structs.replace(
             plain_recipe,

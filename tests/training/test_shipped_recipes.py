@@ -12,7 +12,9 @@ import os
 from pathlib import Path
 
 import pytest
+from make_bundles import FRONTEND
 from shallow_networks import make_networks_shallow
+from tiny_teachers import write_teacher
 
 from birdinfer.cli import train
 from birdinfer.export.onnx import choose_exporter as faster_export
@@ -34,6 +36,8 @@ BOTH_EXPORTERS = {"demo"} if IS_CI else set()
 """Here each exporter makes a graph and the faster is kept, as for a user."""
 DRAWN = {path.stem for path in SHIPPED} if IS_CI else {"demo"}
 """What pictures show does not depend on the network; a picture takes as long as an epoch."""
+TAUGHT = {"distilled_sed"}
+"""Recipes with a teacher, in whose place a tiny one stands."""
 MORE = {"train_to_failure": "40" if IS_CI else "20", **dict.fromkeys(("demo", "esc10", "esc10_rnn", "esc10_sed"), "12")}
 """Clips of recipes whose folds for validation would have none of fewer."""
 
@@ -54,7 +58,10 @@ def few_clips(shared_data, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in TAUGHT else []) for path in SHIPPED],
+)
 def test_trains_exports_and_predicts(path, birdinfer, few_clips, soundscapes, tmp_path, monkeypatch):
     make_networks_shallow(monkeypatch)
     if path.stem not in BOTH_EXPORTERS:
@@ -63,6 +70,8 @@ def test_trains_exports_and_predicts(path, birdinfer, few_clips, soundscapes, tm
         monkeypatch.setattr(train, "draw", lambda *arguments: None)
     name = f"{path.stem}-debug"
     few = FEW | {"data.max_clips": MORE.get(path.stem, FEW["data.max_clips"])}
+    if path.stem in TAUGHT:
+        few["distil.teacher"] = str(write_teacher(tmp_path / "teacher", frontend=FRONTEND))
     keys = [word for key, value in few.items() for word in ("--set", f"{key}={value}")]
     code, _, err = birdinfer(
         "train", "--recipe", path, "--data", few_clips, "--debug", "--runs-dir", tmp_path / "runs", "--device", "cpu",

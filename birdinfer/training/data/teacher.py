@@ -257,7 +257,7 @@ def open_teacher(
     plan = WindowPlan(recipe, source)
     run = _TeacherRun(teacher, source, plan)
     sound = CacheSettings(source.input_config, recipe.data.max_seconds, recipe.data.remove_voice)
-    key = (_FORMAT, *teacher.key, *plan.key, *sound.key)
+    key = (_FORMAT, *teacher.key, *plan.key, *sound.key, recipe.data.cache)  # whose samples are of 16 bits
     home = (cache_dir or default_folder()) / _FOLDER / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     names = build_buckets(
         clips, [str(one) for one in key], home, lambda: run, lambda clip: 2 * run.n_numbers * len(plan.starts(clip)),
@@ -283,18 +283,20 @@ class _TeacherRun:
 
     def __call__(self, clip: Clip) -> Decoded:
         """The answers to a clip's windows, one after another, as an entry of a bucket."""
-        try:
-            windows = [self._source.window(clip, start)[self._own] for start in self._plan.starts(clip)]
-        except (AudioError, InputNotFoundError) as error:
-            return Decoded(clip.filename, np.zeros(0, np.int16), 1.0, failed=error.what)
-        answers = [self._answer_or_nan(window).astype("<f2") for window in windows]
-        return Decoded(clip.filename, np.concatenate(answers).view("<i2"), 1.0)
-
-    def _answer_or_nan(self, samples: Float32) -> Float32:
-        try:
-            return self._answer(samples)
-        except BundleError:  # of digital silence, say: such a window teaches nothing
-            return np.full(self.n_numbers, np.nan, np.float32)
+        answers, problem = [], ""
+        for start in self._plan.starts(clip):
+            answer = np.full(self.n_numbers, np.nan, np.float32)
+            try:
+                answer = self._answer(self._source.window(clip, start)[self._own])
+            except (AudioError, InputNotFoundError) as error:
+                problem = error.what
+            except BundleError:  # of digital silence, say: such a window teaches nothing
+                pass
+            answers.append(answer.astype("<f2"))
+        stored = np.concatenate(answers)
+        if problem and np.isnan(stored).all():
+            return Decoded(clip.filename, np.zeros(0, np.int16), 1.0, failed=problem)
+        return Decoded(clip.filename, stored.view("<i2"), 1.0)
 
     def _answer(self, samples: Float32) -> Float32:
         """A window [samples] -> its embedding, or logits of its scores [numbers]."""
