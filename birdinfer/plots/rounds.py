@@ -39,7 +39,7 @@ def rounds_figure(table: Path) -> Figure:
             colour = PALETTE[2] if low > 0 else PALETTE[6]
             below.plot([each, each], [low, high], color=colour, linewidth=2.6)
             below.scatter([each], [gain], color=colour, s=36, zorder=3)
-    below.set_ylabel("gain over the best before (95 %)")
+    below.set_ylabel("gain (95 % interval)")
     below.set_xlabel("round")
     below.set_xticks(rounds)
     for axes in (above, below):
