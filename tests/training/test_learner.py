@@ -234,6 +234,7 @@ def test_unlabelled_recordings_are_taught_by_the_teacher_alone(plain_recipe, cli
     [
         ({"distil": {"loss": "bce"}}, "of embedding it is"),
         ({"distil": {"target": "scores", "loss": "bce", "detach": True}}, "distil.detach"),
+        ({"distil": {"target": "scores", "loss": "bce", "centre": True}}, "scores are not centred"),
         ({"distil": {"teacher": "b", "weight": 0}}, "teaches nothing"),
         ({"distil": {"teacher": "b", "alone_epochs": 30}}, "more than 20 epochs"),
         ({"distil": {"teacher": "b", "alone_epochs": 3}, "loop": {"patience": 2}}, "patience"),

@@ -9,7 +9,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -278,6 +278,14 @@ class CachedSource:
         """What gives counts of a clip as they lie in the cache; None if it could not be decoded."""
         bucket, entry = self._find(clip)
         return None if entry.failed else bucket.sound(entry).raw
+
+    def blocks(self) -> Iterator[Int16]:
+        """All counts as they lie in the cache, clip by clip, in an order that depends on the clips alone."""
+        for index in range(len(self._names)):
+            bucket = self._bucket(index)
+            for name in sorted(bucket.entries):
+                entry = bucket.entries[name]
+                yield bucket.sound(entry).raw(slice(0, entry.n_samples))
 
     @property
     def bytes(self) -> int:

@@ -202,6 +202,16 @@ class TeacherTargets:
         self._columns, self._n_stored = teacher.columns, n_numbers
         self.n_numbers = n_numbers if teacher.config.target == "embedding" else teacher.n_labels
         """Of a target."""
+        self._centre = self._mean() if teacher.config.centre else np.float32(0)
+
+    def _mean(self) -> Float32:
+        """The mean of all answers that there are, [numbers]."""
+        total, count = np.zeros(self._n_stored), 0
+        for block in self._answers.blocks():
+            numbers = block.view(np.float16).reshape(-1, self._n_stored).astype(np.float64)
+            known = numbers[np.isfinite(numbers).all(axis=1)]
+            total, count = total + known.sum(axis=0), count + len(known)
+        return (total / max(1, count)).astype(np.float32)
 
     def nearest(self, clip: Clip, start_seconds: float) -> float:
         """The beginning of the window that the teacher has processed, nearest to one that was drawn."""
@@ -220,7 +230,7 @@ class TeacherTargets:
         index = _nearest(self._plan.starts(clip), start_seconds)
         numbers = stored(slice(index * self._n_stored, (index + 1) * self._n_stored)).view(np.float16)
         if self._config.target == "embedding":
-            return numbers.astype(np.float32)
+            return numbers.astype(np.float32) - self._centre
         logits = numbers.astype(np.float64) / self._config.temperature
         if self._config.loss == "kl":
             powers = np.exp(logits - logits.max())

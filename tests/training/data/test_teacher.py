@@ -72,6 +72,18 @@ def test_target_is_the_embedding_of_the_very_window(clips, folder, tmp_path):
         np.testing.assert_allclose(targets.target(clip, start), scores.embeddings[0], atol=2e-3)
 
 
+def test_centred_targets_have_a_mean_of_zero_over_all_windows(clips, folder, tmp_path):
+    gone = clips[0]._replace(filename="gone.ogg", path=tmp_path / "gone.ogg")  # has no target, and is in no mean
+    plain = opened(recipe_of(folder), [gone, *clips[:8]], tmp_path)
+    centred = opened(recipe_of(folder, centre=True), [gone, *clips[:8]], tmp_path)
+    pairs = [(clip, start) for clip in clips[:8] for start in (0.0, 0.5)]
+    found = np.array([centred.target(*pair) for pair in pairs])
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
+    raw = np.array([plain.target(*pair) for pair in pairs])
+    np.testing.assert_allclose(found, raw - raw.mean(axis=0), atol=1e-5)
+    assert np.isnan(centred.target(gone, 0.0)).all()
+
+
 @pytest.mark.parametrize(("loss", "temperature"), [("bce", 1.0), ("bce", 3.0), ("kl", 2.0)])
 def test_target_is_the_score_at_a_temperature_of_the_species_that_both_know(clips, folder, tmp_path, loss, temperature):
     species = (Species("other"), Species(LABELS[2]), Species(LABELS[0]))
