@@ -177,6 +177,8 @@ class FileLearner(SequenceLearner):
 def _check(settings: HeadSettings) -> None:
     if settings.n_folds < 2:
         raise ConfigError("--folds", f"is {settings.n_folds}, needed are at least 2")
+    if not settings.kinds:
+        raise ConfigError("--kind", "names none", f"choose of {', '.join(ALL_KINDS)}, auto")
     if settings.n_windows < 2:
         raise ConfigError("--sequence", f"is {settings.n_windows} windows, needed are at least 2")
     check_folder(settings.output, [settings.labels])

@@ -56,7 +56,7 @@ class CrossValidation:
     n_folds: int
     macro_auc: Score
     top1: Score
-    """Share of the clips with one species whose highest probability is that species'."""
+    """Share of the clips with one species, of those scored, whose highest probability is that species'."""
     cmap: float | None
     """Padded, as BirdCLEF 2023."""
     unscored: tuple[str, ...]
@@ -100,7 +100,7 @@ def cross_validate(learner: Learner, labelled: LabelledWindows, folds: Index, se
         probabilities=probabilities,
         n_folds=len(every),
         macro_auc=_auc_score(truth, known, labelled.groups, probabilities, rng),
-        top1=_top1(truth, probabilities, labelled.groups, rng),
+        top1=_top1(truth, known, probabilities, labelled.groups, rng),
         cmap=padded_cmap(truth, probabilities) if np.isfinite(truth).all() else None,
         unscored=tuple(labelled.species[column].label for column in np.flatnonzero(~known.any(axis=0))),
         known=known,
@@ -228,9 +228,10 @@ def _auc_score(truth: Float32, known: Bool, groups: Index, probabilities: Float3
     return Score(value, _not_certain(percentile_interval(drops + 0.5), groups[(labelled.truth & known).any(axis=1)]))
 
 
-def _top1(truth: Float32, probabilities: Float32, groups: Index, rng: np.random.Generator) -> Score:
+def _top1(truth: Float32, known: Bool, probabilities: Float32, groups: Index, rng: np.random.Generator) -> Score:
     single = (truth == 1).sum(axis=1) == 1
-    single &= np.isfinite(truth).all(axis=1)
+    # A species that no head of another fold was fitted to cannot be right.
+    single &= np.isfinite(truth).all(axis=1) & ((truth == 1) & known).any(axis=1)
     if not single.any():
         return Score(None, None)
     right = (truth[single].argmax(axis=1) == probabilities[single].argmax(axis=1)).astype(np.float64)

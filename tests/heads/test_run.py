@@ -205,6 +205,7 @@ def test_species_of_one_group_are_named(birdinfer, embedded, clips, tmp_path):
     assert code == 0, err
     assert "1 species are in one fold alone and not scored: high" in out
     assert "over 2 species" in out
+    assert "top-1      1.000" in out  # without the clip of that species
 
 
 def test_five_clips_a_species_work_and_say_how_sure_they_are(birdinfer, embedded, clips, tmp_path):

@@ -132,6 +132,14 @@ def test_a_figure_without_an_error_is_no_certainty():
     assert found.macro_auc.interval == pytest.approx((0.025 ** (1 / 15), 1))
 
 
+def test_one_clip_of_each_species_is_not_scored():
+    values, species, clips = species_points(4, 1)
+    found = validate(values, labelled_of(species, clips, 4), (0.3, 0.1))
+    assert (found.macro_auc.value, found.top1.value) == (None, None)
+    assert found.unscored == ("s0", "s1", "s2", "s3")
+    assert found.strength == 0.3
+
+
 def test_gain_is_that_of_the_same_resamples():
     values, species, clips = species_points(4, 12, noise=2.0)
     made = labelled_of(species, clips, 4)
