@@ -106,7 +106,7 @@ def _print(console: "Console", fitted: "FittedHead", output: Path) -> None:
     few = labelled.n_groups_of_species
     if (half := sorted(few)[len(few) // 2]) < _FEW_GROUPS:
         console.print(
-            f"half of the species have {half} groups of recordings at most, a fold fewer:\n"
+            f"half of the species have at most {half} groups of recordings, a fold's head fewer:\n"
             "figures are rather low, and heads that are alike cannot be compared"
         )
     console.print(f"next: birdinfer predict SOUNDSCAPES --bundle {shown(str(output))} -o submission.csv")
