@@ -119,7 +119,7 @@ HOSTILE = [
     (b"\x1f\x8b\x08rest", "is compressed, not a graph"),
     (b"\x89HDF\r\n", "is a Keras model"),
     (b"", "is empty"),
-    (b"\x08\x09" + bytes(range(256)), "cannot be loaded by ONNX Runtime"),
+    (b"\x08\x09" + bytes(range(256)), "is damaged, or is no ONNX graph"),
     (b"\x00\x00\x00\x00TFL3" + bytes(100), "is damaged|has 0 subgraphs"),
 ]
 
