@@ -82,7 +82,11 @@ def test_int8_that_fails_says_why_and_is_no_failure_of_the_command(data, tmp_pat
     assert reason in out
     manifest = json.loads((tmp_path / "exports" / "loud" / "manifest.json").read_text())
     assert manifest["members"][0]["variants"][1]["refused"] == reason
-    assert sorted(path.name for path in (tmp_path / "exports" / "loud").iterdir()) == ["fold0.onnx", "manifest.json"]
+    assert sorted(path.name for path in (tmp_path / "exports" / "loud").iterdir()) == [
+        "fold0.onnx",
+        "folds.csv",
+        "manifest.json",
+    ]
 
 
 def test_the_table_goes_where_results_go_and_all_else_beside_it(run, birdinfer):

@@ -66,7 +66,7 @@ def test_faster_is_kept_as_one_file_that_says_the_same(export, data, times):
     times(2.0)
     apart, _ = export("apart")
     fused, callback = export("fused", fuse=True)
-    assert files(fused) == ["fused.onnx", "manifest.json"]
+    assert files(fused) == ["folds.csv", "fused.onnx", "manifest.json"]
     assert graphs_of(fused, "fp32") == {"fused.onnx"}
     assert [member.outputs.clip for member in fused.manifest.members] == ["fold0/logits", "fold1/logits"]
     assert callback.lines[-1] == "fused: 2.00 times as fast as 2 files: kept"
@@ -77,9 +77,9 @@ def test_faster_is_kept_as_one_file_that_says_the_same(export, data, times):
 def test_hardly_faster_is_not_worth_a_file_that_cannot_be_exchanged(export, times, times_as_fast, is_kept):
     times(times_as_fast)
     bundle, callback = export("bundle", fuse=True)
-    assert (files(bundle) == ["fused.onnx", "manifest.json"]) == is_kept
+    assert (files(bundle) == ["folds.csv", "fused.onnx", "manifest.json"]) == is_kept
     if not is_kept:
-        assert files(bundle) == ["fold0.onnx", "fold1.onnx", "manifest.json"]
+        assert files(bundle) == ["fold0.onnx", "fold1.onnx", "folds.csv", "manifest.json"]
         assert [member.outputs.clip for member in bundle.manifest.members] == ["logits", "logits"]
         assert callback.lines[-1].endswith("worth it from 1.1 on: not kept")
 
@@ -90,7 +90,7 @@ def test_int8_is_shared_as_well(export, data, times):
     apart, _ = export("apart", **wishes)
     fused, _ = export("fused", fuse=True, **wishes)
     assert all(set(member.graphs) == {"fp32", "int8", "bf16"} for member in apart.manifest.members)
-    assert files(fused) == ["fused.bf16.onnx", "fused.int8.onnx", "fused.onnx", "manifest.json"]
+    assert files(fused) == ["folds.csv", "fused.bf16.onnx", "fused.int8.onnx", "fused.onnx", "manifest.json"]
     for precision, file in (("int8", "fused.int8.onnx"), ("bf16", "fused.bf16.onnx")):
         assert graphs_of(fused, precision) == {file}
     np.testing.assert_array_equal(scores(fused, data, "onnxruntime:int8"), scores(apart, data, "onnxruntime:int8"))
@@ -115,7 +115,7 @@ def test_what_takes_one_window_a_call_is_not_shared_with_what_takes_many(export,
     times(2.0)
     fused, callback = export("fused", fuse=True, network_of=quiet_then_loud, quantize=("dynamic",))
     assert [set(member.graphs) for member in fused.manifest.members] == [{"fp32"}] * 2
-    assert files(fused) == ["fused.onnx", "manifest.json"]
+    assert files(fused) == ["folds.csv", "fused.onnx", "manifest.json"]
     assert callback.lines[-1].startswith("fused: int8 left out: fold1 takes log_mel FLOAT [?, 1, 16, 64], fold0 takes ")
 
 

@@ -239,7 +239,7 @@ class TestSoup:
         bundle, callback = exported(2, self.RECIPE, alike, soup=True)
         (member,) = bundle.manifest.members
         assert (member.name, member.fold, member.out_of_fold_macro_auc) == ("soup", None, None)
-        assert sorted(path.name for path in bundle.folder.iterdir()) == ["manifest.json", "soup.onnx"]
+        assert sorted(path.name for path in bundle.folder.iterdir()) == ["folds.csv", "manifest.json", "soup.onnx"]
         assert callback.lines[0].startswith("soup of 2 folds: macro AUC ")
         assert np.isfinite(Predictor(bundle).predict(data / "train_audio" / LABELS[0] / "XC0.wav")).all()
 

@@ -305,7 +305,7 @@ class TestInt8:
         assert re.fullmatch(r"sets of activations left in fp32: \d, the largest of \d+", kept)
         assert callback.lines[-1] == f"fold0: int8 static refused: {reason}"
         assert set(member.graphs) == {"fp32"}
-        assert sorted(path.name for path in bundle.folder.iterdir()) == ["fold0.onnx", "manifest.json"]
+        assert sorted(path.name for path in bundle.folder.iterdir()) == ["fold0.onnx", "folds.csv", "manifest.json"]
 
     @pytest.mark.parametrize(
         ("limits", "reason"),
@@ -321,7 +321,7 @@ class TestInt8:
     def test_that_misses_one_limit_is_refused_by_its_name(self, export, limits, reason):
         bundle, _ = export(quantize=("static",), limits=limits)
         assert re.match(f"{reason}; tried: ", bundle.manifest.members[0].variants[1].refused)
-        assert sorted(path.name for path in bundle.folder.iterdir()) == ["fold0.onnx", "manifest.json"]
+        assert sorted(path.name for path in bundle.folder.iterdir()) == ["fold0.onnx", "folds.csv", "manifest.json"]
 
     @pytest.mark.skipif(importlib.util.find_spec("nncf") is not None, reason="nncf is installed")
     def test_by_what_is_not_installed_is_refused_before_anything_is_exported(self, export, monkeypatch, tmp_path):
