@@ -33,11 +33,11 @@ _STOPPED = {
 }
 
 COMMANDS = {
-    "data": "Report what there is to train on, and what is wrong with it: a page and tables.",
-    "look": "Make a page of clips to look at and play, also as a network gets them.",
+    "data": "Report what there is to train on: one page, a CSV of each table, and what is wrong, the gravest first.",
+    "look": "Make a page of clips: a spectrogram and a player for each, with label, author and rating.",
     "train": "Train a fold, or all of them, of one recipe or of several; or train a run on, for INT8.",
     "recipes": "List the recipes that come with birdinfer, the keys of a recipe, and check one.",
-    "rounds": "Train rounds of a noisy student on labels and on pseudo-labels of soundscapes.",
+    "rounds": "Train rounds of a noisy student, each on labels and on the pseudo-labels of the best round before it.",
     "tune": "Search for a recipe's best values, trial by trial, each a run of train.",
     "plot": "Draw runs: loss, scores and learning rate over epochs (history.png), ROC-AUC per species (species.png).",
     "export": "Export every trained fold of a run, compare each graph with its torch model on real windows, write the "
