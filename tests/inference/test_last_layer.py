@@ -149,7 +149,7 @@ def test_a_member_is_loaded_with_the_labels_it_is_asked_for(tmp_path):
     whole = Bundle.load(write_bundle(tmp_path / "b", labels=labels))
     part = whole.with_species(labels[7:10])
     (group,) = load_member_groups(part, make_plan("onnxruntime", 1, 1))
-    assert [loaded.member.label_columns for loaded in group.members] == [{"s7": 0, "s8": 1, "s9": 2}] * 2
+    assert [loaded.member.label_columns for loaded in group.members] == [{"s7": (0,), "s8": (1,), "s9": (2,)}] * 2
     write_sound(tmp_path / "a.wav", tone(12.0), SAMPLE_RATE)
     found = [Predictor(each).predict(tmp_path / "a.wav") for each in (part, whole)]
     np.testing.assert_array_equal(found[0], found[1][:, 7:10])

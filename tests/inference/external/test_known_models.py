@@ -8,6 +8,8 @@ from birdinfer.errors import ConfigError
 from birdinfer.inference.external.add_model import add_model
 from birdinfer.inference.external.known_models import find_model, known_models, recognise
 
+LARGE = {"perch-v2", "birdnet-3.0"}
+"""So many labels that the look-alike takes tens of seconds."""
 FOUND = {
     # rate, window, peak, scores, embedding, activation, slope
     "birdnet-2.4": (48_000, 3.0, None, "output", None, "sigmoid", 1.0),
@@ -63,7 +65,9 @@ def test_find_model_lists_what_is_known():
         find_model("birdnet")
 
 
-@pytest.mark.parametrize("model", FOUND)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in FOUND]
+)
 def test_look_alikes_are_adopted_without_an_option(model, tmp_path):
     """True names, shapes and lists of labels; at most 1 % of the labels over 0.5 on noise."""
     graph = write_look_alike(model, tmp_path / "graph.onnx")
