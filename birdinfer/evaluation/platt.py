@@ -23,10 +23,10 @@ from birdinfer.typing import Bool, Float64, Index
 COVERAGE = 0.9
 _CELLS_AT_ONCE = 2**13
 """Of any intermediate table: 64 kB, which stay in a core's cache."""
-_LONGEST_STEP = 2.0
-_SHARES = (*[1.0] * 10, *[0.5] * 20, *[0.2] * 60)
-"""Of each step that is taken: where right and wrong do not overlap, whole steps swing around the solution."""
+_LONGEST_STEP = 5.0
+_MOST_STEPS, _MOST_HALVINGS = 200, 20
 _CLOSE = 1e-7
+_ROUNDING = 1e-12
 _SINGULAR = 1e-9
 
 
@@ -106,15 +106,42 @@ def _blocks(n_rows: int, at_once: int) -> Iterator[slice]:
 def _fit(x: Float64, y: Float64, weights: Float64) -> Float64:
     """Slope and intercept of each weighting [resamples, reviews], by Newton's method on Firth's score."""
     curves = np.zeros((len(weights), 2))
+    likelihood = _likelihood(x, y, weights, curves)
     moving = np.arange(len(weights))
-    for share in _SHARES:
+    for _ in range(_MOST_STEPS):
         step = _step(x, y, weights[moving], curves[moving])
+        is_defined = ~np.isnan(step[:, 0])
+        curves[moving[~is_defined]] = np.nan
+        moving, step = moving[is_defined], step[is_defined]
         longest = np.abs(step).max(axis=1)
-        curves[moving] += step * (share * _LONGEST_STEP / np.maximum(longest, _LONGEST_STEP))[:, None]
+        step *= (_LONGEST_STEP / np.maximum(longest, _LONGEST_STEP))[:, None]
+        # Where right and wrong do not overlap, whole steps swing around the solution: a step that loses is halved.
+        losing = np.arange(len(moving))
+        for _ in range(_MOST_HALVINGS):
+            rows = moving[losing]
+            reached = _likelihood(x, y, weights[rows], curves[rows] + step[losing])
+            losing = losing[reached < likelihood[rows] - _ROUNDING * (1 + np.abs(likelihood[rows]))]
+            if not losing.size:
+                break
+            step[losing] *= 0.5
+        curves[moving] += step
+        likelihood[moving] = _likelihood(x, y, weights[moving], curves[moving])
         moving = moving[longest > _CLOSE]
         if not moving.size:
             break
     return curves
+
+
+def _likelihood(x: Float64, y: Float64, weights: Float64, curves: Float64) -> Float64:
+    """Firth's penalised log likelihood, up to a constant, [resamples]; minus infinity where the penalty is."""
+    line = curves[:, :1] * x + curves[:, 1:]
+    share = 0.5 + 0.5 * np.tanh(0.5 * line)
+    information = weights * share * (1 - share)
+    s0, s1, s2 = information.sum(axis=1), information @ x, information @ (x * x)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        penalty = 0.5 * np.log(np.maximum(s0 * s2 - s1 * s1, 0.0))
+    likelihood: Float64 = (weights * (y * line - np.logaddexp(0.0, line))).sum(axis=1) + penalty
+    return likelihood
 
 
 def _step(x: Float64, y: Float64, weights: Float64, curves: Float64) -> Float64:
