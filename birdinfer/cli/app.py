@@ -26,6 +26,9 @@ EXIT_REFUSED = 2
 EXIT_HUNG_UP = 129
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+"""What a command line that cannot be read raises: newer versions of typer carry a click of their own."""
+_WORDS = "birdinfer.words"
 _STOPPED = {
     EXIT_HUNG_UP: "because its terminal was closed",
     EXIT_INTERRUPTED: "with Ctrl-C",
@@ -80,10 +83,37 @@ class CommandGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return load_command(cmd_name) if cmd_name in COMMANDS else None
 
+    def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """Keep the words as typed, for the line about a command that cannot be read."""
+        words = list(args)
+        try:
+            context = super().make_context(info_name, args, *rest, **extra)
+        except USAGE_ERROR as error:
+            _explain(error, words)
+            raise
+        context.meta[_WORDS] = words
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; one that cannot be read is an error of one line."""
+        try:
+            return super().invoke(ctx)
+        except USAGE_ERROR as error:
+            _explain(error, ctx.meta[_WORDS])
+            raise
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """List the commands as they stand in the table."""
         listed = TyperGroup(name=self.name, commands=dict(self.commands), params=self.params, help=self.help)
         listed.format_help(ctx, formatter)
+
+
+def _explain(error: Any, words: list[str]) -> None:
+    """Raise what is wrong in one line; a group without a command shows its help instead."""
+    if type(error).__name__ != "NoArgsIsHelpError":
+        from birdinfer.cli.wrong import explain
+
+        raise explain(error, words) from None
 
 
 def load_command(name: str) -> Any:
@@ -170,7 +200,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        app(args=arguments, standalone_mode=True)
+        app(args=arguments, prog_name="birdinfer", standalone_mode=True)
     except BirdinferError as error:
         _print_error(str(error))
         return EXIT_REFUSED

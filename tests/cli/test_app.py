@@ -39,7 +39,7 @@ def test_the_steps_that_are_listed_can_be_taken(birdinfer):
 def test_an_unknown_command_is_exit_2(birdinfer):
     code, _, err = birdinfer("fly")
     assert code == 2
-    assert "No such command 'fly'" in err
+    assert err == "birdinfer: command line: there is no command fly - birdinfer --help\n"
 
 
 def test_ctrl_c_is_exit_130(birdinfer, monkeypatch):

@@ -72,7 +72,7 @@ class TestAdopt:
     def test_options_that_are_none(self, birdinfer, external, options):
         code, _, err = birdinfer("bundle", "adopt", *external, *options)
         assert code == 2
-        assert "Invalid value" in err
+        assert err.startswith(f"birdinfer: bundle adopt: {options[0]}: ")
 
     def test_a_declared_front_end_is_read(self, birdinfer, external, tmp_path):
         graph = write_picture_graph(tmp_path / "sed.onnx", (None, 1, 16, 41))
