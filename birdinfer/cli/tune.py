@@ -39,6 +39,8 @@ def tune(
     space: Annotated[Path, typer.Option(help="TOML: what each searched key may be.")] = DEFAULT_SPACE,
     trials: Annotated[int, typer.Option(help="Finished trials of the whole study, all workers together.")] = 50,
     fold: Annotated[str, typer.Option(help="Which folds a score is the mean of: 0, 0,1 or all.")] = "0",
+    repeats: Annotated[int, typer.Option(
+        help="Train each trial so often, each time with the next seed; its score is the mean.")] = 1,
     data: Annotated[Path, typer.Option(
         help="Folder with train.csv, taxonomy.csv and train_audio/, in BirdCLEF's layout.")] = DEFAULT_DATA,
     study: Annotated[str | None, typer.Option(
@@ -93,7 +95,8 @@ def tune(
     settings = run.TuningSettings(
         recipe=recipe, overrides=tuple(overrides or ()), space=space, data=data, runs_dir=runs_dir,
         study=None if study is None else check_name(study, "--study"), folds=parse_folds(fold), trials=trials,
-        sampler=sampler, pruner=pruner, seed=seed, devices=places, cache_dir=cache_dir, storage=storage, debug=debug,
+        repeats=repeats, sampler=sampler, pruner=pruner, seed=seed, devices=places, cache_dir=cache_dir,
+        storage=storage, debug=debug,
     )  # fmt: skip
     jobs = cluster_settings(
         cluster, print_only, partition=partition, gres=gres, time_limit=time_limit, memory=memory, cpus=cpus,

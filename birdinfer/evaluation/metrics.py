@@ -69,6 +69,22 @@ def average_precision_per_class(truth: npt.ArrayLike, scores: npt.ArrayLike) -> 
     return np.array([_average_precision(*pair) if pair[0].any() else np.nan for pair in pairs], np.float64)
 
 
+def macro_f1(truth: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> float:
+    """Compute F1 of each class that occurs, from ``threshold`` on a class counts as found, and take the mean.
+
+    F1 is ``2 t / (2 t + false positives + false negatives)``, t are the true positives. A class that does not occur has
+    no recall, and is left out; nan if none occurs.
+
+    >>> macro_f1([[1, 0], [0, 0], [1, 0]], [[0.9, 0.1], [0.4, 0.2], [0.3, 0.3]], threshold=0.5)
+    0.6666666666666666
+    """
+    is_positive, values = _validated(truth, scores)
+    occurs = is_positive.any(axis=0)
+    wanted, found = is_positive[:, occurs], values[:, occurs] >= threshold
+    per_class = 2 * (wanted & found).sum(axis=0) / (wanted.sum(axis=0) + found.sum(axis=0))
+    return float(per_class.mean()) if per_class.size else float("nan")
+
+
 def _roc_auc(is_positive: Bool, values: Float64) -> float:
     """ROC-AUC of one class, from average ranks; both [rows]."""
     n_positive = int(is_positive.sum())

@@ -17,7 +17,11 @@ from birdinfer.runs.study import STATES, Layout, Search, Trial, read_search
 # ---- Marks of trials, the axis of scores and the legend, for both pictures
 
 COMPLETE, DEFAULT, BEST, FAILED, PRUNED = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[6], "#999999"
-SCORE = "macro ROC-AUC"
+SCORES = {
+    "macro_auc": "macro ROC-AUC", "padded_cmap": "padded cmAP", "val_loss": "- validation loss",
+    "top1": "top-1", "f1": "F1",
+}  # fmt: skip
+"""What is written at the axis of scores, by ``loop.monitor``."""
 _EDGE = 0.03  # height of marks at the bottom, as a share of the axes
 _ENOUGH = 5  # from this number of complete trials on, they alone decide how low the axis of scores reaches
 _FEW = 8  # from this number of complete trials on, scores below Tukey's outer fence (1977) do not stretch the axis
@@ -175,7 +179,7 @@ def _draw_trials(axes: Any, search: Search) -> None:
         axes.annotate(text, at, textcoords="offset points", xytext=(0, 9), ha=side, va="bottom")
     mark_failed(axes, search, lambda one: one.number)
     margin = 0.02 * last + 0.6
-    _finish(axes, "score of each trial", "trial", (-margin, last + margin))
+    _finish(axes, search, "score of each trial", "trial", (-margin, last + margin))
 
 
 def _draw_curves(axes: Any, search: Search) -> None:
@@ -195,7 +199,9 @@ def _draw_curves(axes: Any, search: Search) -> None:
             _draw_curve(axes, thick, colour, linestyle=style, linewidth=_THICK, zorder=4)
     last = max((int(one.curve.steps[-1]) for one in with_curve), default=1)
     margin = 0.02 * last + 0.1
-    _finish(axes, "what pruning went by", "step (epochs, one fold after the other)", (1 - margin, last + margin))
+    _finish(
+        axes, search, "what pruning went by", "step (epochs, one fold after the other)", (1 - margin, last + margin)
+    )
 
 
 def _draw_curve(axes: Any, trial: Trial, colour: str, **style: Any) -> None:
@@ -209,9 +215,9 @@ def _say_nothing(axes: Any, text: str) -> None:
     axes.set_yticks([])
 
 
-def _finish(axes: Any, title: str, along: str, limits: tuple[float, float]) -> None:
+def _finish(axes: Any, search: Search, title: str, along: str, limits: tuple[float, float]) -> None:
     axes.set_title(title, loc="left", fontsize="medium")
-    axes.set(xlabel=along, ylabel=SCORE, xlim=limits)
+    axes.set(xlabel=along, ylabel=SCORES.get(search.score, search.score), xlim=limits)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)
 
@@ -348,7 +354,7 @@ def importance_figure(search: Search) -> Figure | None:
         _draw_key(axes[str(index)], search, key, scores)
     for row in layout:
         first, *others = [axes[name] for name in row if name.isdigit()]
-        first.set_ylabel(SCORE)
+        first.set_ylabel(SCORES.get(search.score, search.score))
         for other in others:
             other.tick_params(labelleft=False)
     figure.suptitle(headline(search), x=0.01, ha="left")

@@ -8,6 +8,9 @@ LOGS_DIR = "logs"  # what processes beside this one, or jobs of a cluster, wrote
 LAST, BEST = "last.safetensors", "best.safetensors"
 """In a fold's folder: all that a resume needs; the weights that count."""
 
+SOUP_DIR, EPOCHS_DIR = "soup", "epochs"
+"""In it: weights of epochs that may be averaged in the end; of those that are kept for good (``loop.keep_epochs``)."""
+
 TRIALS_DIR = "trials"  # runs in a folder of this name are the trials of a study
 STUDY_FILE = "study.json"  # what the study searches; written last, so that a study with this file is whole
 SPACE_FILE, BEST_FILE = "space.toml", "best.toml"
@@ -26,6 +29,11 @@ def trial_dir(study_dir: Path, number: int) -> Path:
     return study_dir / TRIALS_DIR / f"{number:04}"
 
 
+def repeat_dir(trial_dir: Path, repeat: int) -> Path:
+    """The folder of a trial's further training with another seed, numbered from 1; 0 is the trial's own."""
+    return trial_dir / f"repeat{repeat}" if repeat else trial_dir
+
+
 def trial_lease(study_dir: Path, number: int) -> Path:
     """The file that a worker holds while it trains a trial."""
     return study_dir / TRIALS_DIR / f"{number:04}.lease"
@@ -33,7 +41,9 @@ def trial_lease(study_dir: Path, number: int) -> Path:
 
 def remove_weights(run_dir: Path) -> None:
     """Remove a run's checkpoints, which take a hundred times the space of its tables."""
-    for path in run_dir.glob("fold*/*.safetensors"):
-        path.unlink(missing_ok=True)
-    for path in run_dir.glob("fold*/soup"):
-        shutil.rmtree(path, ignore_errors=True)
+    for folder in (run_dir, *run_dir.glob("repeat*")):
+        for path in folder.glob("fold*/*.safetensors"):
+            path.unlink(missing_ok=True)
+        for name in (SOUP_DIR, EPOCHS_DIR):
+            for path in folder.glob(f"fold*/{name}"):
+                shutil.rmtree(path, ignore_errors=True)

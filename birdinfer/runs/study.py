@@ -34,7 +34,7 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     state: State
-    score: float | None = None  # mean over the folds of each fold's best epoch, 0 to 1; None unless complete
+    score: float | None = None  # mean over the folds of each fold's best epoch, higher is better; None unless complete
     seconds: float | None = None  # from its first start to its end; None before its end
     worker: str = ""  # who trains it, or has trained it last; "" after an interruption
     started: str = ""  # local time, to the second
@@ -121,7 +121,8 @@ class Trial(msgspec.Struct, frozen=True):
     number: int
     state: State
     score: float
-    """Higher is better. Of a pruned trial the last known one; nan if there is none, never of a complete trial."""
+    """Higher is better: a loss has a minus sign. Of a pruned trial the last known one; nan if there is none, never of
+    a complete trial."""
     values: Mapping[str, str]  # of each searched key, as trials.csv spells it; "" if unknown
     curve: Curve
 
@@ -135,6 +136,7 @@ class Search(NamedTuple):
     importance: Mapping[str, float]
     """Of keys, from 0, their sum 1, the highest first; empty where it cannot be computed."""
     layouts: Mapping[str, Layout]  # how the space's ranges are drawn from; keys that are chosen from a list are missing
+    score: str  # what a score is: loop.monitor of the base recipe
     default: Trial | None  # the trial of the base recipe itself; None if the space leaves it out
 
     @property
@@ -161,7 +163,13 @@ def read_search(study_dir: Path) -> Search:
     first = trials[0]
     is_default = first.number == 0 and all(_equals(text, _get(base, key)) for key, text in first.values.items())
     return Search(
-        study_dir.resolve().name, keys, trials, importance, _layouts(space, keys), first if is_default else None
+        study_dir.resolve().name,
+        keys,
+        trials,
+        importance,
+        _layouts(space, keys),
+        str(_get(base, "loop.monitor") or "macro_auc"),
+        first if is_default else None,
     )
 
 

@@ -36,6 +36,8 @@ class FoldResult:
     """Why it failed, "" if it did not."""
     macro_auc: float = float("nan")
     """Of its best epoch; nan if it cannot be scored."""
+    score: float = float("nan")
+    """By which the best epoch was chosen (``loop.monitor``), higher is better: of a loss with a minus sign."""
     padded_cmap: float = float("nan")
     top1: float = float("nan")
     best_epoch: int = 0

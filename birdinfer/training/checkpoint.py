@@ -62,6 +62,8 @@ class EpochRow(msgspec.Struct, frozen=True):
     """Share of the epoch's training time that was spent waiting for data."""
     peak_gpu_mb: float | None
     """The most memory that tensors took on the GPU; None on a CPU."""
+    val_f1: float | None = None
+    """Mean over the species that occur, at ``loop.f1_threshold``; None in runs of older versions, too."""
 
 
 class Progress(msgspec.Struct):
@@ -80,6 +82,9 @@ class Progress(msgspec.Struct):
     best_epoch: int = 0
     """From 1; 0 before the first validation."""
     best_auc: Share | None = None
+    """Macro AUC of the weights that are kept."""
+    best_score: float | None = None
+    """Their score, by which they were chosen (``training/monitor.py``)."""
     history: list[EpochRow] = msgspec.field(default_factory=list)
     soup: list[int] = msgspec.field(default_factory=list)
     """The epochs whose weights were averaged into these; empty where they are of one epoch."""
@@ -93,6 +98,11 @@ class Progress(msgspec.Struct):
     numbers: dict[str, int | float] = msgspec.field(default_factory=dict)
     """What the optimiser and the scaler keep besides tensors."""
 
+    def __post_init__(self) -> None:
+        # What older versions have saved knows one score only.
+        if self.best_score is None:
+            self.best_score = self.best_auc
+
     def next_epoch(self) -> "Progress":
         """The same progress with one more epoch finished and nothing done in the one after it."""
         return msgspec.structs.replace(
@@ -104,11 +114,6 @@ class Progress(msgspec.Struct):
             waited_seconds=0.0,
             history=list(self.history),
         )
-
-    @property
-    def scores(self) -> list[float | None]:
-        """Macro AUC of each finished epoch."""
-        return [row.val_macro_auc for row in self.history]
 
 
 class Header(msgspec.Struct, frozen=True):

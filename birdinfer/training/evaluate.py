@@ -14,7 +14,13 @@ import numpy as np
 import torch
 
 from birdinfer.errors import ConfigError
-from birdinfer.evaluation.metrics import average_precision_per_class, macro_roc_auc, padded_cmap, roc_auc_per_class
+from birdinfer.evaluation.metrics import (
+    average_precision_per_class,
+    macro_f1,
+    macro_roc_auc,
+    padded_cmap,
+    roc_auc_per_class,
+)
 from birdinfer.species import Species
 from birdinfer.submission.formats import number_cells
 from birdinfer.tables.csv import csv_text
@@ -66,6 +72,8 @@ class Validation:
     """The metric of BirdCLEF 2023, 0 to 1."""
     top1: float | None
     """Share of the clips whose most probable species is their primary label."""
+    f1: float | None = None
+    """Mean over the species that occur, at ``loop.f1_threshold``, 0 to 1."""
 
 
 def predict_clips(
@@ -91,13 +99,16 @@ def predict_clips(
     return ClipScores(probabilities, tuple(failed))
 
 
-def score(clips: Sequence[Clip], scores: ClipScores, species: Sequence[Species]) -> Validation:
+def score(
+    clips: Sequence[Clip], scores: ClipScores, species: Sequence[Species], f1_threshold: float = 0.5
+) -> Validation:
     """Score predictions.
 
     Args:
         clips: the validation clips, which the indices of ``scores`` refer to.
         scores: of all of them, or of those that could be decoded.
         species: columns of the probabilities.
+        f1_threshold: from which probability on a clip has a species, for F1.
 
     Raises:
         ConfigError: the model's probabilities are not finite.
@@ -126,6 +137,7 @@ def score(clips: Sequence[Clip], scores: ClipScores, species: Sequence[Species])
         macro_auc=_or_none(macro_roc_auc(present, probabilities)),
         padded_cmap=_or_none(padded_cmap(present, probabilities)),
         top1=_top1(kept, probabilities, labels),
+        f1=_or_none(macro_f1(present, probabilities, f1_threshold)),
     )
 
 

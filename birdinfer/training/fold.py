@@ -59,6 +59,7 @@ from birdinfer.training.models.base import Network
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.weight_files import weight_path
 from birdinfer.training.models.weights import check_weights
+from birdinfer.training.monitor import best_epochs, monitor_of
 from birdinfer.training.recipe.schema import NOT_DECISIVE, ModelConfig, Recipe, flatten
 from birdinfer.training.state import TrainingState
 
@@ -202,25 +203,14 @@ class FoldFiles:
     def _epochs_to_average(self, progress: Progress) -> list[int]:
         recipe = self._fold.recipe
         first = recipe.first_frozen_epoch if recipe.optim.frozen_norm_epochs else recipe.distil.alone_epochs + 1
-        return best_epochs([row for row in progress.history if row.epoch >= first], recipe.optim.soup_epochs)
+        rows = [row for row in progress.history if row.epoch >= first]
+        return best_epochs(rows, recipe.optim.soup_epochs, monitor_of(recipe.loop))
 
     def _epoch_path(self, epoch: int) -> Path:
         return self._fold.folder / SOUP_DIR / f"epoch{epoch:04}.safetensors"
 
     def _save(self, path: Path, progress: Progress, tensors: dict[str, torch.Tensor]) -> None:
         save_checkpoint(path, msgspec.structs.replace(self._header, progress=progress), tensors)
-
-
-def is_better(score: float | None, progress: Progress) -> bool:
-    """Whether a score beats the best one so far; where one of them cannot be computed, the latest epoch is the best."""
-    return score is None or progress.best_auc is None or score > progress.best_auc
-
-
-def best_epochs(history: Sequence[EpochRow], n_epochs: int) -> list[int]:
-    """The epochs with the highest macro AUC, in order of time; of equal ones the earlier; unscored ones never."""
-    scored = [row for row in history if row.val_macro_auc is not None]
-    ordered = sorted(scored, key=lambda row: (-(row.val_macro_auc or 0.0), row.epoch))
-    return sorted(row.epoch for row in ordered[:n_epochs])
 
 
 def history_table(history: Sequence[EpochRow]) -> str:

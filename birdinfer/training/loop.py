@@ -33,11 +33,11 @@ from birdinfer.training.fold import (
     Session,
     clips_loader,
     init_state,
-    is_better,
 )
 from birdinfer.training.forward import Augmented, Forward, split_batch
 from birdinfer.training.learner import Learner
 from birdinfer.training.models.batch_norm import freeze_norms
+from birdinfer.training.monitor import is_better, is_kept, monitor_of
 from birdinfer.training.optim import learning_rate, stale_epochs
 
 _STEP = 11
@@ -70,6 +70,7 @@ class FoldTrainer:
         self._state, self._progress = init_state(fold, self._forward.precision, session)
         self._files = FoldFiles(fold, self._state, session.processes)
         self._warn_once = FailedClips(session.callback)
+        self._monitor = monitor_of(recipe.loop)
 
     def train(self) -> Progress:
         """Train all epochs that are left, then average weights and score the test clips."""
@@ -131,13 +132,14 @@ class FoldTrainer:
     def _validate(self) -> Validation:
         """Predict this process's share of the validation clips, and score everyone's shares together."""
         processes, stop, model = self._session.processes, self._session.stop, self._state.validated
+        config = self._fold.recipe.loop
         processes.share_buffers(model)
         # One of several processes may not exit by itself: the others would wait for its scores.
         between = stop.check if processes.n == 1 else lambda: None
         scores = ClipScores.together(processes.all_gather(self._predict(model, self._data.validation, between)))
         self._warn_once(scores.failed)
         self._warn_once([line for lines in processes.all_gather(self._warn_once.lines) for line in lines])
-        return score(self._fold.validation, scores, self._fold.species)
+        return score(self._fold.validation, scores, self._fold.species, config.f1_threshold)
 
     def _end_epoch(self, validation: Validation, started: float) -> None:
         """Add the epoch to the history, decide whether its weights are the best, and save."""
@@ -153,16 +155,15 @@ class FoldTrainer:
             seconds=round(perf_counter() - started, 3),
             wait_share=round(progress.waited_seconds / max(1e-9, progress.seconds), 4),
             peak_gpu_mb=peak_gpu_mb(session.device),
+            val_f1=validation.f1,
         )
         self._progress = progress = progress.next_epoch()
         progress.history.append(row)
-        # With frozen norms it is another network than before: its first score is not compared with earlier ones.
-        # While the teacher alone counts, the latest features are the best.
-        is_first = row.epoch == recipe.first_frozen_epoch or row.epoch <= recipe.distil.alone_epochs + 1
-        is_best = is_better(row.val_macro_auc, progress) or is_first
+        is_best = is_kept(row, progress.best_score, recipe)
         if is_best:
             progress.best_epoch, progress.best_auc = row.epoch, row.val_macro_auc
-        is_stale = bool(config.patience) and stale_epochs(progress.scores) >= config.patience
+            progress.best_score = self._monitor.score(row)
+        is_stale = bool(config.patience) and stale_epochs(self._monitor.scores(progress.history)) >= config.patience
         progress.is_finished = is_stale or progress.epoch == config.epochs
         self._files.save_epoch(progress, validation, is_best)
         session.callback.on_epoch_end(row, is_best)
@@ -190,10 +191,12 @@ class FoldTrainer:
         model = model.to(self._session.device)
         validation = self._score(model, self._fold.validation)
         epochs = [checkpoint.epoch for checkpoint in checkpoints]
-        text = f"average of epochs {', '.join(map(str, epochs))}: macro AUC {validation.macro_auc or 0:.4f}"
-        best = f"the best of them, {progress.best_epoch}: {progress.best_auc or 0:.4f}"
-        if is_better(validation.macro_auc, progress):
-            progress.soup, progress.best_auc = epochs, validation.macro_auc
+        score, monitor = self._monitor.score_of(validation), self._monitor
+        average, best_value = (monitor.value(each or 0.0) for each in (score, progress.best_score))
+        text = f"average of epochs {', '.join(map(str, epochs))}: {monitor.title} {average:.4f}"
+        best = f"the best of them, {progress.best_epoch}: {best_value:.4f}"
+        if is_better(score, progress.best_score):
+            progress.soup, progress.best_auc, progress.best_score = epochs, validation.macro_auc, score
             self._files.save_best(progress, model, validation)
             self._session.callback.on_message(f"{text}, kept instead of {best}")
         else:
@@ -209,7 +212,8 @@ class FoldTrainer:
 
     def _score(self, model: torch.nn.Module, clips: Sequence[Clip]) -> Validation:
         loader = clips_loader(self._fold, clips, range(len(clips)))
-        return score(clips, self._predict(model, loader, self._session.stop.check), self._fold.species)
+        scores = self._predict(model, loader, self._session.stop.check)
+        return score(clips, scores, self._fold.species, self._fold.recipe.loop.f1_threshold)
 
     # ---- Shared by the above
 
@@ -226,7 +230,8 @@ class FoldTrainer:
 
     def _learning_rate(self, step: int) -> float:
         n_steps = self._fold.recipe.loop.epochs * len(self._data)
-        return learning_rate(step, n_steps, len(self._data), self._fold.recipe.optim, self._progress.scores)
+        scores = self._monitor.scores(self._progress.history)
+        return learning_rate(step, n_steps, len(self._data), self._fold.recipe.optim, scores)
 
     def _report_start(self) -> None:
         fold, progress = self._fold, self._progress

@@ -94,7 +94,7 @@ def _of_timm(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.O
 # ---- The learning rate at each step, and when an epoch's score has stopped rising
 
 Scores = Sequence[float | None]
-"""Macro AUC of each epoch so far; None where it could not be computed."""
+"""Of each epoch so far (``monitor.py``), higher is better; None where it could not be computed."""
 
 
 class Way(NamedTuple):

@@ -28,6 +28,7 @@ def fold_result(fold: int, progress: Progress) -> FoldResult:
     return FoldResult(
         fold=fold,
         macro_auc=_or_nan(progress.best_auc),
+        score=_or_nan(progress.best_score),
         padded_cmap=_or_nan(best.val_padded_cmap),
         top1=_or_nan(best.val_top1),
         best_epoch=best.epoch,

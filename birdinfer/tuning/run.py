@@ -108,8 +108,9 @@ def main(arguments: list[str]) -> int:
 
     def begin_work(send: Send) -> None:
         study_dir = asked["study_dir"]
-        recipe, folds = load_recipe(study_dir / RECIPE_FILE), load_question(study_dir / STUDY_FILE).folds
-        search = Search(recipe=recipe, space=load_space(study_dir / SPACE_FILE, recipe), folds=folds, **asked)
+        recipe, question = load_recipe(study_dir / RECIPE_FILE), load_question(study_dir / STUDY_FILE)
+        space = load_space(study_dir / SPACE_FILE, recipe)
+        search = Search(recipe=recipe, space=space, folds=question.folds, repeats=question.repeats, **asked)
 
         def send_number(event: str, *arguments: Any) -> None:
             is_of_trial = event in {"on_trial_start", "on_trial_end"}

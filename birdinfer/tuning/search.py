@@ -25,6 +25,7 @@ from birdinfer.training.devices import choose_device, precision_for
 from birdinfer.training.fold import check_start_weights
 from birdinfer.training.losses import build_loss
 from birdinfer.training.models.registry import build_model
+from birdinfer.training.monitor import monitor_of
 from birdinfer.training.optim import build_optimiser
 from birdinfer.training.recipe.schema import NOT_DECISIVE, Recipe, flatten
 from birdinfer.training.recipe.toml import change, load_recipe, write_recipe
@@ -56,6 +57,7 @@ from birdinfer.tuning.trials import (
 FORMAT = 2  # of study.json and of how trials are stored
 OTHER = "name another with --study"  # what to do where a study is not the one that is asked for
 DEBUG_TRIALS = 3
+MOST_SEED = 2**31 - 1
 _FIXED_BY_DEBUG = frozenset({"loop.epochs", "optim.frozen_norm_epochs"})
 
 
@@ -74,6 +76,7 @@ class TuningSettings:
     runs_dir: Path = Path("runs")
     study: str | None = None  # name of the study's folder in ``runs_dir``; None for the recipe's name and ``-tune``
     folds: tuple[int, ...] | None = (0,)  # a score is the mean over these folds; None for all
+    repeats: int = 1  # trainings of each trial, each with the next seed, whose mean is its score
     trials: int = 50  # how many are finished in the end, of all workers together
     sampler: str = "tpe"
     pruner: str = "halving"
@@ -103,7 +106,8 @@ class Search(TuningSettings):
     @property
     def steps(self) -> Steps:
         """How far a trial may go."""
-        return Steps(self._most("loop.epochs"), len(self.folds), self._most("optim.warmup_epochs"))
+        n_folds = len(self.folds) * self.repeats
+        return Steps(self._most("loop.epochs"), n_folds, self._most("optim.warmup_epochs"))
 
     def _most(self, key: str) -> Any:
         choice = self.space.get(key)
@@ -154,14 +158,15 @@ def check(search: Search) -> None:
     check_folds(search.recipe, search.folds)
     if search.recipe.data.all_data:
         raise ConfigError("data.all_data", "is true, nothing is validated and no trial has a score", "set it to false")
-    if search.trials < 1:
-        raise ConfigError("--trials", f"is {search.trials}, at least 1 is needed")
+    for option, value in (("--trials", search.trials), ("--repeats", search.repeats)):
+        if value < 1:
+            raise ConfigError(option, f"is {value}, at least 1 is needed")
     search.build_sampler()
     build_pruner(search.pruner, search.steps)
     if search.kind not in STORAGES:
         raise ConfigError("--storage", f"is {search.kind!r}, allowed are {', '.join(STORAGES)}")
     if (saved := _saved(search)) is not None:
-        check_question(saved, Question.of(search.recipe, search.space, search.folds), search.study_dir)
+        check_question(saved, Question.of(search), search.study_dir)
 
 
 def begin(search: Search, callback: TrainingCallback) -> None:
@@ -169,7 +174,7 @@ def begin(search: Search, callback: TrainingCallback) -> None:
     check(search)
     check_buildable(search.recipe, search.space, search.data, search.folds)
     data = _prepared(search, callback)
-    asked = Question.of(search.recipe, search.space, search.folds).on(clips_digest(data), len(data.clips))
+    asked = Question.of(search).on(clips_digest(data), len(data.clips))
     with study_lock(search.study_dir):
         if (saved := _saved(search)) is not None:
             check_question(saved, asked, search.study_dir)
@@ -238,12 +243,14 @@ class Question(msgspec.Struct, frozen=True):
     n_clips: int = 0
     score: str = "mean over folds of the best epoch's macro AUC"
     format: int = 1
+    repeats: int = 1
 
     @classmethod
-    def of(cls, recipe: Recipe, space: Space, folds: tuple[int, ...]) -> "Question":
+    def of(cls, search: Search) -> "Question":
         """All that is known before the data has been read."""
-        table = {key: choice.as_toml() for key, choice in space.items()}
-        return cls(_decisive(recipe), table, folds, format=FORMAT)
+        table = {key: choice.as_toml() for key, choice in search.space.items()}
+        meaning = score_meaning(search.recipe, search.repeats)
+        return cls(_decisive(search.recipe), table, search.folds, score=meaning, format=FORMAT, repeats=search.repeats)
 
     def on(self, clips: str, n_clips: int) -> "Question":
         """The same question of these clips."""
@@ -252,6 +259,14 @@ class Question(msgspec.Struct, frozen=True):
     def as_json(self) -> str:
         """The text of study.json."""
         return json.dumps(msgspec.to_builtins(self), indent=2) + "\n"
+
+
+def score_meaning(recipe: Recipe, repeats: int) -> str:
+    """What a trial's score is, in a line."""
+    monitor = monitor_of(recipe.loop)
+    sign = "" if monitor.sign > 0 else " with a minus sign"
+    seeds = f"{repeats} seeds and " if repeats > 1 else ""
+    return f"mean over {seeds}folds of the best epoch's {monitor.title}{sign}"
 
 
 def clips_digest(data: PreparedData) -> str:
@@ -283,6 +298,9 @@ def check_question(saved: Question, asked: Question, study_dir: Path) -> None:
     if saved.folds != asked.folds:
         there, here = (",".join(map(str, folds)) for folds in (saved.folds, asked.folds))
         raise ConfigError(study_dir, f"is a study of folds {there}, asked is {here}", OTHER)
+    if saved.repeats != asked.repeats:
+        what = f"is a study whose trials are trained {saved.repeats} times, asked is {asked.repeats}"
+        raise ConfigError(study_dir, what, OTHER)
     if asked.clips and saved.clips != asked.clips:
         what = f"is a study of {saved.n_clips} clips, here are {asked.n_clips}"
         same = " with other labels or folds" if saved.n_clips == asked.n_clips else ""

@@ -27,6 +27,8 @@ from birdinfer.training.recipe.toml import check_table, nearest_key
 _CLIPS = "decides which clips the score is measured on, so scores could not be compared"
 _SOUND = "decides which sound of the clips the score is measured on, so scores could not be compared"
 
+_SCORE = "decides what the score is, so scores could not be compared"
+
 _DECIDE_CLIPS = (
     "n_folds", "fold_column", "folds_file", "val_share", "test_share", "all_data", "group_by", "duplicates",
     "complete_fold0", "min_clips_per_species", "max_clips",
@@ -38,6 +40,8 @@ _NOT_SEARCHABLE: Mapping[str, str] = {
     "data.remove_voice": _SOUND,
     "data.cache": "decides how fast a clip is read, not what is learned from it",
     "loop.val_windows": _SOUND,
+    "loop.monitor": _SCORE,
+    "loop.f1_threshold": _SCORE,
 }
 """Keys that change no result, or what is measured, and why they cannot be searched."""
 Values = Mapping[str, Any]  # a key as a recipe spells it, ``optim.lr`` -> a number, text, boolean or list

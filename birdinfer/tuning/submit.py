@@ -71,8 +71,8 @@ def _arrays(search: Search, cluster: ClusterSettings, workers: int, then_train: 
     options = {
         "recipe": study_dir / RECIPE_FILE, "space": study_dir / SPACE_FILE, "study": study_dir.name,
         "runs-dir": study_dir.parent, "data": search.data, "fold": ",".join(map(str, search.folds)),
-        "trials": search.trials, "sampler": search.sampler, "pruner": search.pruner, "seed": search.seed,
-        "storage": search.kind,
+        "trials": search.trials, "repeats": search.repeats, "sampler": search.sampler, "pruner": search.pruner,
+        "seed": search.seed, "storage": search.kind,
     }  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = ("tune", *words, *machine_options(search.device, search.cache_dir))

@@ -48,7 +48,7 @@ class Steps:
 
     per_fold: int
     """Epochs, the most that any trial may have: equal steps of two trials are the same epoch of the same fold."""
-    n_folds: int
+    n_folds: int  # of all repeats
     warmup_epochs: float  # in which the learning rate still rises, the most of any trial
 
     @property

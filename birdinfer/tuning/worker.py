@@ -14,26 +14,34 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import torch
 
 from birdinfer.errors import ConfigError, OutputError
-from birdinfer.runs.layout import BEST_FILE, LAST, PROBLEM_FILE, RECIPE_FILE, fold_dir, remove_weights, trial_dir
+from birdinfer.runs.layout import (
+    BEST_FILE,
+    LAST,
+    PROBLEM_FILE,
+    RECIPE_FILE,
+    fold_dir,
+    remove_weights,
+    repeat_dir,
+    trial_dir,
+)
 from birdinfer.runs.study import TrialRecord, best_of, write_tables
 from birdinfer.system.files import write_atomic
 from birdinfer.system.signals import StopRequest
 from birdinfer.training.callbacks import FoldResult, FoldStart, TrainingCallback
 from birdinfer.training.checkpoint import EpochRow, Progress, load_header
 from birdinfer.training.data.folds import FOLDS_FILE
-from birdinfer.training.recipe.schema import Recipe
+from birdinfer.training.monitor import best_so_far, monitor_of
 from birdinfer.training.recipe.toml import write_recipe
 from birdinfer.training.run import Run, train_run
 from birdinfer.tuning.callbacks import TuningCallback
-from birdinfer.tuning.search import Search, begin, check_device
+from birdinfer.tuning.search import MOST_SEED, Search, begin, check_device, score_meaning
 from birdinfer.tuning.space import with_values
-from birdinfer.tuning.trials import Claimed, LeaseLost, Steps, Trials, importance_of, study_lock
+from birdinfer.tuning.trials import Claimed, LeaseLost, Trials, importance_of, study_lock
 
 MOST_FAILURES = 10  # in a row: then the cause is not the trials' values
 _WAIT_SECONDS = 1.0
@@ -148,62 +156,77 @@ class FoldFailed(Exception):
 
 
 def train_trial(search: Search, claimed: Claimed, callback: TuningCallback, stop: StopRequest) -> float:
-    """Train all folds of a trial, from where an earlier worker has left them.
+    """Train all folds of a trial as often as asked, from where an earlier worker has left them.
 
-    Returns the mean over the folds of the best epoch's macro AUC, 0 to 1; FoldFailed or BirdinferError for values that
-    cannot be trained, alone or together.
+    Returns the mean over folds and repeats of the best epoch's score, higher is better; FoldFailed or BirdinferError
+    for values that cannot be trained, alone or together.
     """
-    run_dir = trial_dir(search.study_dir, claimed.record.number)
-    recipe = with_values(search.recipe, claimed.record.values, "recipe")
-    recipe = msgspec.structs.replace(recipe, name=f"{search.study_dir.name}-{claimed.record.number:04}")
-    write_atomic(run_dir / RECIPE_FILE, write_recipe(recipe))
-    # Every trial has the study's folds, which are assigned only once.
-    write_atomic(run_dir / FOLDS_FILE, (search.study_dir / FOLDS_FILE).read_bytes())
-    reporter = TrialReporter(claimed, search.steps, search.folds, callback, stop)
-    reporter.replay(run_dir, recipe)
-    run = Run(
-        recipe=recipe, data_dir=search.data, run_dir=run_dir, folds=search.folds, device=search.device, resume=True,
-        cache_dir=search.cache_dir,
-    )  # fmt: skip
-    scores = [result.macro_auc for result in train_run(run, reporter)]
+    runs = [_planned(search, claimed, repeat) for repeat in range(search.repeats)]
+    for run in runs:
+        write_atomic(run.run_dir / RECIPE_FILE, write_recipe(run.recipe))
+        # Every trial has the study's folds, which are assigned only once.
+        write_atomic(run.run_dir / FOLDS_FILE, (search.study_dir / FOLDS_FILE).read_bytes())
+    reporter = TrialReporter(claimed, search, callback, stop)
+    reporter.replay(runs)
+    scores = []
+    for reporter.repeat, run in enumerate(runs):
+        scores += [result.score for result in train_run(run, reporter)]
     return math.fsum(scores) / len(scores)
+
+
+def _planned(search: Search, claimed: Claimed, repeat: int) -> Run:
+    """A trial's run; each repeat has a seed of its own, the next one after the recipe's."""
+    recipe = with_values(search.recipe, claimed.record.values, "recipe")
+    name = f"{search.study_dir.name}-{claimed.record.number:04}" + (f"-repeat{repeat}" if repeat else "")
+    return Run(
+        recipe=msgspec.structs.replace(recipe, name=name, seed=(recipe.seed + repeat) % MOST_SEED),
+        data_dir=search.data,
+        run_dir=repeat_dir(trial_dir(search.study_dir, claimed.record.number), repeat),
+        folds=search.folds,
+        device=search.device,
+        resume=True,
+        cache_dir=search.cache_dir,
+    )
 
 
 class TrialReporter(Forward):
     """Writes down the score after each epoch of a trial, and ends the trial if it lags behind."""
 
-    def __init__(
-        self, claimed: Claimed, steps: Steps, folds: Sequence[int], callback: TuningCallback, stop: StopRequest
-    ) -> None:
+    repeat = 0
+    """Which training of the trial's folds this is."""
+
+    def __init__(self, claimed: Claimed, search: Search, callback: TuningCallback, stop: StopRequest) -> None:
         """``stop`` is the worker's: a signal may come before the training loop's own stop request is active."""
         super().__init__(callback)
-        self._stop, self._claimed, self._steps, self._folds = stop, claimed, steps, tuple(folds)
+        self._stop, self._claimed, self._steps, self._folds = stop, claimed, search.steps, search.folds
+        self._monitor = monitor_of(search.recipe.loop)
         self._finished: list[float] = []
-        self._resumed: dict[int, Progress] = {}
+        self._resumed: dict[tuple[int, int], Progress] = {}
         self._index = 0
         self._best: float | None = None
 
-    def replay(self, run_dir: Path, recipe: Recipe) -> None:
+    def replay(self, runs: Sequence[Run]) -> None:
         """Write down what an earlier worker had trained, and perhaps not reported; nothing of it is compared again."""
         finished: list[float] = []
-        for index, fold in enumerate(self._folds):
-            path = fold_dir(run_dir, fold) / LAST
+        for index, (repeat, fold) in enumerate((repeat, fold) for repeat in range(len(runs)) for fold in self._folds):
+            path = fold_dir(runs[repeat].run_dir, fold) / LAST
             if not path.exists():
                 return
             progress = load_header(path).progress
-            for row, best in zip(progress.history, best_so_far(progress.history, recipe), strict=True):
+            kept = best_so_far(progress.history, runs[repeat].recipe)
+            for row, best in zip(progress.history, kept, strict=True):
                 self._report(index, row.epoch, finished, best)
-            finished += [progress.best_auc] if progress.best_auc is not None else []
-            self._resumed[fold] = progress
+            finished += [progress.best_score] if progress.best_score is not None else []
+            self._resumed[repeat, fold] = progress
 
     def on_fold_start(self, start: FoldStart) -> None:
         self._stop.check()
-        self._index = self._folds.index(start.fold)
-        resumed = self._resumed.get(start.fold)
-        self._best = None if resumed is None else resumed.best_auc
+        self._index = self.repeat * len(self._folds) + self._folds.index(start.fold)
+        resumed = self._resumed.get((self.repeat, start.fold))
+        self._best = None if resumed is None else resumed.best_score
 
     def on_epoch_end(self, row: EpochRow, is_best: bool) -> None:
-        self._best = row.val_macro_auc if is_best else self._best
+        self._best = self._monitor.score(row) if is_best else self._best
         step, score = self._report(self._index, row.epoch, self._finished, self._best)
         self._callback.on_trial_step(self._claimed.record.number, step, self._steps.n, score)
         if self._claimed.should_end():
@@ -212,9 +235,9 @@ class TrialReporter(Forward):
     def on_fold_end(self, result: FoldResult, run: str = "") -> None:
         if result.problem:
             raise FoldFailed(result.problem)
-        if math.isnan(result.macro_auc):
+        if math.isnan(result.score):
             raise FoldFailed(f"fold {result.fold} validates no species that can be scored")
-        self._finished.append(result.macro_auc)
+        self._finished.append(result.score)
 
     def _report(
         self, index: int, epoch: int, finished: Sequence[float], best: float | None
@@ -224,18 +247,6 @@ class TrialReporter(Forward):
         if score is not None:
             self._claimed.report(step, score)
         return step, score
-
-
-def best_so_far(history: Sequence[EpochRow], recipe: Recipe) -> list[float | None]:
-    """After each epoch, the macro AUC of the weights that were kept then; as the training loop decides it."""
-    best: float | None = None
-    kept: list[float | None] = []
-    for row in history:
-        auc = row.val_macro_auc
-        if auc is None or best is None or auc > best or row.epoch == recipe.first_frozen_epoch:
-            best = auc
-        kept.append(best)
-    return kept
 
 
 # ---- After each trial: tables, best.toml, and checkpoints of the best trial alone
@@ -261,7 +272,7 @@ def best_recipe(search: Search, best: TrialRecord, records: Sequence[TrialRecord
     n_finished = sum(record.is_finished for record in records)
     folds = ",".join(map(str, search.folds))
     head = (
-        f"# score {best.score:.6f}, mean over folds {folds} of the best epoch's macro AUC",
+        f"# score {best.score:.6f}, {score_meaning(recipe, search.repeats)}, folds {folds}",
         f"# trial {best.number} of study {search.study_dir.name}, the best of {n_finished} finished trials",
         f"# searched: {', '.join(search.space)}",
     )

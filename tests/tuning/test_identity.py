@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import msgspec
 import pytest
 from one_fold import changed
@@ -7,14 +9,14 @@ from birdinfer.species import Species
 from birdinfer.training.data.metadata import Clip
 from birdinfer.training.data.prepare import PreparedData
 from birdinfer.training.recipe.schema import Recipe
-from birdinfer.tuning.search import FORMAT, Question, check_question, clips_digest, load_question
+from birdinfer.tuning.search import FORMAT, Question, Search, check_question, clips_digest, load_question
 from birdinfer.tuning.space import Choices, Range
 
 SPACE = {"optim.lr": Range(1e-4, 1e-2), "loop.batch_size": Choices((8, 16))}
 
 
 def question(recipe=None, space=None, folds=(0,)):
-    return Question.of(recipe or Recipe(), space or SPACE, folds)
+    return Question.of(Search(recipe=recipe or Recipe(), space=space or SPACE, folds=folds, study_dir=Path("study")))
 
 
 class TestTheSameQuestion:

@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import msgspec
 import pytest
 from one_fold import changed
 
@@ -5,10 +8,11 @@ from birdinfer.runs.study import TrialRecord
 from birdinfer.system.signals import StopRequest
 from birdinfer.training.callbacks import FoldResult, FoldStart
 from birdinfer.training.checkpoint import EpochRow
+from birdinfer.training.monitor import best_so_far
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.tuning.callbacks import TuningCallback
-from birdinfer.tuning.trials import Steps
-from birdinfer.tuning.worker import FoldFailed, Pruned, TrialReporter, best_so_far
+from birdinfer.tuning.search import Search
+from birdinfer.tuning.worker import FoldFailed, Pruned, TrialReporter
 
 
 class Trial:
@@ -50,8 +54,10 @@ def start(fold):
     )
 
 
-def reporter(trial, folds=(0, 2)):
-    return TrialReporter(trial, Steps(3, len(folds), 0), folds, Watching(), StopRequest())
+def reporter(trial, folds=(0, 2), stop=None, monitor="macro_auc", repeats=1):
+    recipe = changed(Recipe(), loop={"epochs": 3, "monitor": monitor}, optim={"warmup_epochs": 0.0})
+    search = Search(recipe=recipe, space={}, folds=folds, study_dir=Path("study"), repeats=repeats)
+    return TrialReporter(trial, search, Watching(), stop or StopRequest())
 
 
 def test_a_score_is_the_mean_of_finished_folds_and_this_ones_best():
@@ -60,11 +66,22 @@ def test_a_score_is_the_mean_of_finished_folds_and_this_ones_best():
     reported.on_fold_start(start(0))
     for epoch, auc, is_best in ((1, 0.6, True), (2, 0.5, False), (3, 0.8, True)):
         reported.on_epoch_end(row(epoch, auc), is_best)
-    reported.on_fold_end(FoldResult(fold=0, macro_auc=0.9))  # a soup was better than its best epoch
+    reported.on_fold_end(FoldResult(fold=0, macro_auc=0.9, score=0.9))  # a soup was better than its best epoch
     reported.on_fold_start(start(2))
     reported.on_epoch_end(row(1, 0.7), True)
     assert trial.reports == [(1, 0.6), (2, 0.6), (3, 0.8), (4, pytest.approx(0.8))]
     assert reported._callback.moves[-1] == (7, 4, 6, pytest.approx(0.8))
+
+
+def test_repeats_follow_one_another_in_the_units_of_the_monitor():
+    trial = Trial()
+    reported = reporter(trial, folds=(0,), monitor="val_loss", repeats=2)
+    for repeat, loss in enumerate((0.25, 0.75)):
+        reported.repeat = repeat
+        reported.on_fold_start(start(0))
+        reported.on_epoch_end(msgspec.structs.replace(row(1, 0.9), val_loss=loss), True)
+        reported.on_fold_end(FoldResult(fold=0, score=-loss))
+    assert trial.reports == [(1, -0.25), (4, -0.5)]
 
 
 def test_an_epoch_that_cannot_be_scored_reports_nothing():
@@ -96,7 +113,7 @@ def test_a_fold_without_a_score_ends_the_trial(result, reported):
 def test_a_stop_that_came_before_the_loop_listened_ends_the_fold():
     stop = StopRequest()
     stop._receive(2, None)
-    reported = TrialReporter(Trial(), Steps(3, 1, 0), (0,), Watching(), stop)
+    reported = reporter(Trial(), (0,), stop)
     with pytest.raises(KeyboardInterrupt):
         reported.on_fold_start(start(0))
 

@@ -1,5 +1,6 @@
 import csv
 import errno
+import json
 import os
 import shutil
 import signal
@@ -31,6 +32,20 @@ def weights(run_dir):
     return sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*.safetensors"))
 
 
+def test_repeats_train_a_trial_with_other_seeds_and_its_score_is_their_mean(search):
+    search = replace(search, trials=1, repeats=2)
+    outcome = work(search, Watching())
+    (record,) = outcome.records
+    own = trial_dir(search.study_dir, 0)
+    runs = [own, own / "repeat1"]
+    assert [load_recipe(run / "recipe.toml").seed for run in runs] == [0, 1]
+    scores = [json.loads((run / "fold0" / "metrics.json").read_text())["score"] for run in runs]
+    assert record.score == pytest.approx(sum(scores) / 2)
+    assert sorted(record.curve) == [1, 2, 3, 4]
+    with pytest.raises(ConfigError, match="trained 2 times, asked is 1"):
+        work(replace(search, repeats=1), Watching())
+
+
 class TestAFinishedStudy:
     def test_has_as_many_trials_as_were_asked_for_and_the_default_first(self, finished):
         _, outcome, watching = finished
@@ -54,7 +69,9 @@ class TestAFinishedStudy:
         )
         assert sum(result.macro_auc for result in results) / 2 == best_of(outcome.records).score
         head = (search.study_dir / "best.toml").read_text().splitlines()[:2]
-        assert head[0].startswith(f"# score {best_of(outcome.records).score:.6f}, mean over folds 0,1")
+        assert head[0].startswith(
+            f"# score {best_of(outcome.records).score:.6f}, mean over folds of the best epoch's macro AUC, folds 0,1"
+        )
         assert (
             head[1] == f"# trial {best_of(outcome.records).number} of study small-tune, the best of 4 finished trials"
         )

@@ -236,7 +236,7 @@ class OptimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the polynomial: (1 - way)^power."""
     plateau_factor: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     plateau_epochs: Some = 2
-    """Epochs without a better macro AUC after which plateau multiplies lr by its factor."""
+    """Epochs without a better score (loop.monitor) after which plateau multiplies lr by its factor."""
     clip_norm: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 5.0
     """Gradients are scaled down to this norm."""
     ema_decay: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
@@ -255,6 +255,9 @@ class OptimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The weights of the best this many epochs are averaged at the end and kept if they validate better; 0 for none."""
 
 
+MonitorName = Literal["macro_auc", "padded_cmap", "val_loss", "top1", "f1"]
+
+
 class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long, how many at once, how often saved."""
 
@@ -263,8 +266,13 @@ class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Windows behind each step, over all processes and parts."""
     accumulate: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
     """Parts that a batch is computed in, one after another: more need less memory."""
+    monitor: MonitorName = "macro_auc"
+    """What epochs are compared by: the best one that is kept, patience, plateau, soup and a search go by it. All of the
+    fold's validation clips: ``macro_auc``; ``padded_cmap``; ``val_loss``, where lower is better; ``top1``; ``f1``."""
+    f1_threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    """A clip has a species from this probability on: F1, its mean over the species that occur."""
     patience: Count = 0
-    """Stop after this many epochs without a better macro AUC; 0 never does."""
+    """Stop after this many epochs without a better score (monitor); 0 never does."""
     val_windows: Annotated[int, msgspec.Meta(ge=1, le=64)] = 3
     """Windows of a validation clip, evenly spaced; its probability is their mean."""
     num_workers: Annotated[int, msgspec.Meta(ge=0, le=128)] = 0
