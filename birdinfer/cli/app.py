@@ -61,7 +61,7 @@ COMMANDS = {
     "models": "List the public models that are known, and make a bundle of one.",
     "similar": "Find the embedded windows that are most like an example, and write a folder of results.",
     "head": "Fit a head of one's own on embeddings, and pack it into a bundle.",
-    "kaggle": "From a bundle to the leaderboard: pack a submission, try it out as Kaggle would, push it.",
+    "kaggle": "From the data to the leaderboard: fetch it, pack a submission, try it out as Kaggle would, push it.",
     "submission": "Check a submission before Kaggle does, or convert it to another year's format.",
 }
 """Command -> the line that ``birdinfer --help`` shows. Its function, or group, has its name, with _ for -, in the

@@ -64,6 +64,7 @@ EXAMPLES = {
         "--embeddings embeddings/ --labels train.csv -o exports/mine",
         "--embeddings embeddings/ --labels labels.csv --kind auto -o exports/mine",
     ),
+    "kaggle fetch": ("birdclef-2026 -o data", "birdclef-2025 -o /big/disk/2025 --keep-archive"),
     "kaggle pack": ("--bundle exports/mine -o submission/mine",),
     "kaggle dry-run": ("submission/mine",),
     "kaggle push": ("submission/mine",),

@@ -109,6 +109,37 @@ def push(
         _print_pushed(push_submission(settings, _Messages()))
 
 
+@kaggle.command()
+def fetch(
+    competition: Annotated[str, typer.Argument(help="birdclef-2021 to birdclef-2026.")] = "birdclef-2026",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data.")] = Path("data"),
+    keep_archive: Annotated[bool, typer.Option("--keep-archive", help="Leave the archive beside the data.")] = False,
+) -> None:
+    """Download a competition's data with Kaggle's own client, and unpack it.
+
+    Accept the competition's rules on its page first. What breaks off is continued by the same command; a disk that is
+    too small is named before it is full.
+    """
+    with needing("kaggle", "packaging"):
+        from birdinfer.kaggle.competitions import competition as find
+        from birdinfer.kaggle.fetch import FetchCallback, FetchSettings
+        from birdinfer.kaggle.fetch import fetch as fetch_data
+
+    settings = FetchSettings(competition=find(competition), output=output, keep_archive=keep_archive)
+    with stderr().status(competition) as status:
+
+        class Shown(FetchCallback):
+            def on_bytes(self, n_bytes: int) -> None:
+                status.update(f"{competition}: {n_bytes / 1e9:.2f} GB downloaded")
+
+            def on_unpacked(self, done_bytes: int, all_bytes: int) -> None:
+                status.update(f"{competition}: {done_bytes / 1e9:.2f} of {all_bytes / 1e9:.2f} GB unpacked")
+
+        n_files = fetch_data(settings, Shown())
+    typer.echo(f"{output}: {n_files:,} files")
+    stderr().print(f"next: birdinfer data {shown(str(output))} -o report/", highlight=False)
+
+
 def _split(option: str) -> list[str]:
     try:
         return shlex.split(option)

@@ -10,13 +10,15 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from birdinfer.errors import ConfigError, MissingExtraError, OutputError
 
 SUBMISSION = "submission.csv"
-_UPLOAD_HOURS = 6  # longest upload: 20 GB at 1 MB/s
+_MOST_HOURS = 6  # longest transfer: 20 GB at 1 MB/s
 _NO_TOKEN = re.compile(r"authentication required|401 client error|unauthenticated|invalid credentials", re.IGNORECASE)
 _ABSENT = re.compile(r"40[34] client error|not found|denied|don't have access", re.IGNORECASE)
 """The message about a data set that does not exist, or is someone else's private one: Kaggle does not distinguish."""
@@ -88,6 +90,11 @@ def submit_command(competition: str, kernel: str, version: str, message: str) ->
     return ["kaggle", "competitions", "submit", competition, "--file", SUBMISSION, *of_kernel, "--message", message]
 
 
+def download_command(competition: str, folder: Path) -> list[str]:
+    """Download a competition's data as one archive; the client continues one that broke off."""
+    return ["kaggle", "competitions", "download", competition, "--path", str(folder), "--quiet"]
+
+
 class Client:
     """The installed client; its methods raise ConfigError without a token, OutputError if Kaggle refuses or is away."""
 
@@ -149,6 +156,17 @@ class Client:
             raise _failed(f"submission to {competition}", answer)
         return " ".join(answer.text.split())
 
+    def download(self, competition: str, folder: Path, watch: Callable[[], None]) -> None:
+        """Download ``folder/COMPETITION.zip``; ``watch`` is called every second, and what it raises ends the client."""
+        answer = self._ask(download_command(competition, folder), watch)
+        if answer.code and _ABSENT.search(answer.text):
+            page = f"https://www.kaggle.com/competitions/{competition}/rules"
+            raise OutputError(competition, "Kaggle does not give this account its data", f"accept its rules: {page}")
+        if answer.code:
+            raise OutputError(
+                competition, f"Kaggle's client says: {answer.summary}", "the same command again continues"
+            )
+
     def _upload(self, command: list[str], sign: str, folder: Path) -> None:
         answer = self._ask(command)
         skipped = next((line.strip() for line in answer.text.splitlines() if line.startswith("Skipping")), None)
@@ -158,32 +176,48 @@ class Client:
         if answer.code or sign not in answer.text:
             raise _failed(str(folder), answer)
 
-    def _ask(self, command: list[str]) -> Answer:
+    def _ask(self, command: list[str], watch: Callable[[], None] | None = None) -> Answer:
         try:
-            done = subprocess.run(
+            client = subprocess.Popen(
                 [self._program, *command[1:]],
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
                 stdin=subprocess.DEVNULL,  # it must not wait for an answer
-                timeout=3_600 * _UPLOAD_HOURS,
                 env=os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONIOENCODING": "utf-8"},
-                check=False,
             )
         except OSError as error:
             raise OutputError(self._program, f"cannot be run ({error.strerror})", "install it again") from error
-        except subprocess.TimeoutExpired as error:
-            what = f"was not done after {_UPLOAD_HOURS} hours"
-            raise OutputError(" ".join(command[:3]), what, "try again") from error
-        text = f"{done.stdout}\n{done.stderr}"
+        with client:
+            try:
+                out, err = _watched(client, watch)
+            except subprocess.TimeoutExpired as error:
+                what = f"was not done after {_MOST_HOURS} hours"
+                raise OutputError(" ".join(command[:3]), what, "try again") from error
+            finally:
+                client.kill()
+        text = f"{out}\n{err}"
         for secret in filter(None, map(os.environ.get, _SECRETS)):
             text = text.replace(secret, "***") if len(secret) >= 8 else text  # in case the client prints a token
-        answer = Answer(done.returncode, text)
+        answer = Answer(client.returncode, text)
         if answer.code and _NO_TOKEN.search(answer.text):
             raise ConfigError("kaggle", "knows no valid token for your account", "run: kaggle auth login")
         if answer.code and _UNREACHABLE.search(answer.text):
-            raise OutputError("kaggle", "cannot reach Kaggle", "see to the network, then push again")
+            raise OutputError("kaggle", "cannot reach Kaggle", "see to the network, then the same command again")
         return answer
+
+
+def _watched(client: "subprocess.Popen[str]", watch: Callable[[], None] | None) -> tuple[str, str]:
+    """Both streams of a client that has ended; TimeoutExpired after too many hours."""
+    until = time.monotonic() + 3_600 * _MOST_HOURS
+    while True:
+        try:
+            return client.communicate(timeout=_MOST_HOURS * 3_600 if watch is None else 1.0)
+        except subprocess.TimeoutExpired:
+            if watch is None or time.monotonic() > until:
+                raise
+            watch()
 
 
 def _failed(where: str, answer: Answer) -> OutputError:

@@ -192,7 +192,7 @@ def test_without_the_extra_the_command_that_installs_it_is_named(birdinfer, monk
     assert 'packaging: is not installed - pip install "birdinfer[kaggle]"' in err
 
 
-@pytest.mark.parametrize("command", [(), ("pack",), ("dry-run",), ("push",)])
+@pytest.mark.parametrize("command", [(), ("fetch",), ("pack",), ("dry-run",), ("push",)])
 def test_explains_itself(birdinfer, command):
     code, out, _ = birdinfer("kaggle", *command, "-h")
     assert code == 0

@@ -29,7 +29,7 @@ OUTPUTS = {
     "rounds --out": FOLDER, "rounds --cache-dir": FOLDER,
     "detect --embeddings": FOLDER, "similar --output": FOLDER,
     "models get --output": FOLDER, "models location --output": GRAPH,
-    "data --output": FOLDER, "look --output": PAGE,
+    "kaggle fetch --output": FOLDER, "data --output": FOLDER, "look --output": PAGE,
 }  # fmt: skip
 """What each command writes; the ending is the one that it may have."""
 INPUTS = {
@@ -94,6 +94,7 @@ COMMAND_LINES = {
     "data": "data --recipe recipe.toml",
     "look": "sites --n 1",
     "bundle set": "bundle --post prior_shift:table=labels.csv",
+    "kaggle fetch": "birdclef-2026",
     "kaggle push": "packed --print",
     "kaggle dry-run": "packed",
     "detect": "sites --bundle bundle --thresholds thresholds.csv --species listed.csv --no-page",
