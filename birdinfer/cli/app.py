@@ -42,6 +42,7 @@ COMMANDS = {
     "recipes": "List the recipes that come with birdinfer, the keys of a recipe, and check one.",
     "rounds": "Train rounds of a noisy student, each on labels and on the pseudo-labels of the best round before it.",
     "tune": "Search for a recipe's best values, trial by trial, each a run of train.",
+    "runs": "Compare all runs of a folder: scores, epochs, the settings that differ, scores of the leaderboard.",
     "plot": "Draw runs: loss, scores and learning rate over epochs (history.png), ROC-AUC per species (species.png).",
     "export": "Export every trained fold of a run, compare each graph with its torch model on real windows, write the "
     "bundle.",

@@ -8,7 +8,7 @@ GROUPS = {
     "Know the data": ("data", "look"),
     "Make models": ("train", "recipes", "tune", "export", "pseudo-label", "rounds", "head", "models", "bundle"),
     "Use models": ("predict", "detect", "similar", "blend", "demo"),
-    "Evaluate": ("score", "calibrate", "prior", "plot"),
+    "Evaluate": ("score", "calibrate", "prior", "runs", "plot"),
     "Kaggle": ("kaggle", "submission"),
     "Help": ("doctor", "steps"),
 }
@@ -36,6 +36,7 @@ EXAMPLES = {
     "recipes show": ("strong",),
     "recipes check": ("mine.toml strong",),
     "recipes keys": ("mixup", "optim"),
+    "runs": ("", "--note efficientnet_b0 --public 0.912"),
     "plot": ("runs/efficientnet_b0", "runs/a runs/b"),
     "export": ("--onnx", "--run runs/efficientnet_b0 --quantize static"),
     "pseudo-label": ("soundscapes/ -o pseudo --bundle exports/mine",),

@@ -19,7 +19,7 @@ from birdinfer.tables.csv import HINT, rows
 from birdinfer.typing import Float64, Int64
 
 HISTORY, CLASSES, SUMMARY = "history.csv", "classes.csv", "summary.json"
-CURVES = ("train_loss", "val_loss", "val_macro_auc", "val_padded_cmap", "val_top1", "lr")
+CURVES = ("train_loss", "val_loss", "val_macro_auc", "val_padded_cmap", "val_top1", "lr", "seconds")
 """What history.csv says of an epoch."""
 
 

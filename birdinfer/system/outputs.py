@@ -46,6 +46,7 @@ def _is_score_table(head: bytes) -> bool:
 SCORES = Kind("table of scores", (".csv",), _is_score_table)
 FILES = Kind("table of files", (".csv",), lambda head: head.startswith(b"file,status,"))
 PRIORS = Kind("table of priors", (".csv",), lambda head: head.startswith((b"site,hour,windows,", b"site,hour,month,")))
+RUNS = Kind("table of runs", (".csv",), lambda head: head.startswith(b"run,folds,finished,"))
 PAGE = Kind("page", (".html",), lambda head: head.startswith(b"<!doctype html>") and b"birdinfer" in head)
 PICTURE = Kind("picture", (".png",), lambda head: head.startswith(b"\x89PNG") and b"Matplotlib" in head[:512])
 

@@ -29,11 +29,12 @@ OUTPUTS = {
     "rounds --out": FOLDER, "rounds --cache-dir": FOLDER,
     "detect --embeddings": FOLDER, "similar --output": FOLDER,
     "models get --output": FOLDER, "models location --output": GRAPH,
-    "kaggle fetch --output": FOLDER, "data --output": FOLDER, "look --output": PAGE,
+    "kaggle fetch --output": FOLDER, "runs --output": TABLE, "runs --plot": PICTURE,
+    "data --output": FOLDER, "look --output": PAGE,
 }  # fmt: skip
 """What each command writes; the ending is the one that it may have."""
 INPUTS = {
-    "recipes show recipe", "recipes check recipe",
+    "runs folder", "recipes show recipe", "recipes check recipe",
     "data folder", "data --recipe", "look files", "look --data", "look --augmented",
     "pseudo-label soundscapes", "pseudo-label --bundle", "rounds recipe", "rounds --soundscapes", "rounds --data",
     "rounds --teacher", "rounds --judge-on", "rounds --truth",
@@ -111,6 +112,7 @@ COMMAND_LINES = {
     "submission convert": "scores.csv --year 2022",
     "score": "scores.csv truth.csv --ablate --taxonomy taxonomy.csv",
     "plot": "run",
+    "runs": "run",
     "demo": "--files 1 --seconds 10",
     "bundle adopt": "graph.onnx --labels labels.txt",
     "kaggle pack": "--bundle bundle --wheels wheels",
