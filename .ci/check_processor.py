@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "golden")]
 
 from make_golden import CONFIGS, FINGERPRINTS  # noqa: E402
+from saturating_graphs import EXACT, KINDS, saturating_graph  # noqa: E402
 
 from birdinfer.features import kernels  # noqa: E402
 from birdinfer.features import log_mel as mel  # noqa: E402
@@ -33,8 +34,9 @@ def main() -> None:
     front_end, furthest = mel.front_end_name(), difference_from_numpy()
     assert furthest <= MAX_DECIBELS, f"the compiled front end differs from numpy's by {furthest:.2g} dB"
     check_graph()
+    check_int8()
     has = ", ".join(feature for feature in ("SSE42", "AVX2", "AVX512F") if numpy_features().get(feature)) or "no SSE4.2"
-    print(f"{len(CONFIGS)} front ends ({front_end}) and a graph hold on a processor with {has}")
+    print(f"{len(CONFIGS)} front ends ({front_end}) and graphs of fp32 and INT8 hold on a processor with {has}")
 
 
 def check_bits(name: str, config: mel.FrontEndConfig) -> None:
@@ -59,6 +61,14 @@ def check_graph() -> None:
     assert three.run(windows)[name].tobytes() == alone, "a graph's scores depend on its batch"
     turned = np.ascontiguousarray(windows[::-1])
     assert three.run(turned)[name][::-1].tobytes() == alone, "a graph's scores depend on the place in its batch"
+
+
+def check_int8() -> None:
+    """INT8 graphs whose weights have 8 bits do not overflow, whatever the processor adds products in."""
+    for kind in KINDS:
+        content, shape = saturating_graph(kind)
+        found = OnnxRuntimeEngine(Path(kind), ["y"], 1, content).run(np.ones((1, *shape), np.float32))["y"]
+        assert np.abs(found - EXACT).max() <= 1e-3, f"{kind} in INT8 is {found.ravel()[0]:.3g} instead of {EXACT:g}"
 
 
 def difference_from_numpy() -> float:

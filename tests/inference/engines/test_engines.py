@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 from make_bundles import LABELS, write_framewise_graph, write_linear_graph
+from saturating_graphs import EXACT, KINDS, saturating_graph
 
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, MissingExtraError
 from birdinfer.inference.engines import EnginePlan, EngineSpec, GraphRequest, load_engine, load_engines, parse_spec
@@ -214,6 +215,16 @@ def test_every_error_is_birdinfers(graph, tmp_path):
     for name in ("onnxruntime", "openvino"):
         with pytest.raises(BirdinferError, match=r"a.onnx: cannot be loaded by"):
             load(name, tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_int8_weights_of_8_bits_do_not_overflow(kind, tmp_path):
+    """Fails on AVX2 without VNNI alone, which CI emulates (.ci/check_processor.py)."""
+    content, shape = saturating_graph(kind)
+    (tmp_path / "graph.onnx").write_bytes(content)
+    plan = EnginePlan(EngineSpec("onnxruntime", "int8"), 1, 2)
+    found = load_engine(plan, tmp_path / "graph.onnx", ["y"], shape).run(np.ones((2, *shape), np.float32))["y"]
+    np.testing.assert_allclose(found, EXACT, atol=1e-3)
 
 
 def test_openvinos_binding_imports_numpy_before_there_are_workers(monkeypatch):
