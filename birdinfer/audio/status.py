@@ -25,6 +25,8 @@ class Status(StrEnum):
     """Not scored: a folder that cannot be searched, a link to nothing, an input without sound."""
     failed = "failed"
     """Not scored, or only in part: a model or a step of the program failed at it, whatever the file holds."""
+    crashed = "crashed"
+    """Not scored: the process that read it was killed, each time."""
     skipped_by_budget = "skipped by budget"
     """Not scored, or only in part: the time was used up."""
     stopped = "stopped"

@@ -49,6 +49,7 @@ COMMANDS = {
     "predict": "Predict soundscapes of any number and length and write submission.csv.",
     "pseudo-label": "Score recordings, and write a folder of pseudo-labels to train on.",
     "detect": "Find which species is present when, and write a folder of results.",
+    "scale": "Predict an archive that has outgrown one machine: planned, run anywhere, gathered into one result.",
     "demo": "Make a few minutes of synthetic soundscapes, predict them with the demo bundle, score them, show the "
     "result.",
     "blend": "Blend the score tables of several models into one, and post-process it file by file.",

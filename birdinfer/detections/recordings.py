@@ -93,8 +93,9 @@ class OriginSettings:
 
 
 def describe_recording(
-    path: Path, name: str, settings: OriginSettings, *, seconds: float = 0.0, sample_rate: int = 0
-) -> Recording:
+    path: Path, name: str, settings: OriginSettings, *, seconds: float = 0.0, sample_rate: int = 0,
+    written: FileMetadata | None = None,
+) -> Recording:  # fmt: skip
     """Find out where and when a recording was made.
 
     Args:
@@ -103,10 +104,12 @@ def describe_recording(
         settings: what the user says.
         seconds: sound that was processed.
         sample_rate: in Hz.
+        written: what the file says, where it was read before; None: it is read now.
     """
-    written = FileMetadata()
-    with suppress(OSError):
-        written = read_metadata(path)
+    if written is None:
+        written = FileMetadata()
+        with suppress(OSError):
+            written = read_metadata(path)
     ending = path.name[len(without_ending(path.name)) :]
     keeps_ending = name.rpartition("/")[2] == utf8_text(path.name)  # as of a.wav beside a.flac
     bare = name.removesuffix(ending) if keeps_ending else name

@@ -357,8 +357,7 @@ class _Prediction:
     ) -> None:
         self._bundle, self._settings, self._callback = bundle, settings, callback
         self._names, self._paths = found.names, list(found.names)
-        by_time = any(isinstance(step, PriorShift) and step.depends_on_time for step in bundle.manifest.post.steps)
-        self._step_names = _TimedNames(self._names) if by_time else self._names
+        self._step_names = step_names(bundle, self._names)
         self._unopened = [SoundscapeResult(path, Status.not_opened, problem=why) for path, why in found.unopened]
         self._tables, self._store = tables, store
         # With ``each`` the recordings name their channel, and those of one channel are averaged over it.
@@ -592,6 +591,12 @@ class _Prediction:
             how = "; --resume continues" if self._settings.keeps_progress else ", none is kept with -o -"
             failed = f", {n_failed} of them failed" if n_failed else ""
             self._callback.on_warning(f"{n_done} of {len(self._paths)} files are done{failed}{how}{older}")
+
+
+def step_names(bundle: Bundle, names: Mapping[Path, str]) -> Mapping[Path, str]:
+    """Return the names of recordings as a bundle's post-processing needs them: with the time, if a step asks for it."""
+    by_time = any(isinstance(step, PriorShift) and step.depends_on_time for step in bundle.manifest.post.steps)
+    return _TimedNames(names) if by_time else names
 
 
 class _TimedNames(dict[Path, str]):

@@ -5,6 +5,8 @@ each other. Here parallelism comes from workers alone, and everything below a wo
 """
 
 import os
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import threadpoolctl
 
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def available_cores() -> int:
@@ -31,6 +34,13 @@ def physical_cores() -> int:
         return max(1, min(logical, len({path.read_text() for path in siblings})))
     except OSError:
         return logical
+
+
+def processor_name() -> str:
+    """Return the processor's kind, as its maker names it."""
+    text = _CPU_INFO.read_text(errors="replace") if _CPU_INFO.is_file() else ""
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def _quota_cores() -> int | None:
