@@ -20,7 +20,7 @@ from birdinfer.export.int8.quantize import calibrate_graph, write_int8
 from birdinfer.export.onnx.torch_export import export_graph
 from birdinfer.features import log_mel as mel
 from birdinfer.inference.bundle import file_sha256, labels_sha256, save_manifest
-from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, Provenance, Tolerance
+from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, Precision, Provenance, Tolerance
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
 from birdinfer.synthetic.soundscapes import write_training_data
@@ -172,7 +172,7 @@ def _write_member(
     frontend, name = FRONTENDS[backbone], f"fold{index}"
     path = folder / f"{name}.onnx"
     export_graph(_Answering(model), frontend, path, {"labels_sha256": labels_sha256(labels)})
-    graphs = {"fp32": Graph(path.name, file_sha256(path))}
+    graphs: dict[Precision, Graph] = {"fp32": Graph(path.name, file_sha256(path))}
     if int8:
         quantised = folder / f"{name}.int8.onnx"
         calibration = windows[::3]

@@ -1,23 +1,68 @@
 """``pytest benchmarks/``: measurements, each a ratio of things measured side by side in one run.
 
-Every benchmark adds rows to one table, which is printed at the end and stored in ``benchmarks/results/``.
+Every benchmark adds rows to one table, which is printed at the end and stored in ``benchmarks/results/``. Those marked
+``slow``, over a minute, are left out where no file is named, unless ``--all`` is given. ``--smoke`` runs each in one
+round and judges no bound: what it shows is that benchmarks have not rotted.
 """
 
 import json
+import os
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
 
+from birdinfer.cli.doctor import cpu_features
 from birdinfer.synthetic.soundscapes import write_soundscapes
 from birdinfer.system.cpu import available_cores
 from bundles import SHARED_DATA, Measured, write_measured
 
 RESULTS = Path(__file__).parent / "results"
 ROWS: list[dict[str, str]] = []
+LEFT_OUT: list[str] = []
+SECONDS: dict[str, float] = {}
+"""Of each benchmark that ran, without its fixtures."""
+SLOW_SECONDS = 60
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what ``pytest benchmarks/`` takes."""
+    group = parser.getgroup("benchmarks")
+    group.addoption("--all", action="store_true", help="benchmarks over a minute, too; naming a file does the same")
+    group.addoption("--smoke", action="store_true", help="one round each, no bound judged: do they still run?")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out those over a minute, unless they are asked for."""
+    if config.getoption("--smoke"):
+        for module in {item.module for item in items if isinstance(item, pytest.Function)}:
+            if hasattr(module, "ROUNDS"):
+                module.ROUNDS = 1
+    named = any(".py" in str(given) for given in config.args) or bool(config.getoption("markexpr"))
+    if named or config.getoption("--all"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if item not in slow]
+    config.hook.pytest_deselected(items=slow)
+    LEFT_OUT.extend(dict.fromkeys(item.nodeid.partition("[")[0] for item in slow))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """With ``--smoke`` a bound that is missed is no failure: a busy machine proves nothing."""
+    began = perf_counter()
+    try:
+        return (yield)  # type: ignore[return-value]
+    except AssertionError as error:
+        if not pyfuncitem.config.getoption("--smoke"):
+            raise
+        pytest.skip(f"ran; not judged: {str(error).splitlines()[0] if str(error) else 'a bound'}")
+    finally:
+        SECONDS[pyfuncitem.nodeid] = perf_counter() - began
 
 
 @pytest.fixture(scope="session")
@@ -63,33 +108,50 @@ def _store() -> Iterator[None]:
         return
     RESULTS.mkdir(exist_ok=True)
     now = datetime.now(UTC)
-    record = {"utc": now.isoformat(timespec="seconds"), "machine": machine(), "rows": ROWS}
+    record = {"utc": now.isoformat(timespec="seconds"), "machine": machine(), "rows": ROWS, "seconds": SECONDS}
     (RESULTS / f"{now:%Y%m%d_%H%M%S}.json").write_text(json.dumps(record, indent=2) + "\n")
     (RESULTS / "latest.md").write_text("\n".join(markdown()) + "\n")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table below pytest's own lines."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table below pytest's own lines, what was left out, and what is not marked as slow as it is."""
     if ROWS:
         terminalreporter.section("birdinfer benchmarks")
         for line in markdown():
             terminalreporter.write_line(line)
+    for name, seconds in sorted(SECONDS.items(), key=lambda each: -each[1]):
+        if seconds > SLOW_SECONDS / 6:
+            terminalreporter.write_line(f"{seconds:6.0f} s  {name}")
+    if LEFT_OUT:
+        terminalreporter.write_line(f"left out, over a minute each: {len(LEFT_OUT)} benchmarks; --all runs them, too")
+        for name in LEFT_OUT:
+            terminalreporter.write_line(f"  pytest {name}")
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+    """What the figures were measured on, the kind of processor first."""
     model = next(
         (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
     )
-    return {"processor": model, "cores": str(available_cores()), "python": platform.python_version(),
-            "numpy": np.__version__}  # fmt: skip
+    return {"kind": processor_kind(), "processor": model, "cores": str(available_cores()),
+            "python": platform.python_version(), "numpy": np.__version__}  # fmt: skip
 
 
 def markdown() -> list[str]:
     """The table as Markdown lines."""
     head = [f"Measured on {', '.join(f'{key} {value}' for key, value in machine().items())}.", ""]
-    head += ["| what | measured | bound | detail |", "|---|---|---|---|"]
-    return head + [f"| {row['what']} | {row['measured']} | {row['bound']} | {row['detail']} |" for row in ROWS]
+    head += ["| what | processor | measured | bound | detail |", "|---|---|---|---|---|"]
+    kind = processor_kind()
+    return head + [f"| {row['what']} | {kind} | {row['measured']} | {row['bound']} | {row['detail']} |" for row in ROWS]
+
+
+def processor_kind() -> str:
+    """The widest vectors, and what networks gain by: ``AVX2``, ``AVX-512 VNNI bf16``, ``NEON``."""
+    features = cpu_features()
+    kind = next((name for name in ("AVX-512", "AVX2", "NEON") if name in features), platform.machine())
+    more = [name.removeprefix("AVX-512 ").removeprefix("AVX-") for name in features if name not in (kind, "AVX2")]
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return " ".join([kind, *more]) + (f", oneDNN limited to {limit}" if limit else "")
 
 
 def _cpuinfo() -> list[str]:

@@ -40,7 +40,7 @@ def make_torchvision_importable() -> None:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        sys.torchvision_schemas = library  # a schema vanishes with its library
+        setattr(sys, "torchvision_schemas", library)  # noqa: B010 - a schema vanishes with its library
         importlib.import_module("torchvision")
 
 
@@ -65,7 +65,7 @@ def make_checkpoint(path: str, audio: dict[str, float | str], n_species: int) ->
     model.train()
     with torch.no_grad():
         for _ in range(8):
-            model(torch.rand(8, 1, audio["spec_height"], audio["spec_width"]))
+            model(torch.rand(8, 1, int(audio["spec_height"]), int(audio["spec_width"])))
         model.backbone.get_classifier().bias[:ALWAYS_PRESENT] = 3.0
         model.backbone.get_classifier().weight[:ALWAYS_PRESENT] = 0.0
     checkpoint = {

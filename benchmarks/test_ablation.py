@@ -30,7 +30,7 @@ EPOCHS = 12
 MOST_SECONDS = 10.0
 N_NOISE = 4
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 def command(*words: object) -> None:
@@ -115,8 +115,8 @@ def subject(raw: Path | None, truth: Path) -> Subject:
     if raw is not None:
         given = read_scores(raw)
         place_of = {row_id: row for row, row_id in enumerate(given.row_ids)}
-        rows = [place_of[row_id] for row_id in wanted.row_ids]
-        scores = given.values[rows][:, [given.labels.index(label) for label in wanted.labels]]
+        places = [place_of[row_id] for row_id in wanted.row_ids]
+        scores = given.values[places][:, [given.labels.index(label) for label in wanted.labels]]
     else:
         rng = np.random.default_rng(0)
         detected = (wanted.values == 1) & (rng.random(wanted.values.shape) < 0.5)
@@ -158,7 +158,7 @@ def test_a_competitions_ablation_takes_seconds(table):
     scores = (0.6 * rng.random(truth.shape) + 0.3 * truth).astype(np.float32)
     species = tuple(Species(f"s{index}") for index in range(200))
     rows = labelled_rows(truth, [row_id.rpartition("_")[0] for row_id in ids])
-    made = Subject(scores, species, rows_by_file(ids, "scores.csv"), np.arange(1000), np.arange(200), rows)
+    made = Subject(scores, species, rows_by_file(ids, Path("scores.csv")), np.arange(1000), np.arange(200), rows)
     began = time.perf_counter()
     ablate(made, [Attempt(str(seed), "alone", (Noise(seed),)) for seed in range(25)])
     seconds = time.perf_counter() - began

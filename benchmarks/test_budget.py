@@ -27,6 +27,8 @@ MINUTE_ROWS = 12
 EXIT_OUT_OF_TIME = 4
 _FORECAST = re.compile(r"^forecast (.+) of .+ after (\d+) files?$", re.MULTILINE)
 
+pytestmark = pytest.mark.slow
+
 
 class Run(NamedTuple):
     """One process."""

@@ -52,7 +52,8 @@ def ms_per_minute(readers, paths, threads=1):
     return least
 
 
-def add_row(table, what, measured, other, bound, other_name="soundfile.read"):
+def add_row(table, what, pair, bound, other_name="soundfile.read"):
+    measured, other = pair
     table.append(
         {
             "what": what,
@@ -66,10 +67,10 @@ def add_row(table, what, measured, other, bound, other_name="soundfile.read"):
 
 def test_ogg_on_one_thread_and_on_two(soundscapes, table):
     alone = ms_per_minute((decode, plain), soundscapes[:1])
-    add_row(table, "decoding a minute of Ogg Vorbis, mono, one thread", *alone, 1.15)
+    add_row(table, "decoding a minute of Ogg Vorbis, mono, one thread", alone, 1.15)
     # Against two threads of soundfile, not against one of ours: that would measure whether a second core is free.
     together = ms_per_minute((decode, plain), soundscapes[:4], threads=2)
-    add_row(table, "decoding a minute of Ogg Vorbis, mono, two threads", *together, 1.25)
+    add_row(table, "decoding a minute of Ogg Vorbis, mono, two threads", together, 1.25)
 
 
 def test_16_bit_wav_and_stereo(soundscapes, table, tmp_path):
@@ -78,11 +79,11 @@ def test_16_bit_wav_and_stereo(soundscapes, table, tmp_path):
     soundfile.write(tmp_path / "stereo.flac", np.stack([wave, wave[::-1]], 1), rate)
     mono = ms_per_minute((decode, plain), [tmp_path / "mono.wav"])
     # Half of it is the level of the channel, which soundfile does not measure.
-    add_row(table, "reading a minute of 16-bit WAV, mono", *mono, 1.4)
+    add_row(table, "reading a minute of 16-bit WAV, mono", mono, 1.4)
     stereo = ms_per_minute((decode, plain), [tmp_path / "stereo.flac"])
-    add_row(table, "decoding a minute of FLAC, stereo", *stereo, 0.8)
+    add_row(table, "decoding a minute of FLAC, stereo", stereo, 0.8)
 
 
 def test_two_rates(soundscapes, table):
     both = ms_per_minute((decode_both, decode_twice), soundscapes[:1])
-    add_row(table, "a minute of Ogg Vorbis at 32 and 48 kHz, decoded once", *both, 0.8, "decoded twice")
+    add_row(table, "a minute of Ogg Vorbis at 32 and 48 kHz, decoded once", both, 0.8, "decoded twice")

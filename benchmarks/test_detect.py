@@ -32,6 +32,8 @@ RATE = 16_000
 DAY_MINUTES = 24 * 60
 EVENTS_OF_A_DAY = 8_000
 
+pytestmark = pytest.mark.slow
+
 
 def command(folder, out, bundle, *options):
     program = [sys.executable, "-m", "birdinfer", "detect", str(folder), "--bundle", str(bundle), "-o", str(out)]

@@ -8,8 +8,11 @@ import pandas as pd
 import pytest
 
 from birdinfer import Bundle, Predictor
+from birdinfer.audio.find import find_recordings
 from birdinfer.inference.autotune import autotune
-from birdinfer.prediction.run import PredictionSettings, predict_to_csv
+from birdinfer.inference.results import Scheduler
+from birdinfer.prediction.run import PredictionCallback, PredictionSettings, SubmissionTables, run_prediction
+from birdinfer.prediction.writer import SubmissionWriter
 from naive_notebook import predict_naively
 
 ROUNDS = 3
@@ -17,6 +20,26 @@ ROUNDS = 3
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:audioread", "ignore:.*slated for removal:DeprecationWarning"
 )
+
+
+class LoadedModels(SubmissionTables):
+    """The tables of a run whose models are loaded already, as the notebook's are."""
+
+    predictor: Predictor
+
+    def make_scheduler(self, bundle, make_predictor):
+        """Give all files to the predictor that is there."""
+        return Scheduler(self.predictor)
+
+
+def predict(predictor, paths, settings):
+    """All of ``predict_to_csv`` but loading the models."""
+    bundle, found = predictor.bundle, find_recordings(paths)
+    manifest = bundle.manifest
+    writer = SubmissionWriter(bundle.labels, manifest.fallback_probabilities, manifest.rows, names=found.names)
+    tables = LoadedModels(settings.output, writer, paths, force=True)
+    tables.predictor = predictor
+    run_prediction(bundle, found, settings, PredictionCallback(), tables)
 
 
 @pytest.mark.parametrize(
@@ -38,16 +61,14 @@ def test_against_the_naive_notebook(name, n_files, bound, request, soundscapes, 
     our_way = PredictionSettings(
         output=ours, force=True, engine=str(plan.spec), workers=plan.workers, batch_size=plan.batch_size
     )
-    predict_to_csv(bundle, paths[:1], our_way)
-    # The models are loaded already, as the notebook's are.
-    monkeypatch.setattr("birdinfer.prediction.run.Predictor", lambda bundle, plan: predictor)
+    predict(predictor, paths[:1], our_way)
     ratios, naive_seconds, our_seconds = [], [], []
     for _ in range(ROUNDS):
         began = time.perf_counter()
         predict_naively(measured.models, measured.frontend, paths, theirs)
         naive_seconds.append(time.perf_counter() - began)
         began = time.perf_counter()
-        predict_to_csv(bundle, paths, our_way)
+        predict(predictor, paths, our_way)
         our_seconds.append(time.perf_counter() - began)
         ratios.append(naive_seconds[-1] / our_seconds[-1])
     found, wanted = (pd.read_csv(path, index_col="row_id", dtype={"row_id": str}) for path in (ours, theirs))

@@ -29,6 +29,9 @@ import atexit, re, sys
 from pathlib import Path
 from birdinfer.cli.app import main
 
+pytestmark = pytest.mark.slow
+
+
 def report():
     peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
     print(f"peak {peak} kB", file=sys.stderr)

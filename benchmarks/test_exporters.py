@@ -35,6 +35,8 @@ NETWORKS = {
 }
 BATCH_SIZE = 3
 
+pytestmark = pytest.mark.slow
+
 
 class Graph(NamedTuple):
     """What an exporter made of a network."""

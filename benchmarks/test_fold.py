@@ -42,6 +42,10 @@ class Front(torch.nn.Module):
         self.network = build_model(ModelConfig(backbone=backbone), len(LABELS), INPUT, start=False)
         turns = 2 * np.pi * (np.outer(np.arange(N_FFT // 2 + 1), np.arange(N_FFT)) % N_FFT) / N_FFT
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)
+        self.window: torch.Tensor
+        self.cos: torch.Tensor
+        self.sin: torch.Tensor
+        self.bank: torch.Tensor
         self.register_buffer("window", torch.from_numpy(hann).float())
         self.register_buffer("cos", torch.from_numpy(np.cos(turns) * hann).float())
         self.register_buffer("sin", torch.from_numpy(-np.sin(turns) * hann).float())
@@ -93,6 +97,7 @@ def test_fold(backbone, kind, table, tmp_path):
     given, new = tmp_path / "given.onnx", tmp_path / "folded.onnx"
     export(kind, backbone, given)
     folded = fold_graph(given, N_SAMPLES)
+    assert folded is not None
     ir.save(folded.model, new)
     windows = probe_windows(WaveformConfig())
     scores = [load_engine(EnginePlan(), path, ["scores"], (N_SAMPLES,)).run(windows)["scores"] for path in (given, new)]

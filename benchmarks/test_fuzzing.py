@@ -21,6 +21,8 @@ N_INPUTS = int(os.environ.get("BIRDINFER_FUZZ_INPUTS", "10000"))
 SEED = int(os.environ.get("BIRDINFER_FUZZ_SEED", "1"))
 LIMIT_SECONDS = 120.0
 
+pytestmark = pytest.mark.slow
+
 
 def record(table: list[dict[str, str]], what: str, tally: Tally) -> None:
     table.append(

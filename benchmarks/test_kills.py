@@ -29,6 +29,8 @@ LEAST_SECONDS = 1.4
 """A run lives at most so long, or as long as the undisturbed one on a busy machine, before it is disturbed: it starts,
 continues where it was, and predicts some dozens of files."""
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(soundscapes, tmp_path):

@@ -27,9 +27,9 @@ from birdinfer.export.settings import ExportSettings
 from birdinfer.inference.bundle import Bundle
 from birdinfer.prediction.run import PredictionSettings, predict_to_csv
 from birdinfer.tables.scores import read_scores
+from birdinfer.training.recipe.data_config import DataConfig
 from birdinfer.training.recipe.schema import (
     AugmentConfig,
-    DataConfig,
     DistilConfig,
     LoopConfig,
     ModelConfig,
@@ -43,6 +43,8 @@ N_SEEDS = int(os.environ.get("BIRDINFER_LEARNING_SEEDS", "3"))
 N_EPOCHS = int(os.environ.get("BIRDINFER_LEARNING_EPOCHS", "30"))
 TEST_SEED, N_RESAMPLES = 7001, 1000
 FAMILIES = {"esc": "esc10", "bird": "birds"}
+
+pytestmark = pytest.mark.slow
 
 
 def write_data(folder: Path) -> Path:

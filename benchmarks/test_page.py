@@ -8,8 +8,10 @@ import pytest
 from chromium import PROGRAM, Tab, chromium
 
 from birdinfer.detections import page
+from birdinfer.detections.clips import Stretch, read_stretches
 from birdinfer.detections.events import Detection
 from birdinfer.detections.recordings import Recording
+from birdinfer.detections.spectrogram import draw_spectrogram
 from birdinfer.species import Species
 
 EVENTS, WRITTEN, SPECIES = 8_000, 200, 60
@@ -43,7 +45,7 @@ def a_day(sound, n_events):
 def test_cost_of_an_event(soundscapes, table, tmp_path, monkeypatch):
     def within_the_minute(event, *_):
         begin = event.start_seconds % 50
-        return page.Stretch(begin, begin + 7)
+        return Stretch(begin, begin + 7)
 
     monkeypatch.setattr(page, "clip_stretch", within_the_minute)
     began, used = time.perf_counter(), time.process_time()
@@ -64,8 +66,8 @@ def test_cost_of_an_event(soundscapes, table, tmp_path, monkeypatch):
 def test_page_of_a_day(soundscapes, table, tmp_path, monkeypatch):
     found = a_day(soundscapes[0], WRITTEN)
     # All events share a sound and a picture: opening the page reads few of them.
-    (samples,) = page.read_stretches(next(found())[0], [page.Stretch(0, 7)], 32_000)
-    picture = page.draw_spectrogram(samples, 32_000)
+    (samples,) = read_stretches(next(found())[0], [Stretch(0, 7)], 32_000)
+    picture = draw_spectrogram(samples, 32_000)
     monkeypatch.setattr(page, "draw_spectrogram", lambda samples, rate: picture)
     monkeypatch.setattr(page, "_encode", lambda samples, rate: b"")
     monkeypatch.setattr(page, "read_stretches", lambda recording, parts, rate: [samples] * len(parts))

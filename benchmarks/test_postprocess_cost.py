@@ -110,7 +110,7 @@ def test_rows_of_a_day(table):
         for first in range(0, len(scores), N_ROWS):
             aggregator.add(first, scores[first : first + N_ROWS], None)
             aggregator.take()
-        aggregator.close(len(scores))
+        aggregator.finish(len(scores))
 
     (seconds,) = least_seconds(aggregate)
     table.append(

@@ -32,7 +32,7 @@ CHANGES = (
     "frontend.mel.hop_length=2000",
 )
 
-pytestmark = pytest.mark.timeout(4 * 3600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 
 
 @pytest.fixture(scope="module")

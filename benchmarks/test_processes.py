@@ -16,7 +16,8 @@ import pytest
 
 from birdinfer.synthetic.soundscapes import write_training_data
 from birdinfer.system.cpu import available_cores
-from birdinfer.training.recipe.schema import AugmentConfig, DataConfig, LoopConfig, ModelConfig, OptimConfig, Recipe
+from birdinfer.training.recipe.data_config import DataConfig
+from birdinfer.training.recipe.schema import AugmentConfig, LoopConfig, ModelConfig, OptimConfig, Recipe
 from birdinfer.training.recipe.toml import write_recipe
 
 N = 2
@@ -32,6 +33,8 @@ RECIPE = Recipe(
     optim=OptimConfig(name="sgd", lr=1e-3),
     loop=LoopConfig(epochs=4, batch_size=16, val_windows=1),
 )
+
+pytestmark = pytest.mark.slow
 
 
 class Trained:

@@ -43,7 +43,7 @@ BOUNDS = {
 """Times as fast as ONNX Runtime in fp32 that INT8 has to be, within the gate, on all workers. ``-int8`` is the network
 after ``train --finetune-for-int8``."""
 
-pytestmark = [pytest.mark.timeout(4 * 3600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,7 @@ def test_a_network_as_trained_is_taken_or_refused_with_the_reason(name, runs, ta
 def described(variant: Variant) -> str:
     """Figures of a variant on the held-out clips, as text."""
     figures = variant.figures
+    assert figures.auc_fall_interval is not None
     low, high = figures.auc_fall_interval
     return (
         f"macro AUC {figures.macro_auc:.4f}, falls by {figures.auc_fall:+.4f} ({low:+.4f} to {high:+.4f}), Spearman of "
@@ -137,10 +138,10 @@ def test_ways_to_run_one_network(runs, table, tmp_path):
     calibrated = calibrate_graph(graph, draw_calibration(folder, checkpoint, None, 64))
     variants = list(member.variants)
     for method in METHODS:
-        path, settings = tmp_path / f"{method}.onnx", Int8Settings(method)
-        write_int8(calibrated, path, settings)
+        path, how = tmp_path / f"{method}.onnx", Int8Settings(method)
+        write_int8(calibrated, path, how)
         variants.append(
-            acceptance.variant(f"int8 static, {method.replace('_', ' ')}", str(settings), path, ORT_INT8, Limits())
+            acceptance.variant(f"int8 static, {method.replace('_', ' ')}", str(how), path, ORT_INT8, Limits())
         )
     torch_times, torch_auc = torch_against_fp32(checkpoint.build_model(), graph, labelled)
     for name, times, auc in [

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from packed_submission import COMPETITION, SETTINGS, write_sample
@@ -18,6 +19,7 @@ from birdinfer import Bundle
 from birdinfer.kaggle import dry_run as home
 from birdinfer.kaggle.dry_run import DryRunSettings, dry_run
 from birdinfer.kaggle.fake_kaggle import Layout, Run
+from birdinfer.kaggle.faults import run_faults
 from birdinfer.kaggle.notebook import write_notebook
 from birdinfer.kaggle.pack import SAMPLE, write_dataset_metadata, write_flat_bundle, write_kernel_metadata
 from birdinfer.prediction.run import PredictionSettings, predict_to_csv
@@ -27,6 +29,8 @@ from test_kills import both, command, done, folder, kill_once  # noqa: F401
 
 KILLS, SEED, ROUNDS = 20, 20_260_102, 3
 LARGEST_OVERHEAD = 1.05
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def packed(tmp_path_factory, families):
 @pytest.mark.timeout(1200)
 def test_the_table_of_a_packed_blend_in_both_layouts(packed, families, soundscapes, table, tmp_path, monkeypatch):
     """It equals `birdinfer blend --how rank` of the tables that the groups' members alone give for the same files."""
-    equal, real = [], home.run_faults
+    equal, real = [], run_faults
 
     def compare(finished, competition):
         sounds, weights, tables = finished.tree.sample.parent / COMPETITION.test_folder, [], []
@@ -70,7 +74,11 @@ def test_the_table_of_a_packed_blend_in_both_layouts(packed, families, soundscap
 
     monkeypatch.setattr(home, "run_faults", compare)
     settings = DryRunSettings(
-        packed=packed, soundscapes=tuple(soundscapes), python=sys.executable, layouts=tuple(Layout), runs=(Run.hidden,)
+        packed=packed,
+        soundscapes=tuple(soundscapes),
+        python=Path(sys.executable),
+        layouts=tuple(Layout),
+        runs=(Run.hidden,),
     )
     report = dry_run(settings)
     assert report.ok, [(run.faults, run.output) for run in report.runs]

@@ -38,6 +38,8 @@ val_windows = 1
 checkpoint_every_steps = 1
 """
 
+pytestmark = pytest.mark.slow
+
 
 def call(label, seconds, rng):
     """A tone in noise, another pitch for each label."""

@@ -66,6 +66,8 @@ nearest = np.argsort(-np.concatenate(parts))[:20]
 print(time.perf_counter() - start)
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def million(tmp_path_factory) -> tuple[Path, Path]:

@@ -35,7 +35,7 @@ from test_training_speed import (
 )
 
 __all__ = ["one_thread_per_core"]
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 PUBLIC = SHARED_DATA / "soundscapes" / "public"
 
 

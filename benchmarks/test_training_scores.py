@@ -26,7 +26,7 @@ BACKBONE = "test_resnet"
 TRAIN = Path(__file__).parents[1] / "train"
 
 # librosa reaches for modules that Python is about to drop.
-pytestmark = [pytest.mark.timeout(4 * 3600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")

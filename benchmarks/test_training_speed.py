@@ -4,7 +4,7 @@ On a GPU where there is one, else on the CPU; the table says which.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -196,7 +196,7 @@ def test_front_end(table):
     assert not HAS_GPU or statistics.median(values) > 1
 
 
-def endless(trainer: Trainer) -> Iterable[Batch]:
+def endless(trainer: Trainer) -> Iterator[Batch]:
     """Batches of one epoch after another."""
     epoch = 0
     while True:

@@ -32,7 +32,7 @@ augment.mask_probability = {low = 0.0, high = 1.0}
 """
 
 # librosa reaches for modules that Python is about to drop.
-pytestmark = [pytest.mark.timeout(3600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -96,7 +96,7 @@ def test_a_killed_worker_costs_the_search_nothing(tmp_path: Path, table, monkeyp
     best = max(float(row["score"]) for row in finished if row["score"])
     assert best >= float(default["score"])
     # In a process of its own, as the workers were: the bits hang on the number of threads.
-    train = [sys.executable, "-m", "birdinfer", "train", "--recipe", study_dir / "best.toml", *common]
+    train = [sys.executable, "-m", "birdinfer", "train", "--recipe", str(study_dir / "best.toml"), *map(str, common)]
     subprocess.run(train, check=True, timeout=1200)
     trained = json.loads((runs / "esc10-best" / "fold0" / "metrics.json").read_text())["macro_auc"]
     assert trained == pytest.approx(best, abs=1e-6)  # the table has six digits

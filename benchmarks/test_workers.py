@@ -163,7 +163,7 @@ def test_same_scores_whatever_workers_batch_and_order(engine, b0, soundscapes, t
     for workers, batch_size in ((1, 1), (2, 2), (available_cores(), 4), (3, 6), (2, 12), (1, 7)):
         for run_rows, block_seconds in ((6, 10.0), (1, 0.7), (12, 60.0)):
             monkeypatch.setattr("birdinfer.inference.predictor.READ_AHEAD_ROWS", run_rows)
-            monkeypatch.setattr("birdinfer.audio.stream._NATIVE_BLOCK_SECONDS", block_seconds)
+            monkeypatch.setattr("birdinfer.audio.decoder.BLOCK_SECONDS", block_seconds)
             found = scores(workers, batch_size, paths[::-1])
             n_ways += 1
             for path in paths:

@@ -174,7 +174,7 @@ def check_machine() -> Iterator[Check]:
     yield Check("machine", "cores", "ok", f"{cores}{limited}")
     yield Check("machine", "memory", "ok", _memory())
     yield Check("machine", "processor", "ok", _processor_name())
-    yield Check("machine", "fast paths", "ok", ", ".join(_cpu_features()) or "none known")
+    yield Check("machine", "fast paths", "ok", ", ".join(cpu_features()) or "none known")
     yield _check_gpu()
 
 
@@ -256,7 +256,7 @@ def _processor_name() -> str:
     return f"{named[1] if named else platform.processor() or 'unknown'} ({platform.machine()}, {platform.system()})"
 
 
-def _cpu_features() -> list[str]:
+def cpu_features() -> list[str]:
     """The features of CPU_FEATURES that this processor has, by the kernel's word; empty where it gives none."""
     listed = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _read(_CPU_INFO), re.MULTILINE)
     flags = set(listed[1].split()) if listed else set()
