@@ -5,6 +5,7 @@ A page that holds ``<!-- generated: NAME -->`` gets there what the function NAME
 
 import ast
 import inspect
+import itertools
 import posixpath
 import re
 import shutil
@@ -43,7 +44,7 @@ OTHERS = {
 }
 """Files outside docs/ that are pages, too -> their names there."""
 DRAWN = Path(tempfile.mkdtemp(prefix="birdinfer-pictures-"))
-GENERATED = re.compile(r"<!-- generated: (\w+) -->")
+GENERATED = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 LINK = re.compile(r"(\]\()([^)\s:#]+)((?:#[^)\s]*)?\))")
 
 
@@ -114,10 +115,10 @@ def _command(name: str, command: Any, level: str) -> list[str]:
     usage = " ".join(["birdinfer", name, *(_metavar(each) for each in arguments), *(["[OPTIONS]"] if options else [])])
     lines = [f"{level} birdinfer {name}\n", f"```text\n{usage}\n```\n", command.help, ""]
     rows = [(_metavar(each), each.help or "", "") for each in arguments if each.help]
-    rows += [(" ".join([", ".join(each.opts), _metavar(each)]).strip(), each.help or "", _default(each)) for each in options]
+    rows += [(f"{', '.join(each.opts)} {_metavar(each)}".strip(), each.help or "", _default(each)) for each in options]
     if rows:
         lines += ["| | | left out |", "|---|---|---|"]
-        lines += [f"| `{_cell(first)}` | {_cell(text)} | {default and f'`{_cell(default)}`'} |" for first, text, default in rows]
+        lines += [f"| {_code(first)} | {_cell(text)} | {_code(default)} |" for first, text, default in rows]
     examples = (command.epilog or "").split("\n\n")[1:]
     return [*lines, "", "```bash", *examples, "```", ""] if examples else [*lines, ""]
 
@@ -143,6 +144,10 @@ def _default(parameter: Any) -> str:
     return str(value) if is_shown else ""
 
 
+def _code(text: str) -> str:
+    return text and f"`{_cell(text)}`"
+
+
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
@@ -154,16 +159,16 @@ def keys() -> str:
         head = key.name.rpartition(".")[0]
         if head != section:
             section = head
-            lines += ["", f"## {'[[data.sources]]' if head == 'data.sources' else f'[{head}]' if head else 'top level'}\n"]
+            title = "[[data.sources]]" if head == "data.sources" else f"[{head}]" if head else "top level"
+            lines += ["", f"## {title}\n"]
             lines += ["| key | default | allowed | meaning |", "|---|---|---|---|"]
         cells = (key.name.rpartition(".")[2], key.default, key.allowed)
-        shown = (f"`{_cell(cell)}`" if cell else "" for cell in cells)
-        lines.append(f"| {' | '.join(shown)} | {_cell(key.meaning.replace('``', '`'))} |")
+        lines.append(f"| {' | '.join(map(_code, cells))} | {_cell(key.meaning.replace('``', '`'))} |")
     return "\n".join(lines)
 
 
 def steps() -> str:
-    """Describe every step of post-processing: what it does, its formula and source, its keys with defaults and ranges."""
+    """Describe every step of post-processing: its formula and source, its keys with defaults and ranges."""
     return "\n".join(line for name, kind in catalogue().items() for line in _step(name, kind))
 
 
@@ -203,7 +208,8 @@ def _formulas(kind: type[Step]) -> Iterator[str]:
 
 def _prose(docstring: str) -> str:
     """A docstring's paragraphs without its examples and the shape that it returns."""
-    text = re.sub(r"^Returns \[.*?(?=\n\n|\Z)", "", as_markdown(docstring, with_examples=False), flags=re.MULTILINE | re.DOTALL)
+    text = as_markdown(docstring, with_examples=False)
+    text = re.sub(r"^Returns \[.*?(?=\n\n|\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
     return text.replace("*", r"\*").replace("_", r"\_") if "`" not in text else text
 
 
@@ -212,7 +218,7 @@ def _field_texts(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed([each for each in kind.__mro__ if each.__module__.startswith("birdinfer.")]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
-        for field, text in zip(body, body[1:], strict=False):
+        for field, text in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 found[field.target.id] = str(text.value.value).replace("``", "`")  # type: ignore[union-attr]
     return found
@@ -223,13 +229,14 @@ def models() -> str:
     lines = []
     for model in known_models().values():
         package, file = model.package, model.file
+        published = f"{file.n_bytes or 0:,} bytes from its authors" if file.url else ""
         facts = {
             "species": model.n_labels or "none, or as its list has them",
             "input": f"{model.window_seconds:g} s at {model.sample_rate / 1000:g} kHz",
             "licence": f"{model.licence}: {model.terms}",
             "list of labels": model.labels,
             "activation": "found from its values" if model.activation == "auto" else model.activation,
-            "comes from": f"`{package.install}`" if package else file.url and f"{file.n_bytes or 0:,} bytes from its authors",
+            "comes from": f"`{package.install}`" if package else published,
             "SHA-256": file.sha256 and f"`{file.sha256}`",
             "to do by hand": model.obstacle,
             "published at": f"<{model.page}>",
@@ -243,7 +250,8 @@ def models() -> str:
 def pictures() -> str:
     """Show every picture with its command and what can be seen in it."""
     return "\n".join(
-        f"## {each.title}\n\n```bash\n{each.command}\n```\n\n{each.text}\n\n![{each.title}](images/drawn/{each.name}.png)\n"
+        f"## {each.title}\n\n```bash\n{each.command}\n```\n\n{each.text}\n\n"
+        f"![{each.title}](images/drawn/{each.name}.png)\n"
         for each in PICTURES
     )
 

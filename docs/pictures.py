@@ -1,4 +1,4 @@
-"""Draw every picture of birdinfer for the gallery: those of prediction from the demo's sound, the others from made-up numbers."""
+"""Draw every picture of birdinfer: those of prediction from the demo's sound, the others from made-up numbers."""
 
 import csv
 import math
@@ -40,18 +40,18 @@ PICTURES = (
     Picture("soundscape", "A soundscape", "birdinfer predict soundscapes/ -o submission.csv --plots plots/",
             "The mel spectrogram above, the probability of each species below, on one clock. Ten minutes at most."),
     Picture("activity_by_hour", "Activity by hour", "birdinfer detect recordings/ -o results/",
-            "Minutes with a species in an hour of effort, by the hour of the recorder's clock; above it the effort. Grey "
-            "hours were not recorded."),
+            "Minutes with a species in an hour of effort, by the hour of the recorder's clock; above it the effort. "
+            "Grey hours were not recorded."),
     Picture("survey", "The survey", "birdinfer detect recordings/ -o results/",
             "How many species were detected at each site on each day; grey days were not surveyed."),
     Picture("accumulation", "Accumulation of species", "birdinfer detect recordings/ -o results/",
             "How many species are found after 1, 2 ... survey days, over random orders of the days."),
-    Picture("reliability", "Reliability", "birdinfer calibrate reviews.csv --bundle exports/mine --plot reliability.png",
-            "The share of right detections over the confidence, a panel for each species: reviews in groups, the curve, and "
-            "the threshold at which the wanted precision is reached."),
-    Picture("ablation", "Steps of post-processing", "birdinfer score submission.csv truth.csv --ablate --plot ablation.png",
-            "What each step gains in macro ROC-AUC, with its interval over files: thick 95 %, thin corrected for the number "
-            "of trials. An interval that holds 0 shows nothing."),
+    Picture("reliability", "Reliability", "birdinfer calibrate reviews.csv --bundle exports/b --plot reliability.png",
+            "The share of right detections over the confidence, a panel for each species: reviews, the curve, "
+            "and the threshold at which the wanted precision is reached."),
+    Picture("ablation", "Steps of post-processing", "birdinfer score scores.csv truth.csv --ablate --plot ablation.png",
+            "What each step gains in macro ROC-AUC, with its interval over files: thick 95 %, thin corrected for the "
+            "number of trials. An interval that holds 0 shows nothing."),
     Picture("history", "A training", "birdinfer plot runs/efficientnet_b0",
             "Loss, scores and learning rate over epochs, each fold thin, their mean thick. (Made-up numbers.)"),
     Picture("species", "Species of a training", "birdinfer plot runs/efficientnet_b0",
@@ -61,7 +61,7 @@ PICTURES = (
     Picture("importance", "What mattered in a search", "birdinfer plot runs/b0-tune",
             "The importance of each key, and the score over its values. (Made-up numbers.)"),
     Picture("rounds", "Rounds of a noisy student", "birdinfer rounds strong --soundscapes soundscapes/ --data DATA",
-            "Macro ROC-AUC of each round, its gain over the best one before, and the round that is kept. (Made-up numbers.)"),
+            "Macro ROC-AUC of each round, its gain over the best before, and which is kept. (Made-up numbers.)"),
 )  # fmt: skip
 
 
@@ -86,7 +86,8 @@ def _draw_predictions(scratch: Path, folder: Path) -> None:
     _run("predict", scratch / "demo", "--bundle", "demo", "-o", scores, "--plots", scratch / "plots", "--quiet")
     _run("detect", survey, "--bundle", "demo", "-o", scratch / "results", "--no-page", "--quiet")
     _run("score", scores, truth, "--ablate", "--plot", folder / "ablation.png")
-    _run("calibrate", scores, "--truth", truth, "--bundle", scratch / "bundle", "--dry-run", "--plot", folder / "reliability.png")
+    calibrate = ("calibrate", scores, "--truth", truth, "--bundle", scratch / "bundle", "--dry-run")
+    _run(*calibrate, "--plot", folder / "reliability.png")
     shutil.copy(min((scratch / "plots").glob("*.png")), folder / "soundscape.png")
     for path in (scratch / "results" / "summary").glob("*.png"):
         shutil.copy(path, folder)
@@ -121,7 +122,7 @@ def _draw_trainings(scratch: Path, folder: Path) -> None:
         _write(scratch / "run" / f"fold{fold}" / "history.csv", [["epoch", *values], *rows])
         header = ["label", "scientific_name", "common_name", "class_name", "n_clips", "roc_auc", "average_precision"]
         species = [
-            [name.lower().replace(" ", "-"), "", name, CLASSES.get(name, "Aves"), 5 + 9 * index, f"{0.97 - 0.3 / (index + 1.5):.4f}", "0.5"]
+            [name, "", name, CLASSES.get(name, "Aves"), 5 + 9 * index, f"{0.97 - 0.3 / (index + 1.5):.4f}", "0.5"]
             for index, name in enumerate(SPECIES)
         ]
         _write(scratch / "run" / f"fold{fold}" / "classes.csv", [header, *species])
@@ -138,7 +139,8 @@ def _draw_search(scratch: Path, folder: Path) -> None:
         state = "complete" if last == 12 else "pruned"
         steps = [(step, score - 0.25 * math.exp(-step / 3)) for step in range(1, last + 1)]
         curves += [[trial, step, f"{value:.4f}"] for step, value in steps]
-        trials.append([trial, state, f"{steps[-1][1]:.4f}", 60, "host:1", "2026-05-01 00:00:00", f"{rate:.6f}", f"{mixup:.3f}"])
+        of_trial = [trial, state, f"{steps[-1][1]:.4f}", 60, "host:1", "2026-05-01 00:00:00"]
+        trials.append([*of_trial, f"{rate:.6f}", f"{mixup:.3f}"])
     study = scratch / "b0-tune"
     head = ["trial", "state", "score", "seconds", "worker", "started", "optim.lr", "augment.mixup_probability"]
     _write(study / "trials.csv", [head, *trials])
@@ -148,7 +150,7 @@ def _draw_search(scratch: Path, folder: Path) -> None:
 
 
 def _draw_rounds(scratch: Path, folder: Path) -> None:
-    head = "round,recipe,macro_auc,gain,low,high,is_sure,pseudo_windows,seconds,best".split(",")
+    head = ["round", "recipe", "macro_auc", "gain", "low", "high", "is_sure", "pseudo_windows", "seconds", "best"]
     rows = [
         [0, "b0", 0.7312, "", "", "", "yes", 0, 812, ""],
         [1, "v2s", 0.7633, "+0.0321", "+0.0110", "+0.0522", "yes", 2304, 1011, "*"],
