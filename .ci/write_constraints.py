@@ -13,7 +13,8 @@ def named_packages(pyproject: Path) -> list[str]:
     """List the packages of the core and of all extras but those of developers and documents."""
     project = tomllib.loads(pyproject.read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *(line for name in sorted(extras.keys() - {"dev", "docs"}) for line in extras[name])]
+    users = sorted(extras.keys() - {"dev", "docs"})
+    lines = [*project["dependencies"], *(line for name in users for line in extras[name])]
     names = {re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0] for line in lines}
     return sorted(names - {"birdinfer"})
 
