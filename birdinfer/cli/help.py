@@ -30,7 +30,7 @@ OPTION_GROUPS = {
 EXAMPLES = {
     "data": ("data -o report/", "data -o report/ --sound --recipe strong"),
     "look": ("--data data --label comcuc", "--data data --label comcuc --augmented strong"),
-    "train": ("--recipe strong --data data --fold all", "--debug"),
+    "train": ("--recipe efficientnet_b0 --data data --fold all", "--debug"),
     "tune": ("--recipe efficientnet_b0 --trials 30", "--workers 2 --study b0 --trials 30"),
     "recipes list": ("",),
     "recipes show": ("strong",),

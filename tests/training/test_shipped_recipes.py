@@ -36,7 +36,7 @@ BOTH_EXPORTERS = {"demo"} if IS_CI else set()
 """Here each exporter makes a graph and the faster is kept, as for a user."""
 DRAWN = {path.stem for path in SHIPPED} if IS_CI else {"demo"}
 """What pictures show does not depend on the network; a picture takes as long as an epoch."""
-TAUGHT = {"distilled_sed"}
+TAUGHT = {"distilled_sed", "strong", "strong_hgnet"}
 """Recipes with a teacher, in whose place a tiny one stands."""
 MORE = {"train_to_failure": "40" if IS_CI else "20", **dict.fromkeys(("demo", "esc10", "esc10_rnn", "esc10_sed"), "12")}
 """Clips of recipes whose folds for validation would have none of fewer."""

