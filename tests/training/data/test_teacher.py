@@ -11,10 +11,12 @@ from tiny_teachers import write_teacher
 from birdinfer import Bundle, Predictor
 from birdinfer.errors import BundleError, ConfigError, InputNotFoundError
 from birdinfer.features import log_mel
+from birdinfer.inference.trained_on import RECORD
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
 from birdinfer.tables import pseudo_labels
 from birdinfer.training.data.metadata import read_metadata
+from birdinfer.training.data.prepare import prepare_data
 from birdinfer.training.data.sources import DecodedSource
 from birdinfer.training.data.starts import WindowPlan
 from birdinfer.training.data.teacher import check_pseudo_labels, choose_teacher, open_teacher
@@ -159,6 +161,21 @@ class TestChooseTeacher:
         with pytest.raises(ConfigError, match="its score would flatter"):
             chosen(recipe_of(folder), clips)
 
+    def test_each_fold_of_a_run_is_taught_by_its_own_alone_and_other_folds_by_none(self, clips_dir, tmp_path):
+        def folds_of_run(seed):
+            recipe = Recipe(seed=seed, data=DataConfig(n_folds=2), frontend=TINY_FRONTEND)
+            data = prepare_data(recipe, clips_dir, tmp_path / f"run{seed}")
+            return [[clip for clip, its in zip(data.clips, data.folds, strict=True) if its == n] for n in (0, 1)]
+
+        folder, own = write_teacher(tmp_path / "b", 2), folds_of_run(0)
+        (folder / RECORD).write_bytes((tmp_path / "run0" / "folds.csv").read_bytes())
+        for fold, held_out in enumerate(own):
+            (member,) = chosen(recipe_of(folder), held_out).bundle.manifest.members
+            assert member.name == f"fold{fold}"
+        for held_out in next(folds for seed in range(1, 50) if (folds := folds_of_run(seed))[0] not in own):
+            with pytest.raises(ConfigError, match="every member was trained on clips that this fold validates"):
+                chosen(recipe_of(folder), held_out)
+
     def test_what_is_not_known_of_a_teacher_is_reported(self, clips, folder):
         notes = []
         chosen(recipe_of(folder), clips, notes=notes)
@@ -188,7 +205,9 @@ class TestChooseTeacher:
     def test_a_teacher_of_other_species_and_one_that_is_not_there_are_refused(self, folder, tmp_path):
         with pytest.raises(ConfigError, match="none of the 1 species"):
             chosen(recipe_of(folder, target="scores", loss="bce"), species=(Species("other"),))
-        with pytest.raises(InputNotFoundError):
+        with pytest.raises(
+            InputNotFoundError, match=r"no such teacher \(distil\.teacher\) - birdinfer models get birdnet-2\.4"
+        ):
             chosen(recipe_of(tmp_path / "nowhere"))
         with pytest.raises(InputNotFoundError, match="no such graph"):
             chosen(recipe_of(tmp_path / "nowhere.onnx"))
