@@ -20,7 +20,7 @@ from birdinfer.training.data.dataset import Batch
 from birdinfer.training.data.metadata import Metadata, read_metadata
 from birdinfer.training.data.sources import ClipSource
 from birdinfer.training.distributed import Distributed
-from birdinfer.training.fold import Fold, FoldData
+from birdinfer.training.fold import Fold, FoldData, learner_of
 from birdinfer.training.forward import Forward
 from birdinfer.training.models.log_mel import LogMel
 from birdinfer.training.models.registry import build_model
@@ -95,7 +95,9 @@ class Trainer:
         torch.manual_seed(0)
         model = build_model(wanted.model, len(job.species), wanted.input_config, start=False).to(DEVICE)
         scaler = torch.amp.GradScaler(DEVICE.type, enabled=self._forward.precision == "fp16")
-        self._state = TrainingState(model.to(memory_format=torch.channels_last), wanted.optim, scaler, Distributed())  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        learner = learner_of(model, job, DEVICE)
+        self._state = TrainingState(model, wanted.optim, scaler, Distributed(), **learner)
         self.data = FoldData(job, Distributed(), pin=HAS_GPU)
 
     def seconds(self, batches: Iterable[Batch]) -> float:

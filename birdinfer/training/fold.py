@@ -323,7 +323,7 @@ def init_state(fold: Fold, precision: Precision, session: Session) -> tuple[Trai
     # channels_last: the memory layout in which convolutions are fastest on CPU and GPU.
     model = model.to(session.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     scaler = torch.amp.GradScaler(session.device.type, enabled=precision == "fp16")
-    state = TrainingState(model, recipe.optim, scaler, session.processes, **_learner(model, fold, session.device))
+    state = TrainingState(model, recipe.optim, scaler, session.processes, **learner_of(model, fold, session.device))
     if saved is None:
         return state, Progress()
     state.restore(saved)
@@ -332,7 +332,7 @@ def init_state(fold: Fold, precision: Precision, session: Session) -> tuple[Trai
     return state, saved.header.progress
 
 
-def _learner(model: torch.nn.Module, fold: Fold, device: torch.device) -> dict[str, torch.nn.Module]:
+def learner_of(model: torch.nn.Module, fold: Fold, device: torch.device) -> dict[str, torch.nn.Module]:
     """Other ways to compute the model for its gradients, as :class:`TrainingState` takes them."""
     if fold.recipe.loop.fake_quantise:
         return {"learner": FakeQuantized(model)}
