@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from birdinfer.audio.channels import MEAN
+from birdinfer.callbacks import Callback
 from birdinfer.cli import STARTED
 from birdinfer.cli.options import (
     BatchSize,
@@ -180,12 +181,7 @@ class DetectionProgress(PredictionProgress, DetectionCallback):
         self._bundle = bundle
 
     def on_summary(self, folder: Path, summary: Summary) -> None:
-        if find_spec("matplotlib") is None:
-            self.on_message(f"{folder}: tables; pip install 'birdinfer[report]' draws them, too")
-            return
-        from birdinfer.plots.detections import draw_summary
-
-        draw_summary(folder, summary)
+        draw(self, folder, summary)
 
     def on_progress(self, task: str, done: float, total: float) -> None:
         self._status.show(task, f"{task}: {done:.0f} of {total:.0f}", done, total)
@@ -198,3 +194,13 @@ class DetectionProgress(PredictionProgress, DetectionCallback):
         most = [f"{names[label] or label} ({count})" for label, count in counts.most_common(_NAMED_SPECIES)]
         of = f"{counts.total()} detections of {len(counts)} of {len(names)} species in {manifest.name}"
         return f"{of}: {', '.join(most)}{', ...' if len(counts) > len(most) else ''}" if most else of
+
+
+def draw(callback: Callback, folder: Path, summary: Summary) -> None:
+    """Draw a summary into its folder, where matplotlib is installed."""
+    if find_spec("matplotlib") is None:
+        callback.on_message(f"{folder}: tables; pip install 'birdinfer[report]' draws them, too")
+        return
+    from birdinfer.plots.detections import draw_summary
+
+    draw_summary(folder, summary)

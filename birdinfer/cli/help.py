@@ -50,6 +50,7 @@ EXAMPLES = {
     "scale run": ("plan", "s3://bucket/plan --workers 16"),
     "scale work": ("plan --unit 0 --unit 1",),
     "scale status": ("plan",),
+    "scale gather": ("plan -o results/", "plan -o results/ --format parquet,raven --min-confidence 0.5"),
     "similar": ("song.wav --at 12 --in embeddings/ -o results/", "--queries reviews.csv --in embeddings/ --per-file 1"),
     "demo": ("", "--out demo --files 3"),
     "blend": ("a.csv b.csv -o blended.csv --how rank", "a.csv b.csv -o blended.csv --weights 0.7,0.3"),

@@ -12,6 +12,7 @@ import typer
 from birdinfer.audio.channels import MEAN
 from birdinfer.cli.app import make_group
 from birdinfer.cli.console import make_table, shown, stdout
+from birdinfer.cli.detect import SiteFrom, draw
 from birdinfer.cli.options import (
     BatchSize,
     BlendMembers,
@@ -28,8 +29,15 @@ from birdinfer.cli.options import (
     with_scoring,
 )
 from birdinfer.cli.progress import StatusBar
+from birdinfer.detections.formats import FORMATS
+from birdinfer.detections.page import PageSettings
+from birdinfer.detections.recordings import OriginSettings
+from birdinfer.detections.species_filter import FilterSettings
+from birdinfer.detections.summary import Summary, SummarySettings
 from birdinfer.errors import BirdinferError, ConfigError
 from birdinfer.inference.bundle import Bundle
+from birdinfer.prediction.detect import DetectionCallback, DetectionSettings
+from birdinfer.scale.gather import TableSettings, gather_detections, gather_table
 from birdinfer.scale.launchers import Launcher, LauncherSettings, LocalLauncher, Report, report_of
 from birdinfer.scale.plan import OpenPlan, PlanSettings, make_plan_at, open_plan
 from birdinfer.scale.run import ScaleCallback, run_plan, status_of
@@ -197,6 +205,71 @@ def _launcher(name: str, settings: LauncherSettings) -> Launcher:
     return LAUNCHERS[name](settings)
 
 
+@scale.command()
+def gather(
+    plan: PlanAddress,
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", help="The folder of detections; results if --submission is left out, too.")] = None,
+    formats: Annotated[str, typer.Option(
+        "--format", help=f"Tables to write, several with commas between: {', '.join(FORMATS)}.")] = "csv",
+    min_confidence: Annotated[float | None, typer.Option(
+        min=0, max=1, help="As of detect; at least what the plan keeps.")] = None,
+    thresholds: Annotated[Path | None, typer.Option(help="Table of label and threshold, as of detect.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Most species in a window.")] = None,
+    merge_gap: Annotated[float, typer.Option(
+        min=0, help="Windows with a species that are at most so many seconds apart are one detection.")] = 0.0,
+    species: Annotated[Path | None, typer.Option(help="List of species that may be detected, as of detect.")] = None,
+    timezone: Annotated[str, typer.Option(help="Zone in which clock times are read and shown.")] = "",
+    name_pattern: Annotated[str, typer.Option(help="How file names hold site and time, as of detect.")] = "",
+    site_from: Annotated[SiteFrom, typer.Option(help="Where the site is taken from.")] = SiteFrom.name,
+    day_begins: Annotated[int, typer.Option(min=0, max=23, help="Hour at which a day of the summary begins.")] = 0,
+    summary: Annotated[bool, typer.Option(
+        help="Write tables of species by site, day and hour, with their effort.")] = True,
+    page: Annotated[bool | None, typer.Option(
+        help="Make index.html; left out: where the recordings are local, since it plays them.")] = None,
+    page_events: Annotated[int, typer.Option(min=1, help="Most detections on the page.")] = PageSettings().most_events,
+    submission: Annotated[Path | None, typer.Option(
+        help="Write the table of all scores of predict; the plan needs --scores.")] = None,
+    sample_submission: Annotated[Path | None, typer.Option(
+        help="Write exactly the rows and columns of this file, in its order.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Take what is done, though units are left.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what birdinfer has not written.")] = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Write what detect or predict would write for the whole archive, from the parts of a plan.
+
+    As often as wanted, with other thresholds and formats: nothing is predicted again.
+
+    Exit code 0: whole. 3: something is wrong with some files, or with --partial units are left.
+    """
+    opened, n_bad = open_plan(plan), 0
+    with _Progress(quiet) as progress:
+        if submission is not None:
+            table = TableSettings(output=submission, sample_submission=sample_submission, force=force)
+            found = gather_table(opened, table, progress, partial=partial)
+            n_bad += found.n_left
+            progress.line(f"{found.output}: {found.written.rows:,} rows of {found.n_files:,} files")
+        if output is not None or submission is None:
+            settings = DetectionSettings(
+                output=output or Path("results"), formats=tuple(part.strip() for part in formats.split(",")),
+                min_confidence=min_confidence, thresholds=thresholds, top_k=top_k, merge_gap=merge_gap, force=force,
+                origin=OriginSettings(timezone=timezone, name_pattern=name_pattern, site_from=site_from.value),
+                species=FilterSettings(species_list=species),
+                summary=SummarySettings(day_begins=day_begins) if summary else None,
+                page=PageSettings(bundle=opened.plan.bundle, most_events=page_events)
+                if (opened.plan.is_local if page is None else page) else None,
+            )  # fmt: skip
+            found = gather_detections(opened, settings, progress, partial=partial)
+            n_bad += found.n_left
+            counts = found.written.detections
+            of = f"{found.written.rows:,} detections of {len(counts):,} species in {found.n_files:,} files"
+            progress.line(f"{found.output}: {of}")
+        if found.n_problems:
+            progress.on_warning(f"something is wrong with {found.n_problems:,} files")
+    if n_bad or found.n_problems:
+        raise typer.Exit(EXIT_WITH_FAILURES)
+
+
 def _numbers() -> Iterator[int]:
     """Numbers of units from standard input, as they come."""
     for line in sys.stdin:
@@ -224,7 +297,7 @@ def _show_plan(opened: OpenPlan, price: float | None) -> None:
     stdout().print(shown(f"birdinfer scale run {opened.place.uri}"))
 
 
-class _Progress(ScaleCallback):
+class _Progress(ScaleCallback, DetectionCallback):
     """Shows how far a run is, by sound."""
 
     def __init__(self, quiet: bool = False) -> None:
@@ -242,8 +315,15 @@ class _Progress(ScaleCallback):
     def on_message(self, line: str) -> None:
         self._status.line(line, "dim")
 
+    def line(self, text: str) -> None:
+        """Print what was done."""
+        self._status.line(text)
+
     def on_warning(self, line: str) -> None:
         self._status.warn(line, "yellow")
+
+    def on_summary(self, folder: Path, summary: Summary) -> None:
+        draw(self, folder, summary)
 
     def on_progress(self, task: str, done: float, total: float) -> None:
         self._status.show(task, f"{task}: {done:.0f} of {total:.0f}", done, total)
