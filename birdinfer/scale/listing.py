@@ -85,6 +85,8 @@ def _remote(place: Place) -> Iterator[ArchiveFile]:
     try:
         for listed in place.walk():
             sounds = [each for each in listed if sounds_by_name(each.name)]
+            # Web servers list names alone.
+            sounds = [each if each.size else place.info(each.name) or each for each in sounds]
             n_found += len(sounds)
             for each, name in zip(sounds, _names(sounds), strict=True):
                 yield ArchiveFile(0, name, place.at(each.name), each.size, each.etag)

@@ -2,8 +2,8 @@
 
 The table is sparse and open to any program: ``file`` (the recording's name), ``start`` (seconds), ``label``, ``score``
 (float32), a row for each score that is kept, by file, window and species. Its bytes follow from the unit's files and
-the run's identity alone, whoever writes it. ``scores-DIGEST.parquet`` beside it, if asked for, has a row for each
-window, with all its scores in the bundle's order.
+the run's identity alone, whoever writes it. ``_scores/scores-DIGEST.parquet``, if asked for, has a row for each window,
+with all its scores in the bundle's order.
 """
 
 import io
@@ -84,7 +84,7 @@ class Marker(msgspec.Struct, frozen=True):
         return msgspec.json.decode(content, type=cls)
 
     def encode(self) -> bytes:
-        """Return the bytes of ``part-DIGEST.json``."""
+        """Return the bytes of ``_markers/part-DIGEST.json``."""
         return msgspec.json.encode(self) + b"\n"
 
 

@@ -8,6 +8,7 @@ two writers of the same bytes never disturb each other.
 
 import errno
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,13 +36,17 @@ _HINTS: dict[Kind, str] = {
 }
 _CLIENTS = {"botocore", "aiobotocore", "aiohttp", "fsspec", "gcsfs", "azure"}
 _MARKS = ("ETag", "etag", "md5Hash", "generation", "mtime", "LastModified")
-_WORDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
-    ("throttled", ("slowdown", "slow down", "request rate", "toomanyrequests", "too many requests", "throttl",
-                   "serviceunavailable", "service unavailable", "503", "429")),
-    ("credentials", ("expiredtoken", "expired", "credential", "accessdenied", "access denied", "forbidden", "403",
-                     "invalidaccesskeyid", "signaturedoesnotmatch", "unauthorized", "401", "tokenrefresh")),
-    ("gone", ("nosuchkey", "nosuchbucket", "404", "not found", "does not exist")),
-)  # fmt: skip
+_BY_STATUS: dict[object, Kind] = {
+    429: "throttled",
+    503: "throttled",
+    401: "credentials",
+    403: "credentials",
+    404: "gone",
+}
+_WORDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    ("throttled", re.compile(r"slow ?down|reduce your request rate|throttl|too ?many ?requests", re.IGNORECASE)),
+    ("credentials", re.compile(r"credential|token (has )?expired|expired ?token|access ?denied", re.IGNORECASE)),
+)
 
 
 class StoreError(BirdinferError, OSError):
@@ -204,26 +209,42 @@ class Place:
 
 def kind_of(error: BaseException) -> Kind | None:
     """Distinguish why a place has refused; None if the place has nothing to do with it."""
-    chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and len(chain) < 8:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    if any(isinstance(each, OSError) and each.errno in {errno.ENOSPC, errno.EDQUOT} for each in chain):
-        return "disk full"
-    if isinstance(error, BirdinferError) and not isinstance(error, OSError):
-        return None
-    text = " ".join(f"{type(each).__name__} {each}" for each in chain).lower()
-    for kind, words in _WORDS:
-        if any(word in text for word in words):
+    is_network = False
+    for _ in range(8):
+        if cause is None:
+            break
+        if kind := _own_kind(cause):
             return kind
+        is_network |= isinstance(cause, OSError | EOFError) or type(cause).__module__.partition(".")[0] in _CLIENTS
+        cause = cause.__cause__ or cause.__context__
+    return "network" if is_network else None
+
+
+def _own_kind(error: BaseException) -> Kind | None:
+    """The kind of an error by itself: by its number, its class, the store's answer, its text."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in {errno.ENOSPC, errno.EDQUOT}:
+        return "disk full"
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "gone"
     if isinstance(error, PermissionError):
         return "credentials"
-    modules = {type(each).__module__.partition(".")[0] for each in chain}
-    is_network = isinstance(error, OSError | EOFError) or bool(modules & _CLIENTS)
-    return "network" if is_network else None
+    if number == errno.EBUSY:
+        return "throttled"
+    answer = getattr(error, "response", None)
+    metadata = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
+    stated = (
+        metadata.get("HTTPStatusCode"),
+        *(getattr(error, name, None) for name in ("status", "code", "status_code")),
+    )
+    for status in stated:
+        if isinstance(status, int) and status in _BY_STATUS:
+            return _BY_STATUS[status]
+    if number is not None:  # the text of such an error may name a path, in which any word may stand
+        return None
+    text = f"{type(error).__name__} {error}"
+    return next((kind for kind, words in _WORDS if words.search(text)), None)
 
 
 def _what(kind: Kind) -> str:

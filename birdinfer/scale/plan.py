@@ -39,6 +39,8 @@ from birdinfer.system.cpu import processor_name
 from birdinfer.typing import Float32
 
 PLAN, FILES, UNITS, BUNDLE = "plan.json", "files.parquet", "units.parquet", "bundle"
+MARKERS, TRIES = "_markers", "_tries"
+"""Folders that readers of a folder of Parquet files pass over, by their first character."""
 UNIT_SECONDS = 90.0
 """Core time of a unit: long against what a unit costs by itself, short against what a lost machine costs."""
 CALIBRATION_SECONDS, _CALIBRATION_FILES = 120.0, 8
@@ -166,15 +168,16 @@ class OpenPlan:
 
     def marker_name(self, unit: int) -> str:
         """Name the marker of a unit."""
-        return f"{self.plan.run}/part-{self.units[unit].digest}.json"
+        return f"{self.plan.run}/{MARKERS}/part-{self.units[unit].digest}.json"
 
     def part_name(self, unit: int, kind: str = "part") -> str:
         """Name the part of a unit; ``scores``: the table of all its scores."""
-        return f"{self.plan.run}/{kind}-{self.units[unit].digest}.parquet"
+        folder = self.plan.run if kind == "part" else f"{self.plan.run}/_{kind}"
+        return f"{folder}/{kind}-{self.units[unit].digest}.parquet"
 
     def done(self) -> list[int]:
         """List the units that have a marker, by one listing."""
-        there = set(self.place.names(self.plan.run))
+        there = set(self.place.names(f"{self.plan.run}/{MARKERS}"))
         return [number for number, unit in enumerate(self.units) if f"part-{unit.digest}.json" in there]
 
     def missing(self) -> list[int]:
@@ -298,7 +301,9 @@ def calibrate(
         raise AudioError("archive", what, "name the folder of the recordings")
     if not sound:  # one file of one batch: too little to measure
         sound = core = 1.0
-    return Calibration(sound, core, {key: size / seconds for key, (size, seconds) in sizes.items()}, processor_name())
+    return Calibration(
+        sound, core, {key: max(1.0, size) / seconds for key, (size, seconds) in sizes.items()}, processor_name()
+    )
 
 
 def _check(bundle: Bundle, settings: PlanSettings) -> None:

@@ -12,8 +12,7 @@ from birdinfer.callbacks import Callback
 from birdinfer.errors import BirdinferError, ConfigError
 from birdinfer.scale.launchers import Launcher, Report
 from birdinfer.scale.marker import Marker
-from birdinfer.scale.plan import OpenPlan
-from birdinfer.scale.unit import TRIES
+from birdinfer.scale.plan import TRIES, OpenPlan
 from birdinfer.system.signals import leaving_at_sigterm
 
 _READERS = 32

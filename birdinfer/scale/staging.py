@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from birdinfer.scale.listing import ArchiveFile
-from birdinfer.scale.places import Place, StoreError
+from birdinfer.scale.places import Place
 
 STREAMS = 8
 """Files that are fetched at a time: one stream of an object store gives 20 to 100 MB/s."""
@@ -87,18 +87,16 @@ class Stager:
         if not is_needed:
             return "not reached"
         name = file.path.removeprefix(f"{self._place.uri}/")
-        try:
-            self._place.fetch(name, path, file.size)
-            now = self._place.info(name) if file.etag else None
-            problem = CHANGED if now is not None and now.etag != file.etag else ""
-        except StoreError as error:
-            found = self._place.info(name) if error.kind in {"gone", "network"} else None
-            if error.kind != "gone" and (found is None or found.size == file.size):
-                raise
-            problem = CHANGED if found else GONE
-        if problem:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")  # a reader that comes to it finds nothing to read, whatever else is wrong
+        found = self._place.info(name)
+        if found is None:
+            problem = GONE
+        elif (file.size and found.size != file.size) or (file.etag and found.etag != file.etag):
+            problem = CHANGED
+        else:
+            self._place.fetch(name, path, file.size or None)
+            return ""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")  # a reader that comes to it finds nothing to read, whatever else is wrong
         return problem
 
     def _has_space(self, file: ArchiveFile, path: Path) -> bool:

@@ -42,13 +42,12 @@ from birdinfer.scale.alone import predict_alone
 from birdinfer.scale.listing import ArchiveFile, absolute, local_mark
 from birdinfer.scale.marker import FileRecord, KeptScores, Marker, joined, parquet_bytes, tables_of
 from birdinfer.scale.places import Place
-from birdinfer.scale.plan import kept_from, open_plan
+from birdinfer.scale.plan import TRIES, kept_from, open_plan
 from birdinfer.scale.staging import CHANGED, GONE, MOST_BYTES, Stager
 from birdinfer.typing import Float32
 
 MOST_STARTS = 3
 """Starts of a unit without an end after which its files are predicted one by one."""
-TRIES = "tries"
 SCRATCH = "BIRDINFER_SCRATCH"
 _DTYPES: dict[str, Any] = {"none": None, "float16": np.float16, "float32": np.float32}
 
