@@ -36,12 +36,13 @@ from birdinfer.detections.species_filter import FilterSettings
 from birdinfer.detections.summary import Summary, SummarySettings
 from birdinfer.errors import BirdinferError, ConfigError
 from birdinfer.inference.bundle import Bundle
-from birdinfer.prediction.detect import DetectionCallback, DetectionSettings
+from birdinfer.prediction.detect import DetectionCallback, DetectionSettings, check_own
 from birdinfer.scale.gather import TableSettings, gather_detections, gather_table
 from birdinfer.scale.launchers import Launcher, LauncherSettings, LocalLauncher, Report, report_of
 from birdinfer.scale.plan import OpenPlan, PlanSettings, make_plan_at, open_plan
 from birdinfer.scale.run import ScaleCallback, run_plan, status_of
 from birdinfer.scale.unit import Worker, WorkSettings
+from birdinfer.system.outputs import SCORES, check_folder, check_outputs
 
 EXIT_WITH_FAILURES = 3
 _LISTED = 10
@@ -93,6 +94,7 @@ def plan(
     """
     if scores not in ("none", "float16", "float32"):
         raise ConfigError("--scores", f"is {scores!r}, allowed are none, float16 and float32")
+    _check_scratch(scratch)
     loaded = Bundle.load(bundle_folder(bundle, quiet)).with_overlap(overlap, merge.value if merge else None)
     loaded = with_scoring(loaded, smooth, post, blend)
     settings = PlanSettings(
@@ -123,7 +125,7 @@ def run(
     Exit code 0: all units are done. 3: some files failed or are damaged, or units could not be done, each with its
     reason. 2: all of it had to end, as without valid credentials or with a full disk.
     """
-    work = WorkSettings(threads=threads, scratch=scratch, most_bytes=round(stage_gb * (1 << 30)))
+    work = _work_settings(threads, scratch, stage_gb)
     launcher = _launcher(on, LauncherSettings(workers=workers, work=work))
     with _Progress(quiet) as progress:
         outcome = run_plan(open_plan(plan), launcher, progress)
@@ -156,7 +158,7 @@ def work(
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
         sys.stdout.flush()
 
-    settings = WorkSettings(threads=threads, scratch=scratch, most_bytes=round(stage_gb * (1 << 30)))
+    settings = _work_settings(threads, scratch, stage_gb)
     try:
         worker = Worker(plan, settings)
     except BirdinferError as error:
@@ -197,6 +199,16 @@ def status(plan: PlanAddress, price: Price = None) -> None:
         stdout().print(f"{kind}: {count:,} files")
     for name, problem in found.problems:
         stdout().print(shown(f"{name}: {problem}"))
+
+
+def _check_scratch(scratch: Path | None) -> None:
+    if scratch is not None:
+        check_folder(scratch)
+
+
+def _work_settings(threads: int, scratch: Path | None, stage_gb: float) -> WorkSettings:
+    _check_scratch(scratch)
+    return WorkSettings(threads=threads, scratch=scratch, most_bytes=round(stage_gb * (1 << 30)))
 
 
 def _launcher(name: str, settings: LauncherSettings) -> Launcher:
@@ -242,6 +254,13 @@ def gather(
 
     Exit code 0: whole. 3: something is wrong with some files, or with --partial units are left.
     """
+    if output is None and submission is None:
+        output = Path("results")
+    if submission is not None:
+        check_outputs([(submission, SCORES)], [sample_submission] if sample_submission else [], force=force)
+    if output is not None:
+        check_folder(output)
+        check_own(DetectionSettings(output=output, force=force))
     opened, n_bad = open_plan(plan), 0
     with _Progress(quiet) as progress:
         if submission is not None:
@@ -249,9 +268,9 @@ def gather(
             found = gather_table(opened, table, progress, partial=partial)
             n_bad += found.n_left
             progress.line(f"{found.output}: {found.written.rows:,} rows of {found.n_files:,} files")
-        if output is not None or submission is None:
+        if output is not None:
             settings = DetectionSettings(
-                output=output or Path("results"), formats=tuple(part.strip() for part in formats.split(",")),
+                output=output, formats=tuple(part.strip() for part in formats.split(",")),
                 min_confidence=min_confidence, thresholds=thresholds, top_k=top_k, merge_gap=merge_gap, force=force,
                 origin=OriginSettings(timezone=timezone, name_pattern=name_pattern, site_from=site_from.value),
                 species=FilterSettings(species_list=species),

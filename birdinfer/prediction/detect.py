@@ -99,7 +99,7 @@ class DetectionTables(Tables):
         lists = (settings.thresholds, filters.species_list, filters.location_model, filters.location_labels)
         used = [*files_of(found), *filter(None, lists), *bundle.files]
         check_folder(settings.output, used)
-        _check_own(settings)
+        check_own(settings)
         check_tables(settings.formats, settings.output, used, force=settings.force)
         if settings.clips is not None:
             check_clips(settings.output / CLIPS)
@@ -286,7 +286,7 @@ def _file_name(path: Path, name: str) -> str:
     return name if number is None else re.sub(rf"_+ch{number}$", "", name)
 
 
-def _check_own(settings: DetectionSettings) -> None:
+def check_own(settings: DetectionSettings) -> None:
     """Refuse a folder that holds other things than detections: files of these names would be replaced."""
     folder = settings.output
     is_free = not folder.exists() or not any(folder.iterdir()) or (folder / MARKER).is_file()

@@ -30,7 +30,7 @@ from birdinfer.inference.engines import parse_spec
 from birdinfer.inference.ensemble import check_live
 from birdinfer.inference.predictor import Predictor, make_plan
 from birdinfer.inference.soundscapes import header_seconds
-from birdinfer.inference.voice import VoiceMode, detector_version
+from birdinfer.inference.voice import VoiceMode, detector_version, speech_finders
 from birdinfer.prediction.identity import RunIdentity
 from birdinfer.prediction.run import default_engine
 from birdinfer.scale.listing import ArchiveFile, Listing, ListingWriter, absolute, list_archive
@@ -228,6 +228,8 @@ def make_plan_at(
         raise OutputError(uri, what, "birdinfer scale run continues it; name another --plan, or give --force")
     spec = parse_spec(settings.engine or default_engine(callback))
     kept = kept_from(bundle, settings.keep_from)
+    if settings.scratch is not None:
+        settings.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="birdinfer-plan-", dir=settings.scratch) as name:
         scratch = Path(name)
         bundle = _copy_bundle(bundle, scratch / BUNDLE)
@@ -263,7 +265,9 @@ def calibrate(
     bundle: Bundle, sample: Sequence[ArchiveFile], settings: PlanSettings, scratch: Path, engine: str
 ) -> Calibration:
     """Predict two minutes of some files on one thread; AudioError if none of them can be read."""
-    predictor = Predictor(bundle, make_plan(engine, 1, settings.batch_size), channel=settings.channel)
+    speech = speech_finders(settings.voice) if settings.voice else None
+    threads = make_plan(engine, 1, settings.batch_size)
+    predictor = Predictor(bundle, threads, channel=settings.channel, speech=speech)
     most = CALIBRATION_SECONDS / max(1, len(sample))
     sound = core = 0.0
     sizes: dict[str, list[float]] = {}
@@ -285,18 +289,17 @@ def calibrate(
             with predictor.open(path) as reader:
                 began = time.process_time()
                 for batch in reader.batches():
-                    predictor.score_batch(batch)
-                    if is_warm:
-                        done += predictor.sound_seconds_of(batch)
-                        if done >= most:
-                            break
-                    else:  # the first call of a graph takes longer than any other
+                    if not is_warm:  # the first call of a graph takes longer than any other
+                        predictor.score_batch(batch)
                         is_warm, began = True, time.process_time()
-                if done:
-                    sound, core = sound + done, core + time.process_time() - began
+                    predictor.score_batch(batch)
+                    done += predictor.sound_seconds_of(batch)
+                    if done >= most:
+                        break
+                sound, core = sound + done, core + time.process_time() - began
         except (AudioError, OSError):
             continue
-    if not sizes:
+    if not sound:
         what = f"none of {len(sample)} files drawn at random can be read, the first is {sample[0].path}"
         raise AudioError("archive", what, "name the folder of the recordings")
     if not sound:  # one file of one batch: too little to measure

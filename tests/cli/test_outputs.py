@@ -31,6 +31,8 @@ OUTPUTS = {
     "models get --output": FOLDER, "models location --output": GRAPH,
     "kaggle fetch --output": FOLDER, "runs --output": TABLE, "runs --plot": PICTURE,
     "data --output": FOLDER, "look --output": PAGE,
+    "scale gather --output": FOLDER, "scale gather --submission": TABLE,
+    "scale plan --scratch": FOLDER, "scale run --scratch": FOLDER, "scale work --scratch": FOLDER,
 }  # fmt: skip
 """What each command writes; the ending is the one that it may have."""
 INPUTS = {
@@ -52,6 +54,7 @@ INPUTS = {
     "similar sounds", "similar --in", "similar --queries", "similar --bundle", "similar --recordings",
     "head fit --embeddings", "head fit --labels", "head fit --bundle", "models get --labels",
     "models get --species", "bundle adopt --species", "bundle adopt --taxonomy", "bundle remove folder",
+    "scale plan --bundle", "scale gather --thresholds", "scale gather --species", "scale gather --sample-submission",
     "tune --template", "plot runs", "export --run", "export --data", "export --judge-on", "export --truth",
 }  # fmt: skip
 SHARED = {
@@ -59,6 +62,7 @@ SHARED = {
     "--cache-dir",
     "--plots",
     "--group-tables",
+    "--scratch",
 }  # folders that may hold other things, inputs among them
 TARGETS = ("input", "link", "hard link", "folder", "sound", "model", "other file", "device")
 REFUSALS = (
@@ -119,6 +123,10 @@ COMMAND_LINES = {
     "export": "--run run --data data --judge-on sound --truth truth.csv",
     "train": "--recipe recipe.toml --data data --weights weights.safetensors",
     "tune": "--recipe recipe.toml --data data --space space.toml",
+    "scale plan": "sites --plan planned --bundle bundle",
+    "scale run": "planned",
+    "scale work": "planned --unit 0",
+    "scale gather": "planned",
 }
 
 
