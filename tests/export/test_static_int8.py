@@ -14,6 +14,7 @@ from untrained_runs import RecordingCallback, hasten
 
 from birdinfer.errors import ParityError
 from birdinfer.export import variants
+from birdinfer.export.acceptance import decision
 from birdinfer.export.acceptance.decision import Limits
 from birdinfer.export.int8 import search as int8_search
 from birdinfer.export.int8.qdq import FORMATS
@@ -65,6 +66,28 @@ def make(awkward_graph, windows, tmp_path):
         return VariantMaker(**{**usual, "acceptance": acceptance, **changes}).make()
 
     return made
+
+
+@pytest.mark.parametrize(("there", "spearman", "engines"), [
+    (0.5, 0.99, ["onnxruntime:int8", "openvino:int8"]),  # slow in the first alone
+    (0.5, 0.5, ["onnxruntime:int8"]),  # its ranks are lost whatever runs it
+    (2.0, 0.99, ["onnxruntime:int8"]),
+])  # fmt: skip
+def test_a_graph_that_is_slow_in_onnx_runtime_is_tested_in_openvino(make, monkeypatch, there, spearman, engines):
+    class Slow(Rejecting):
+        def variant(self, name, made_by, graph, spec, limits):
+            super().variant(name, made_by, graph, spec, limits)
+            times = 1.6 if spec.engine == "openvino" else there
+            figures = msgspec.structs.replace(FIGURES, times_fp32=times, least_spearman=spearman)
+            return Variant(name, made_by, figures, decision.reasons_to_reject(figures, limits))
+
+    monkeypatch.setattr(variants, "find_spec", lambda name: object())
+    acceptance = Slow(0)
+    made = make(acceptance, first_try=Int8Settings())
+    found = [spec for _, _, spec, _ in acceptance.tested]
+    assert found[: len(engines)] == engines
+    assert ("openvino:int8" in found) == ("openvino:int8" in engines)
+    assert ("int8" in made.graphs) == (spearman == 0.99)
 
 
 def test_static_int8_first_accepted_graph_is_kept(make, tmp_path):
