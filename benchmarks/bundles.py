@@ -7,6 +7,7 @@ Weights are seeded; BatchNorm takes its statistics from real windows and the cla
 import csv
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,6 +124,15 @@ def _save_manifest(folder: Path, labels: Sequence[str], frontend: FrontEndConfig
 
 TOLERANCE = Tolerance(max_probability_difference=0.1, mean_probability_difference=0.01)
 """What the benchmarks accept of a faster precision; the scores spread over 0.05 to 0.95."""
+
+
+def has_bf16() -> bool:
+    """Whether ``openvino:bf16`` runs here: OpenVINO is installed, and the processor computes in bf16."""
+    if find_spec("openvino") is None:
+        return False
+    from birdinfer.inference.engines.openvino import has_bf16 as processor_has_bf16
+
+    return processor_has_bf16()
 
 
 def make_model(backbone: str, seed: int, n_labels: int = len(LABELS)) -> torch.nn.Module:

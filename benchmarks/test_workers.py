@@ -16,7 +16,7 @@ from birdinfer.inference.autotune import autotune
 from birdinfer.inference.member_group import MemberGroup
 from birdinfer.inference.predictor import READ_AHEAD_ROWS, make_plan
 from birdinfer.system.cpu import available_cores, one_thread_per_worker
-from bundles import FRONTENDS
+from bundles import FRONTENDS, has_bf16
 from naive_notebook import decode_naively
 
 ROUNDS = 3
@@ -148,11 +148,13 @@ def _has_openvino():
     return find_spec("openvino") is not None
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime:int8", "openvino", "openvino:bf16"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime:int8", "openvino", "openvino:bf16", "openvino:int8"])
 def test_same_scores_whatever_workers_batch_and_order(engine, b0, soundscapes, table, monkeypatch):
     """Bit by bit, on one engine: jobs, batch size, block length, run length and the order of files."""
     if engine.startswith("openvino"):
         pytest.importorskip("openvino")
+    if engine == "openvino:bf16" and not has_bf16():
+        pytest.skip("this processor has no bf16")
     bundle, paths = Bundle.load(b0.folder), soundscapes[:3]
 
     def scores(workers, batch_size, order):

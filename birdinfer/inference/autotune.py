@@ -8,8 +8,8 @@ result is cached for this machine, bundle and versions, so that the next run sta
 
 import hashlib
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,10 +20,10 @@ import numpy as np
 from birdinfer.audio.windows import WindowBatch
 from birdinfer.errors import BirdinferError, BundleError, ConfigError, MissingExtraError
 from birdinfer.inference.bundle import Bundle
-from birdinfer.inference.engines import FROM_FP32_GRAPHS, SUPPORTED, EnginePlan, EngineSpec
+from birdinfer.inference.engines import SUPPORTED, EnginePlan, EngineSpec
 from birdinfer.inference.engines.benchmark import windows_per_second
-from birdinfer.inference.manifest import Figures, Member, Precision, Tolerance
 from birdinfer.inference.member_group import MemberScores, members_of_equal_cost
+from birdinfer.inference.precision_limits import Limit, compare_with_fp32, limit_of
 from birdinfer.inference.predictor import Predictor, make_plan, members_in, share_in
 from birdinfer.system.cpu import available_cores, one_thread_per_worker, physical_cores
 from birdinfer.system.files import cache_path, write_atomic
@@ -32,16 +32,14 @@ from birdinfer.version import __version__
 
 MEASURE_SECONDS = 0.4
 """How long a candidate runs; a slow network runs for at least two batches on each worker."""
+MOST_SECONDS = 120.0
+"""After which no other candidate is begun: with the one that runs, 3 % of a notebook's 90 minutes."""
+MOST_GPU_WINDOWS = 1024
+"""In a batch on a GPU."""
 N_ROWS = 12
 """Rows of real sound that candidates are compared on: a minute."""
 OTHER_BATCH_SIZES = (1, 6)
 """Measured for the fastest engine, besides :data:`birdinfer.inference.predictor.BATCH_SIZE`."""
-MARGIN = 1.5
-"""Factor on the differences that the export measured. The windows here are others, a largest difference is that of one
-window, and another engine rounds differently; an INT8 kernel that overflows differs by many times as much."""
-
-_BUNDLE_TOLERANCE = "the bundle's tolerance"
-_EXPORT_MARGIN = f"{MARGIN:g} times what its export measured"
 _ACCEPTED_AT_EXPORT = "more than the bundle's tolerance, but its AUC and ranks passed when it was exported"
 """Added to the reason of a result whose limit is what the export measured."""
 
@@ -118,6 +116,7 @@ class _Autotuner:
         self._inputs: list[tuple[WindowBatch, Float32]] = []
         self._reference: dict[str, Float32] | None = None
         self._measurements: list[Measurement] = []
+        self._began = time.monotonic()
 
     def run(self) -> AutotuneResult:
         specs = candidate_specs(self._bundle)
@@ -127,22 +126,43 @@ class _Autotuner:
             for spec in specs:
                 self._try(make_plan(spec, self._workers, self._batch_size))
             best = self._fastest()
-            for plan in self._variants(best.plan):
-                self._try(plan)
+            if best.plan.spec.engine == "cuda":
+                self._try_gpu_batches(best)
+            else:
+                for plan in self._variants(best.plan):
+                    self._try(plan)
             best = self._confirmed()
         return AutotuneResult(best.plan, self._reason(best), tuple(self._measurements))
 
     def _variants(self, plan: EnginePlan) -> Iterator[EnginePlan]:
-        """The fastest engine again, with other batches and, if two threads share a core, half the workers."""
-        if plan.spec.engine == "cuda":
-            return
+        """The fastest engine on the CPU again, with other batches and, if threads share a core, half the workers."""
         if self._batch_size is None:
             for batch_size in OTHER_BATCH_SIZES:
                 yield EnginePlan(plan.spec, plan.workers, batch_size)
         if self._workers is None and physical_cores() < plan.workers:
             yield EnginePlan(plan.spec, physical_cores(), plan.batch_size)
 
-    def _try(self, plan: EnginePlan) -> None:
+    def _try_gpu_batches(self, best: Measurement) -> None:
+        """Double the batch while that is faster, else halve it: at some size a GPU's rate falls to a part of it.
+
+        A network that others measured gave 667 windows a second in batches of 192, and 104 in batches of 256.
+        """
+        if self._batch_size is not None:
+            return
+        first = best
+        for factor in (2.0, 0.5):
+            while 1 <= (size := int(best.plan.batch_size * factor)) <= MOST_GPU_WINDOWS:
+                other = self._try(EnginePlan(best.plan.spec, best.plan.workers, size))
+                if other is None or other.refused or other.rows_per_second <= best.rows_per_second:
+                    break
+                best = other
+            if best is not first:
+                return
+
+    def _try(self, plan: EnginePlan) -> Measurement | None:
+        """Measure a candidate; None if there is no time left for it."""
+        if time.monotonic() - self._began > MOST_SECONDS and any(not each.refused for each in self._measurements):
+            return None
         try:
             predictor = Predictor(self._small, plan)
         except (BundleError, ConfigError, MissingExtraError) as error:
@@ -153,6 +173,7 @@ class _Autotuner:
             measurement = self._measure(predictor)
         self._measurements.append(measurement)
         self._report(measurement)
+        return measurement
 
     def _measure(self, predictor: Predictor) -> Measurement:
         try:
@@ -190,7 +211,7 @@ class _Autotuner:
             self._reference = probabilities
         return Measurement(plan, 0.0, *compare_with_fp32(self._reference, probabilities, self._limits(plan)))
 
-    def _limits(self, plan: EnginePlan) -> dict[str, "Limit"]:
+    def _limits(self, plan: EnginePlan) -> dict[str, Limit]:
         manifest = self._bundle.manifest
         return {member.name: limit_of(member, plan.spec.precision, manifest.tolerance) for member in manifest.members}
 
@@ -275,80 +296,6 @@ def _has_bf16() -> bool:
     from birdinfer.inference.engines.openvino import has_bf16
 
     return has_bf16()
-
-
-# ---- How far probabilities may differ from fp32
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """How far probabilities may differ from those of fp32."""
-
-    max_probability_difference: float
-    """In any window and species."""
-    mean_probability_difference: float
-    """On average over windows and species."""
-    max_source: str = _BUNDLE_TOLERANCE
-    """Where each of them comes from, as text."""
-    mean_source: str = _BUNDLE_TOLERANCE
-
-
-def limit_of(member: Member, precision: Precision, tolerance: Tolerance) -> Limit:
-    """Find a member's limit in a precision: what its export measured with :data:`MARGIN`, or the bundle's tolerance.
-
-    The wider of the two, separately for largest and mean difference.
-    """
-    most, mean = tolerance.max_probability_difference, tolerance.mean_probability_difference
-    figures = acceptance_figures(member, precision)
-    if figures is None:
-        return Limit(most, mean)
-    export_most, export_mean = MARGIN * figures.max_probability_difference, MARGIN * figures.mean_probability_difference
-    return Limit(
-        max(most, export_most),
-        max(mean, export_mean),
-        _EXPORT_MARGIN if export_most > most else _BUNDLE_TOLERANCE,
-        _EXPORT_MARGIN if export_mean > mean else _BUNDLE_TOLERANCE,
-    )
-
-
-def acceptance_figures(member: Member, precision: Precision) -> Figures | None:
-    """Return what the acceptance test measured of the variant accepted for a precision; None if there is none.
-
-    A variant without AUC and rank correlation was compared but not tested, which says no more than is measured here
-    again. A variant's name begins with its precision (``int8 static``).
-    """
-    if precision not in member.graphs and precision not in FROM_FP32_GRAPHS:
-        return None  # the member runs in fp32, whatever was tried
-    accepted = (
-        each.figures for each in member.variants if each.name.partition(" ")[0] == precision and not each.refused
-    )
-    return next((each for each in accepted if each.auc_fall is not None and each.least_spearman is not None), None)
-
-
-def compare_with_fp32(
-    reference: Mapping[str, Float32], candidate: Mapping[str, Float32], limits: Mapping[str, Limit]
-) -> tuple[float, float, str]:
-    """Compare probabilities with those of fp32; members with one limit are compared together.
-
-    Returns largest and mean difference over all members, and the first limit that is exceeded: which, and by how much;
-    "" if none is.
-    """
-    together: dict[Limit, list[Float32]] = {}
-    for member, probabilities in reference.items():
-        together.setdefault(limits[member], []).append(np.abs(candidate[member] - probabilities).ravel())
-    differences = {limit: np.concatenate(each) for limit, each in together.items()}
-    every = np.concatenate(list(differences.values()))
-    exceeded = (_exceeded(each, limit) for limit, each in differences.items())
-    return float(every.max()), float(every.mean()), next(filter(None, exceeded), "")
-
-
-def _exceeded(differences: Float32, limit: Limit) -> str:
-    most, mean = float(differences.max()), float(differences.mean())
-    if not most <= limit.max_probability_difference:  # also true for NaN
-        return f"{most:.2g} is more than {limit.max_probability_difference:.3g} ({limit.max_source})"
-    if not mean <= limit.mean_probability_difference:
-        return f"{mean:.2g} on average is more than {limit.mean_probability_difference:.3g} ({limit.mean_source})"
-    return ""
 
 
 # ---- Cache of results

@@ -26,8 +26,8 @@ from birdinfer.errors import (
 )
 from birdinfer.export import member as members
 from birdinfer.export.acceptance.decision import Limits
-from birdinfer.inference.autotune import acceptance_figures
 from birdinfer.inference.manifest import Outputs
+from birdinfer.inference.precision_limits import acceptance_figures
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
 from birdinfer.training.checkpoint import MODEL, EpochRow, Header, Progress, load_checkpoint, save_checkpoint

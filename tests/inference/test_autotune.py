@@ -13,7 +13,7 @@ from birdinfer.errors import BundleError, ConfigError, MissingExtraError
 from birdinfer.inference import autotune as home
 from birdinfer.inference import predictor
 from birdinfer.inference.autotune import autotune, candidate_specs
-from birdinfer.inference.engines import EngineSpec
+from birdinfer.inference.engines import EngineSpec, cuda
 from birdinfer.inference.engines.onnxruntime import OnnxRuntimeEngine
 from birdinfer.inference.manifest import Figures, Variant
 
@@ -134,6 +134,31 @@ def test_autotune_tries_half_the_workers_where_cores_run_two_threads(loaded, pat
     monkeypatch.setattr(predictor, "available_cores", lambda: 4)
     monkeypatch.setattr(home, "physical_cores", lambda: 2)
     assert {each.plan.workers for each in autotune(loaded, paths).measurements} == {4, 2}
+
+
+def test_autotune_begins_no_other_candidate_once_its_time_is_spent(loaded, paths, monkeypatch):
+    monkeypatch.setattr(home, "MOST_SECONDS", -1.0)
+    result = autotune(loaded, paths)
+    assert [str(each.plan.spec) for each in result.measurements] == ["onnxruntime:fp32"]
+    assert result.plan == result.measurements[0].plan
+
+
+@pytest.mark.parametrize(("rates", "tried", "best"), [
+    ({64: 3.0, 128: 6.0, 256: 1.0}, [64, 128, 256], 128),  # a cliff
+    ({64: 3.0, 128: 2.0, 32: 2.9}, [64, 128, 32], 64),
+    ({64: 3.0, 128: 1.0, 32: 4.0, 16: 5.0, 8: 4.5}, [64, 128, 32, 16, 8], 16),
+    ({64: 3.0, 128: 4.0, 256: 5.0, 512: 6.0, 1024: 7.0}, [64, 128, 256, 512, 1024], 1024),
+])  # fmt: skip
+def test_autotune_keeps_the_best_batch_of_a_gpu(loaded, paths, monkeypatch, rates, tried, best):
+    """The engine on the CPU's device: a rate that falls at some batch must not be taken."""
+    monkeypatch.setattr(cuda.CudaEngine.__init__, "__defaults__", ("cpu",))
+    only(monkeypatch, "onnxruntime:fp32", "cuda:fp32")
+    speeds(monkeypatch, {"onnxruntime:fp32": 1.0, **{("cuda:fp32", size): rate for size, rate in rates.items()}})
+    result = autotune(loaded, paths)
+    assert [each.plan.batch_size for each in result.measurements if each.plan.spec.engine == "cuda"] == tried
+    assert (result.plan.spec.engine, result.plan.batch_size) == ("cuda", best)
+    (again,) = autotune(loaded, paths, batch_size=7).measurements[1:]
+    assert again.plan.batch_size == 7
 
 
 def test_cache_returns_the_result(loaded, paths, monkeypatch):

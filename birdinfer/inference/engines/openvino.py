@@ -104,11 +104,13 @@ def unite_activations(model: Any) -> None:
     for product in model.get_ordered_ops():
         if product.get_type_name() != "Multiply":
             continue
-        first, second = (product.input_value(index) for index in range(2))
-        for value, gate in ((_unrounded(first), _unrounded(second)), (_unrounded(second), _unrounded(first))):
-            join = joined.get(gate.get_node().get_type_name()) if value and gate else None
-            read = _unrounded(gate.get_node().input_value(0)) if join else None
-            if read and _place(read) == _place(value):
+        both = [_unrounded(product.input_value(index)) for index in range(2)]
+        for value, gate in (both, both[::-1]):
+            if value is None or gate is None or gate.get_node().get_type_name() not in joined:
+                continue
+            read = _unrounded(gate.get_node().input_value(0))
+            if read is not None and _place(read) == _place(value):
+                join = joined[gate.get_node().get_type_name()]
                 product.output(0).replace(join(value).output(0))
                 break
     model.validate_nodes_and_infer_types()

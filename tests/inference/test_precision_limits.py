@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_bundles import FRONTEND
 
-from birdinfer.inference.autotune import MARGIN, Limit, acceptance_figures, compare_with_fp32, limit_of
 from birdinfer.inference.manifest import Figures, Graph, Member, Tolerance, Variant
+from birdinfer.inference.precision_limits import MARGIN, Limit, acceptance_figures, compare_with_fp32, limit_of
 
 TOLERANCE = Tolerance(0.05, 0.005)
 
