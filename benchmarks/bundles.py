@@ -126,9 +126,14 @@ TOLERANCE = Tolerance(max_probability_difference=0.1, mean_probability_differenc
 """What the benchmarks accept of a faster precision; the scores spread over 0.05 to 0.95."""
 
 
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed."""
+    return find_spec("openvino") is not None
+
+
 def has_bf16() -> bool:
     """Whether ``openvino:bf16`` runs here: OpenVINO is installed, and the processor computes in bf16."""
-    if find_spec("openvino") is None:
+    if not has_openvino():
         return False
     from birdinfer.inference.engines.openvino import has_bf16 as processor_has_bf16
 
@@ -142,7 +147,7 @@ def make_model(backbone: str, seed: int, n_labels: int = len(LABELS)) -> torch.n
     return model.eval()
 
 
-class _Answering(torch.nn.Module):
+class Answering(torch.nn.Module):
     """A timm network that answers as birdinfer's own do."""
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -181,7 +186,7 @@ def _write_member(
 ) -> Member:
     frontend, name = FRONTENDS[backbone], f"fold{index}"
     path = folder / f"{name}.onnx"
-    export_graph(_Answering(model), frontend, path, {"labels_sha256": labels_sha256(labels)})
+    export_graph(Answering(model), frontend, path, {"labels_sha256": labels_sha256(labels)})
     graphs: dict[Precision, Graph] = {"fp32": Graph(path.name, file_sha256(path))}
     if int8:
         quantised = folder / f"{name}.int8.onnx"

@@ -16,7 +16,7 @@ from birdinfer.inference.autotune import autotune
 from birdinfer.inference.member_group import MemberGroup
 from birdinfer.inference.predictor import READ_AHEAD_ROWS, make_plan
 from birdinfer.system.cpu import available_cores, one_thread_per_worker
-from bundles import FRONTENDS, has_bf16
+from bundles import FRONTENDS, has_bf16, has_openvino
 from naive_notebook import decode_naively
 
 ROUNDS = 3
@@ -124,7 +124,7 @@ def test_cost_per_file(b0, soundscapes, table, tmp_path):
     for index in range(2_000):
         (tmp_path / f"f{index:04d}.ogg").symlink_to(tmp_path / "a.ogg")
     every = sorted(tmp_path.glob("f*.ogg"))
-    predictor = Predictor(Bundle.load(b0.folder), "openvino" if _has_openvino() else "onnxruntime")
+    predictor = Predictor(Bundle.load(b0.folder), "openvino" if has_openvino() else "onnxruntime")
     list(predict_soundscapes(predictor, every[:50]))
     few, many = [], []
     for _ in range(ROUNDS):
@@ -140,12 +140,6 @@ def test_cost_per_file(b0, soundscapes, table, tmp_path):
         }
     )
     assert ratio <= 1.05
-
-
-def _has_openvino():
-    from importlib.util import find_spec
-
-    return find_spec("openvino") is not None
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime:int8", "openvino", "openvino:bf16", "openvino:int8"])
