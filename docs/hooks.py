@@ -161,9 +161,10 @@ def keys() -> str:
             section = head
             title = "[[data.sources]]" if head == "data.sources" else f"[{head}]" if head else "top level"
             lines += ["", f"## {title}\n"]
-            lines += ["| key | default | allowed | meaning |", "|---|---|---|---|"]
-        cells = (key.name.rpartition(".")[2], key.default, key.allowed)
-        lines.append(f"| {' | '.join(map(_code, cells))} | {_cell(key.meaning.replace('``', '`'))} |")
+            lines += ["| key and default | meaning, and what is allowed |", "|---|---|"]
+        meaning = " ".join([key.meaning.replace("``", "`"), _code(key.allowed)]).strip()
+        name = key.name.rpartition(".")[2]
+        lines.append(f"| {_code(f'{name} = {key.default}')} | {_cell(meaning)} |")
     return "\n".join(lines)
 
 
@@ -237,7 +238,7 @@ def models() -> str:
             "list of labels": model.labels,
             "activation": "found from its values" if model.activation == "auto" else model.activation,
             "comes from": f"`{package.install}`" if package else published,
-            "SHA-256": file.sha256 and f"`{file.sha256}`",
+            "SHA-256": file.sha256 and f"`{file.sha256[:16]}...`",
             "to do by hand": model.obstacle,
             "published at": f"<{model.page}>",
         }
