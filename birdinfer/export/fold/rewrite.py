@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from birdinfer.errors import BundleError
+from birdinfer.export.fold.low_rank import split_kernel
 from birdinfer.export.fold.measure import FrameKernel, measure_kernel, steady_response
 from birdinfer.export.fold.regions import (
     Region,
@@ -79,8 +80,8 @@ def fold_model(model: ir.Model, n_samples: int) -> Folded | None:
             continue
         write = NodeWriter(f"folded/{n_transforms + n_convolutions}")
         spectrum = _spectrum(measured)
-        if spectrum is None and all(transforms_between(region.source, front) == ["Conv"] for front in region.fronts):
-            continue  # is one convolution already
+        if spectrum is None and _is_convolution(region, measured):
+            continue
         replaced = _write(write, region, measured, spectrum, graph.inputs[0], shapes)
         if spectrum is None:
             n_convolutions += len(measured)
@@ -93,6 +94,15 @@ def fold_model(model: ir.Model, n_samples: int) -> Folded | None:
     drop_unused(graph)
     graph.sort()
     return Folded(model=model, n_transforms=n_transforms, n_convolutions=n_convolutions)
+
+
+def _is_convolution(region: Region, kernels: Sequence[FrameKernel]) -> bool:
+    """Whether every front is already what would be written: one convolution, or two where that is less work."""
+    kinds = [transforms_between(region.source, front) for front in region.fronts]
+    return all(
+        kind == ["Conv"] * 2 or (kind == ["Conv"] and split_kernel(kernel) is None)
+        for kind, kernel in zip(kinds, kernels, strict=True)
+    )
 
 
 def _measure(
@@ -258,14 +268,16 @@ def _is_sound(value: ir.Value, shapes: dict[str, tuple[int, ...]], sound: ir.Val
 def _convolution(
     write: NodeWriter, waveform: ir.Value, n_samples: int, kernel: FrameKernel, level: ir.Value | None
 ) -> ir.Value:
-    end = kernel.first + (kernel.n_frames - 1) * kernel.hop + kernel.taps.shape[1]
-    cut = _cut(write, waveform, n_samples, kernel.first, end)
-    operands: list[Operand] = [
-        write("Reshape", cut, ints(-1, 1, end - kernel.first)),
-        np.ascontiguousarray(kernel.taps[:, None]),
-    ]
-    operands += [kernel.offsets] if kernel.offsets.any() else []
-    values = write("Conv", *operands, strides=[kernel.hop])
+    stages = split_kernel(kernel)
+    length = kernel.taps.shape[1] if stages is None else stages.mix.shape[2] * kernel.hop
+    end = kernel.first + (kernel.n_frames - 1) * kernel.hop + length
+    source = write("Reshape", _cut(write, waveform, n_samples, kernel.first, end), ints(-1, 1, end - kernel.first))
+    offsets: list[Operand] = [kernel.offsets] if kernel.offsets.any() else []
+    if stages is None:
+        values = write("Conv", source, np.ascontiguousarray(kernel.taps[:, None]), *offsets, strides=[kernel.hop])
+    else:
+        hops = write("Conv", source, np.ascontiguousarray(stages.basis[:, None]), strides=[kernel.hop])
+        values = write("Conv", hops, np.ascontiguousarray(stages.mix), *offsets)
     if level is not None and kernel.steady is not None:
         # As a sum over every frame, silence would leave its rounding, which a power below 1 makes loud.
         values = write("Add", values, write("Mul", write("Reshape", level, ints(-1, 1, 1)), kernel.steady[:, None]))

@@ -13,6 +13,7 @@ import numpy as np
 from birdinfer.errors import BundleError, MissingExtraError
 from birdinfer.inference.engines.base import GraphFacts, run_in_batches
 from birdinfer.inference.onnx_files import other_kind
+from birdinfer.inference.weights_in_place import FOLDER_KEY, name_places
 from birdinfer.typing import Float32
 
 _OTHER_DOMAIN = re.compile(r"error: (\S+?)(?:\(-?\d+\))? is not a registered function/op")
@@ -61,11 +62,27 @@ def open_session(path: Path, providers: Sequence[object], content: bytes | None 
     options.log_severity_level = 4
     onnxruntime.set_default_logger_severity(4)
     try:
-        session = onnxruntime.InferenceSession(content or str(path), options, providers=providers)
+        session = (content is None and _open_in_place(path, options, providers)) or onnxruntime.InferenceSession(
+            content or str(path), options, providers=providers
+        )
     except Exception as error:  # onnxruntime's own exception classes share no base but Exception
         raise BundleError(path, *_why_not(path, error)) from error
     _trim_memory()
     return session
+
+
+def _open_in_place(path: Path, options: Any, providers: Sequence[object]) -> Any | None:
+    """Open a session that reads large weights in the graph's file; None where the graph has few, or that fails."""
+    import onnxruntime
+
+    path = path.resolve()  # weights beyond a link are refused
+    light = name_places(path)
+    if light is None:
+        return None
+    options.add_session_config_entry(FOLDER_KEY, str(path.parent))
+    with contextlib.suppress(Exception):  # of a graph that cannot be loaded at all: opened as it is, it is said why
+        return onnxruntime.InferenceSession(light, options, providers=providers)
+    return None
 
 
 def _trim_memory() -> None:
