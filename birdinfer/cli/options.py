@@ -74,6 +74,12 @@ VoiceOption = Annotated[Voice | None, typer.Option(
     "--voice", help="Look for human speech with Silero VAD (pip install --no-deps silero-vad): leave its windows out, "
     "or replace it by silence before anything is scored.")]  # fmt: skip
 Output = Annotated[Path, typer.Option("--output", "-o", help="The table to write, a .csv; - is standard output.")]
+ScoreFile = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="The table to write: a .csv, .parquet (extra detect) or .npz; - is standard output, CSV."
+    ),
+]
 Channel = Annotated[str, typer.Option(
     "--channel", metavar="mean|1|2|loudest|each",
     help="For files with several channels: their mean, one of them by its number, the loudest with which nothing is "

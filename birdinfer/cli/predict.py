@@ -27,12 +27,12 @@ from birdinfer.cli.options import (
     EmbeddingsFolder,
     Engine,
     MergeOverlapping,
-    Output,
     Overlap,
     Post,
     Quiet,
     Recordings,
     Resume,
+    ScoreFile,
     Smooth,
     StartAgain,
     VoiceOption,
@@ -67,7 +67,7 @@ if TYPE_CHECKING:  # what only --engine auto needs would cost every start 30 ms
 
 def predict(
     inputs: Recordings,
-    output: Output = Path("submission.csv"),
+    output: ScoreFile = Path("submission.csv"),
     bundle: BundleFolder = None,
     sample_submission: Annotated[Path | None, typer.Option(
         help="Write exactly the rows and columns of this file, in its order.")] = None,

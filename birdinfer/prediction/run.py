@@ -43,7 +43,7 @@ from birdinfer.prediction.store import RunStore
 from birdinfer.prediction.writer import MissingSpecies, SubmissionWriter, Written, write_file_report
 from birdinfer.submission.formats import read_sample
 from birdinfer.system.files import remove_leftovers
-from birdinfer.system.outputs import FILES, SCORES, check_folder, check_outputs, side_table
+from birdinfer.system.outputs import FILES, SCORE_FILES, SCORES, check_folder, check_outputs, side_table
 from birdinfer.system.signals import StopRequest, leaving_at_sigterm
 from birdinfer.system.threads import attended
 from birdinfer.system.timing import format_duration
@@ -316,10 +316,11 @@ class SubmissionTables(Tables):
         ``inputs`` are never replaced, with ``force`` a file that birdinfer has not written is. ``groups``: tables of
         groups of a blend by rank, by their number.
         """
-        check_outputs([(output, SCORES)], inputs, force=force)  # first: a folder has no side table
+        check_outputs([(output, SCORE_FILES)], inputs, force=force)  # first: a folder has no side table
+        writer.check_format(output)
         super().__init__(output, side_table(output))
         of_groups = [(path, SCORES) for path in groups.values()]
-        check_outputs([(output, SCORES), (self.side_table, FILES), *of_groups], inputs, force=force)
+        check_outputs([(output, SCORE_FILES), (self.side_table, FILES), *of_groups], inputs, force=force)
         self._writer, self._groups = writer, groups
 
     def write_result(self, scores: ScoreStore, results: Sequence[SoundscapeResult]) -> Written:

@@ -8,6 +8,7 @@ lists the species found per row (``nocall`` if none), 2022 asks for one row per 
 value, 2023 to 2026 have one column of probabilities per species.
 """
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,6 +46,7 @@ from birdinfer.submission.formats import (
     value_names,
 )
 from birdinfer.system.files import atomic_text
+from birdinfer.tables.binary_scores import binary_rows, check_can_write, is_binary
 from birdinfer.tables.cells import near_miss, plain_label
 from birdinfer.tables.csv import CsvWriter
 from birdinfer.tables.row_ids import RowId, make_row_id, parse_row_id, row_stem
@@ -214,28 +216,47 @@ class SubmissionWriter:
         """
         # Only the wide format takes the sample's columns; the others always use all labels.
         columns = self._sample.columns if self._sample and self._year >= 2023 else self._labels
-        picked = np.array([self._column[label] for label in columns], np.intp)
         n_rows = n_fallback = n_without_file = n_past_end = 0
         whole = {result.path for result in results if result.status in FINE} if self._sample else ()
         placed = _Placing(self._places(score_store, results))
-        with atomic_text(path) as text:
-            table = CsvWriter(text)
-            table.row("row_id", value_names(self._year, columns))
+        is_ranked = self._ranks is not None and group is None
+        with self._rows(path, placed, columns, np.float64 if is_ranked else np.float32) as add:
             values: Iterator[_Scores] = (
                 self._ranked(placed, score_store, path.parent)
-                if self._ranks is not None and group is None
+                if is_ranked
                 else self._scored(placed, score_store, group or 0)
             )
             for place, scores in zip(placed, values, strict=True):
                 n_rows, n_fallback = n_rows + 1, n_fallback + (place.at is None)
                 n_without_file += place.file is None
                 n_past_end += place.at is None and not place.is_spoken and place.file in whole
-                if self._year >= 2023:
-                    table.line(place.row.text, number_line(scores[picked]))
-                else:
-                    table.row(place.row.text, [self._cell(place.row, scores)])
+                add(place.row, scores)
         n_unused = len(set(self._labels).difference(columns))
         return Written(n_rows, n_fallback, n_unused, n_without_file, n_past_end)
+
+    @contextlib.contextmanager
+    def _rows(
+        self, path: Path, placed: "_Placing", columns: Sequence[str], dtype: npt.DTypeLike
+    ) -> Iterator[Callable[[RowId, _Scores], object]]:
+        """Open the table in the format of its ending; yields what takes a row's id and the scores of all species."""
+        picked = np.array([self._column[label] for label in columns], np.intp)
+        if is_binary(path):
+            with binary_rows(path, [place.row.text for place in placed], columns, dtype) as add:
+                yield lambda row, scores: add(scores[picked])
+            return
+        with atomic_text(path) as text:
+            table = CsvWriter(text)
+            table.row("row_id", value_names(self._year, columns))
+            if self._year >= 2023:
+                yield lambda row, scores: table.line(row.text, number_line(scores[picked]))
+            else:
+                yield lambda row, scores: table.row(row.text, [self._cell(row, scores)])
+
+    def check_format(self, path: Path) -> None:
+        """Raise ConfigError or MissingExtraError, before any work, where a file of this ending cannot be written."""
+        if is_binary(path) and not is_wide(self._year):
+            raise ConfigError("--output", f"{path.suffix} is for scores, and {self._year} has none", "name a .csv")
+        check_can_write(path)
 
     def ranking_seconds(self, n_rows: int) -> float:
         """Estimate what ranking this many rows takes; 0 without ranks."""

@@ -35,7 +35,7 @@ class Kind(NamedTuple):
     name: str
     endings: tuple[str, ...]
     is_own: Callable[[bytes], bool]
-    """Whether a file that begins with these bytes was written by birdinfer."""
+    """Whether a file of these bytes, its first and its last ones, was written by birdinfer."""
 
 
 def _is_score_table(head: bytes) -> bool:
@@ -44,6 +44,12 @@ def _is_score_table(head: bytes) -> bool:
 
 
 SCORES = Kind("table of scores", (".csv",), _is_score_table)
+SCORE_FILES = Kind(
+    SCORES.name, (".csv", ".parquet", ".npz"),
+    lambda head: _is_score_table(head) or (head.startswith(b"PAR1") and b"birdinfer.scores" in head)
+    or (head.startswith(b"PK\x03\x04") and head[30:41] == b"row_ids.npy"),
+)  # fmt: skip
+"""A table of scores, or the same in another format."""
 FILES = Kind("table of files", (".csv",), lambda head: head.startswith(b"file,status,"))
 PRIORS = Kind("table of priors", (".csv",), lambda head: head.startswith((b"site,hour,windows,", b"site,hour,month,")))
 RUNS = Kind("table of runs", (".csv",), lambda head: head.startswith(b"run,folds,finished,"))
@@ -53,7 +59,8 @@ PICTURE = Kind("picture", (".png",), lambda head: head.startswith(b"\x89PNG") an
 
 def side_table(output: Path) -> Path:
     """Return the path of the table of files beside a table of scores: ``NAME.files.csv`` of ``NAME.csv``."""
-    return output.with_name(f"{output.stem}.files{output.suffix}")
+    ending = output.suffix if output.suffix.lower() == ".csv" else ".csv"
+    return output.with_name(f"{output.stem}.files{ending}")
 
 
 def check_outputs(
@@ -84,7 +91,7 @@ def check_outputs(
 
 
 def _check_output(path: Path, kind: Kind, inputs: Sequence[Path], force: bool | None) -> None:
-    _refuse_system(path, "give -o - for standard output, or name a file" if kind is SCORES else "name a file")
+    _refuse_system(path, "give -o - for standard output, or name a file" if kind.name == SCORES.name else "name a file")
     target = _target(path, "name another file")
     found = _stat(target)
     if found is not None and stat.S_ISDIR(found.st_mode):
@@ -112,7 +119,9 @@ def _check_ending(path: Path, target: Path, kind: Kind) -> None:
 def _check_own(path: Path, kind: Kind, hint: str) -> None:
     try:
         with path.open("rb") as file:
-            is_own = kind.is_own(file.read(_HEAD_BYTES))
+            head = file.read(_HEAD_BYTES)
+            file.seek(max(len(head), path.stat().st_size - _HEAD_BYTES))  # Parquet says at its end what it is
+            is_own = kind.is_own(head + file.read(_HEAD_BYTES))
     except OSError as error:
         raise OutputError(path, f"is there and cannot be read ({error.strerror})", "name another file") from error
     if not is_own:

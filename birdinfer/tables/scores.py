@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.errors import MetadataError
+from birdinfer.tables.binary_scores import ROW_ID as ROW_ID
+from birdinfer.tables.binary_scores import is_binary, read_binary
 from birdinfer.tables.cells import flag_of, numbers_of
 from birdinfer.tables.csv import csv_rows
 from birdinfer.tables.row_ids import split_row_id
 from birdinfer.typing import Bool, Float32, Float64, Index
 
-ROW_ID = "row_id"
 _LISTED_COLUMNS = 5
 _USAGE = "Usage"
 _USAGES = frozenset(("public", "private", "ignored"))
@@ -42,14 +43,14 @@ class ScoreTable:
 
 
 def read_scores(path: Path) -> ScoreTable:
-    """Read submission.csv or truth.csv; ``row_id`` may stand in any column.
+    """Read submission.csv or truth.csv, where ``row_id`` may stand in any column; or a ``.parquet`` or ``.npz``.
 
     Raises:
         InputNotFoundError: there is no such file.
         MetadataError: it has no ``row_id``, no label or no rows, a row or column twice, a row of another length, or a
             cell that is not a finite number.
     """
-    return _read(path, _numbers)
+    return _whole(path) if is_binary(path) else _read(path, _numbers)
 
 
 def check_probabilities(table: ScoreTable, hint: str) -> None:
@@ -113,6 +114,17 @@ def _read(path: Path, parse: _Parse) -> ScoreTable:
         raise MetadataError(path, "has no rows")
     _check_unique(path, ROW_ID, row_ids)
     return ScoreTable(path=path, row_ids=row_ids, labels=labels, values=np.stack(values))
+
+
+def _whole(path: Path) -> ScoreTable:
+    row_ids, labels, values = read_binary(path)
+    if not (row_ids and labels):
+        raise MetadataError(path, "has no rows" if labels else f"has no column but {ROW_ID}")
+    _check_unique(path, "column", labels)
+    _check_unique(path, ROW_ID, row_ids)
+    table = ScoreTable(path=path, row_ids=row_ids, labels=labels, values=values)
+    _refuse(table, ~np.isfinite(values), "", "a finite number is needed")
+    return table
 
 
 def _numbers(path: Path, row_id: str, labels: Sequence[str], cells: Sequence[str]) -> Float64:

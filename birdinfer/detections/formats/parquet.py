@@ -6,12 +6,11 @@ Needs pyarrow (extra ``detect``). Names repeat, so all columns but the scores ar
 from collections.abc import Callable, Iterator
 from datetime import UTC
 from pathlib import Path
-from typing import Any
 
 from birdinfer.detections.events import Detection
 from birdinfer.detections.formats.cells import Found, TableSettings, plain_text
-from birdinfer.errors import MissingExtraError
 from birdinfer.system.files import atomic_file
+from birdinfer.tables.pyarrow_import import load_pyarrow as load_pyarrow
 
 _GROUP_ROWS = 65_536
 """Rows that are in memory at a time."""
@@ -67,16 +66,6 @@ def write_parquet(path: Path, found: Found, _: TableSettings) -> None:
         for rows in _groups(found):
             cells = [pyarrow.array([value(row) for row in rows], types[kind]) for kind, value in COLUMNS.values()]
             writer.write_table(pyarrow.Table.from_arrays(cells, schema=schema))
-
-
-def load_pyarrow() -> tuple[Any, Any]:
-    """Import pyarrow and its Parquet; MissingExtraError if it is not installed."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", "detect") from error
-    return pyarrow, parquet
 
 
 def _groups(found: Found) -> Iterator[list[Detection]]:
