@@ -1,12 +1,14 @@
 """One fold, trained, killed and held against another bit by bit."""
 
 import csv
+import dataclasses
 
 import msgspec
 import torch
 
 from birdinfer.runs.layout import BEST, LAST
 from birdinfer.system.signals import StopRequest
+from birdinfer.training import loop
 from birdinfer.training.augment import find_background
 from birdinfer.training.callbacks import TrainingCallback
 from birdinfer.training.checkpoint import load_checkpoint
@@ -85,7 +87,7 @@ def assert_same_bits(folder, other):
 
 def without_seconds(folder):
     with (folder / "history.csv").open(newline="") as file:
-        return [{**row, "seconds": "", "wait_share": ""} for row in csv.DictReader(file)]
+        return [{**row, "seconds": "", "wait_share": "", "rss_mb": ""} for row in csv.DictReader(file)]
 
 
 def changed(recipe, **sections):
@@ -118,3 +120,14 @@ def kill():
 
 def soup_of(folder):
     return {path.name: load_checkpoint(path).weights("model.") for path in sorted(folder.glob("*.safetensors"))}
+
+
+def with_losses(monkeypatch, losses, aucs):
+    """Let validation after each epoch have these losses and macro AUCs."""
+    real, given = loop.score, iter(zip(losses, aucs, strict=True))
+
+    def scored(*args):
+        loss, auc = next(given)
+        return dataclasses.replace(real(*args), loss=loss, macro_auc=auc)
+
+    monkeypatch.setattr(loop, "score", scored)

@@ -20,6 +20,7 @@ from birdinfer.errors import BirdinferError, ConfigError
 from birdinfer.runs.layout import LAST, fold_dir
 from birdinfer.training.callbacks import FoldResult, FoldStart, TrainingCallback
 from birdinfer.training.launch.local import parse_devices
+from birdinfer.training.run_log import epoch_line, result_line, score_text, start_line
 
 if TYPE_CHECKING:
     from birdinfer.training.checkpoint import EpochRow
@@ -151,11 +152,7 @@ class TrainingProgress(TrainingCallback):
 
     def on_fold_start(self, start: FoldStart) -> None:
         self._start, self._began, self._auc = start, perf_counter(), ""
-        resumed = f", resumed at step {start.first_step}" if start.first_step else ""
-        self.on_message(
-            f"fold {start.fold}: {start.n_training} clips to train, {start.n_validation} to validate, "
-            f"{start.epochs} epochs of {start.steps_per_epoch} steps in {start.precision}{resumed}"
-        )
+        self.on_message(start_line(start))
 
     def on_step(self, steps_done: int, loss: float) -> None:
         start = self._start
@@ -167,14 +164,7 @@ class TrainingProgress(TrainingCallback):
 
     def on_epoch_end(self, row: "EpochRow", is_best: bool) -> None:
         self._auc = f", macro AUC {score_text(row.val_macro_auc)}"
-        memory = "" if row.peak_gpu_mb is None else f", {row.peak_gpu_mb / 1000:.1f} GB"
-        epochs = self._start.epochs if self._start else row.epoch
-        self.on_message(
-            f"epoch {row.epoch:>3}/{epochs}: loss {row.train_loss:.4f}, validation "
-            f"{score_text(row.val_loss)}, macro AUC {score_text(row.val_macro_auc)}, cmAP "
-            f"{score_text(row.val_padded_cmap)}, top-1 {score_text(row.val_top1)}, {row.seconds:.1f} s "
-            f"({row.wait_share:.0%} waiting for data{memory}){' *' if is_best else ''}"
-        )
+        self.on_message(epoch_line(row, self._start.epochs if self._start else row.epoch, is_best))
 
     def on_fold_end(self, result: FoldResult, run: str = "") -> None:
         """Close the fold's bar; a failure is a line of its own, also if quiet."""
@@ -182,11 +172,6 @@ class TrainingProgress(TrainingCallback):
         if result.problem:
             of_run = f"{run}, " if run else ""
             self._status.warn(f"{of_run}fold {result.fold} failed: {result.problem}", "red")
-
-
-def score_text(value: float | None) -> str:
-    """Four digits, or a dash for what cannot be computed."""
-    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def draw(run_dirs: Sequence[Path]) -> None:
@@ -208,7 +193,7 @@ def show_results(outcomes: Mapping[Path, Sequence[FoldResult]]) -> None:
     for run_dir, results in outcomes.items():
         for result in results:
             if not result.problem:
-                console.print(escape(f"{run_dir / f'fold{result.fold}'}: {_worth(result)}"))
+                console.print(escape(f"{run_dir / f'fold{result.fold}'}: {result_line(result)}"))
         if len(results) > 1:
             console.print(escape(f"{run_dir}: {_together(summaries[run_dir])}"))
     if len(outcomes) > 1:
@@ -234,13 +219,6 @@ def compare(run_dir: Path, results: Sequence[FoldResult]) -> None:
             "-" if math.isnan(gain) else f"{gain:+.4f}",
         )
     stdout().print(table)
-
-
-def _worth(result: FoldResult) -> str:
-    kept = f"a soup of epochs {', '.join(map(str, result.soup))}" if result.soup else f"best epoch {result.best_epoch}"
-    test = "" if math.isnan(result.test_macro_auc) else f", on test clips macro AUC {result.test_macro_auc:.4f}"
-    auc, cmap, top1 = map(score_text, (result.macro_auc, result.padded_cmap, result.top1))
-    return f"macro AUC {auc}, cmAP {cmap}, top-1 {top1}, {kept}{test}, {result.seconds:.0f} s"
 
 
 def _together(summary: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ from birdinfer.inference.bundle import file_sha256, labels_sha256
 from birdinfer.inference.manifest import Graph, Member, Outputs
 from birdinfer.inference.soundscapes import find_soundscapes
 from birdinfer.inference.trained_on import SOUP
-from birdinfer.runs.layout import BEST
+from birdinfer.runs.layout import weights_file
 from birdinfer.training.checkpoint import Checkpoint, load_checkpoint
 from birdinfer.training.recipe.schema import ModelConfig
 from birdinfer.typing import Float32
@@ -70,14 +70,14 @@ class MemberMaker:
 
     def member(self, folder: Path) -> Member:
         """Make the member of one fold."""
-        checkpoint = load_checkpoint(folder / BEST)
+        checkpoint = load_checkpoint(weights_file(folder, self._settings.epoch))
         clips = self._clips(folder, checkpoint)
         return self._made(folder.name, folder, checkpoint, checkpoint.build_model(), clips=clips)
 
     def soup(self, folds: Mapping[Path, Checkpoint]) -> Member:
         """Make one member with the mean weights of all folds; CheckpointError if these are no usable network."""
         folder = next(iter(folds))
-        checkpoints = [load_checkpoint(each / BEST) for each in folds]
+        checkpoints = [load_checkpoint(weights_file(each, self._settings.epoch)) for each in folds]
         first = checkpoints[0]
         clips = self._clips(folder, first)
         windows = self._training_windows(folder, first, self._settings.n_calibration_windows)

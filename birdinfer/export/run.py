@@ -24,7 +24,7 @@ from birdinfer.export.settings import ExportSettings
 from birdinfer.inference.bundle import MANIFEST_NAME, Bundle, save_manifest, stored_post
 from birdinfer.inference.manifest import FORMAT, Manifest, Provenance
 from birdinfer.inference.trained_on import RECORD
-from birdinfer.runs.layout import BEST
+from birdinfer.runs.layout import BEST, weights_file
 from birdinfer.system.files import atomic_folder, check_replaceable, write_atomic
 from birdinfer.system.locks import locked
 from birdinfer.system.outputs import check_folder
@@ -72,7 +72,7 @@ def export_run(settings: ExportSettings, callback: ExportCallback = _SILENT) -> 
     read = filter(None, (run, settings.data_dir, settings.soundscapes, settings.truth))
     check_folder(out, read, hint=_ELSEWHERE)
     check_replaceable(out, "a bundle", _ELSEWHERE, MANIFEST_NAME)
-    folds = _folds(run)
+    folds = _folds(run, settings.epoch)
     first = next(iter(folds.values()))
     labels = tuple(species.label for species in first.species)
     if settings.fuse:
@@ -113,13 +113,14 @@ def latest_run(runs: Path) -> Path:
     return checkpoints[-1].parents[1]
 
 
-def _folds(run: Path) -> dict[Path, Checkpoint]:
+def _folds(run: Path, epoch: int | None) -> dict[Path, Checkpoint]:
     if not run.is_dir():
         raise InputNotFoundError(run, "no such run", "birdinfer train makes one")
     folders = sorted(path.parent for path in run.glob(f"fold*/{BEST}"))
     if not folders:
         raise InputNotFoundError(run, f"holds no trained fold (fold*/{BEST})", "birdinfer train makes one")
-    folds = {folder: Checkpoint(folder / BEST, load_header(folder / BEST), {}) for folder in folders}
+    paths = {folder: _weights(folder, epoch) for folder in folders}
+    folds = {folder: Checkpoint(path, load_header(path), {}) for folder, path in paths.items()}
     folds = dict(sorted(folds.items(), key=lambda item: item[1].fold))
     first_folder, first = next(iter(folds.items()))
     for folder, checkpoint in folds.items():
@@ -130,6 +131,16 @@ def _folds(run: Path) -> dict[Path, Checkpoint]:
             what, hint = f"has another front end than {first_folder}", "train all folds with one recipe"
             raise CheckpointError(folder, what, hint)
     return folds
+
+
+def _weights(folder: Path, epoch: int | None) -> Path:
+    """The weights of a fold's epoch; InputNotFoundError, which names those that are there, if they were not kept."""
+    path = weights_file(folder, epoch)
+    if not path.is_file():
+        kept = [str(int(each.stem.removeprefix("epoch"))) for each in sorted(path.parent.glob("epoch*.safetensors"))]
+        there = f"kept are {', '.join(kept)}" if kept else "train with --set loop.keep_epochs=1 to keep each"
+        raise InputNotFoundError(folder, f"has no weights of epoch {epoch}", there)
+    return path
 
 
 def _labelled_files(folds: Path, recipe: Recipe) -> str:

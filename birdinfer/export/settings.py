@@ -28,6 +28,9 @@ class ExportSettings:
     """
 
     run: Path | None = None  # ``runs/NAME`` with ``fold*/best.safetensors``; None: that with the newest checkpoint
+    epoch: int | None = (
+        None  # the weights of this epoch, from 1, which the run kept (``loop.keep_epochs``); None: the best
+    )
     out: Path | None = None  # folder of the bundle; an older bundle there is replaced. None: ``exports/NAME``
     data_dir: Path | None = None  # where the training clips are now; None: where they were in training
     engines: tuple[str, ...] = ("onnxruntime",)  # each graph is compared with its torch model in these

@@ -24,6 +24,16 @@ def fold_dir(run_dir: Path, fold: int) -> Path:
     return run_dir / f"fold{fold}"
 
 
+def weights_file(fold_dir: Path, epoch: int | None = None) -> Path:
+    """The weights of a fold: those that count, or an epoch's (``loop.keep_epochs``)."""
+    return fold_dir / BEST if epoch is None else fold_dir / EPOCHS_DIR / epoch_file(epoch)
+
+
+def epoch_file(epoch: int) -> str:
+    """The name of an epoch's weights, numbered from 1."""
+    return f"epoch{epoch:04}.safetensors"
+
+
 def trial_dir(study_dir: Path, number: int) -> Path:
     """The folder of a trial's run, numbered from 0."""
     return study_dir / TRIALS_DIR / f"{number:04}"

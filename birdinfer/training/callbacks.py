@@ -25,6 +25,8 @@ class FoldStart:
     batch_size: int
     precision: str
     """``fp32``, ``bf16`` or ``fp16``."""
+    n_parameters: int = 0
+    """Numbers that the network learns."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +43,9 @@ class FoldResult:
     padded_cmap: float = float("nan")
     top1: float = float("nan")
     best_epoch: int = 0
+    train_loss: float = float("nan")
+    """Of its best epoch; so is ``val_loss``."""
+    val_loss: float = float("nan")
     seconds: float = 0.0
     soup: tuple[int, ...] = ()
     """The epochs that were averaged into what is kept; empty where it is one epoch's."""

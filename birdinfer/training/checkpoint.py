@@ -64,6 +64,10 @@ class EpochRow(msgspec.Struct, frozen=True):
     """The most memory that tensors took on the GPU; None on a CPU."""
     val_f1: float | None = None
     """Mean over the species that occur, at ``loop.f1_threshold``; None in runs of older versions, too."""
+    rss_mb: float | None = None
+    """Memory of the process at the epoch's end, without those that decode; None where the system does not say it."""
+    n_parameters: int | None = None
+    """Numbers that the network learns."""
 
 
 class Progress(msgspec.Struct):
@@ -88,6 +92,8 @@ class Progress(msgspec.Struct):
     history: list[EpochRow] = msgspec.field(default_factory=list)
     soup: list[int] = msgspec.field(default_factory=list)
     """The epochs whose weights were averaged into these; empty where they are of one epoch."""
+    extended_after: int = 0
+    """The epochs that the run had when it was finished and was given more; 0 for one that was not."""
     is_finished: bool = False
     """Whether the last epoch is over; what is left is the soup and the test clips."""
     is_complete: bool = False

@@ -1,8 +1,10 @@
 """Where training runs: which processor, in which precision, and what to do when its memory is not enough."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -93,6 +95,44 @@ def peak_gpu_mb(device: torch.device) -> float | None:
     peak = torch.cuda.max_memory_allocated(device) / 1e6
     torch.cuda.reset_peak_memory_stats(device)
     return round(peak, 1)
+
+
+def rss_mb() -> float | None:
+    """The memory that this process has now (its resident set), in MB; None where the system does not say it."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
+_NO_ALGORITHM = "deterministic"
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+
+
+@contextlib.contextmanager
+def deterministic(is_asked: bool) -> Iterator[None]:
+    """Within it a GPU computes the same bits each time (``loop.deterministic``).
+
+    Raises:
+        ConfigError: torch knows no such algorithm for a step of the training.
+    """
+    if not is_asked:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault(_CUBLAS, ":4096:8")  # read when cuBLAS starts, at the first product on the GPU
+    try:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False  # which algorithm is the fastest is another one each time
+        yield
+    except RuntimeError as error:
+        if _NO_ALGORITHM not in str(error):
+            raise
+        raise ConfigError("loop.deterministic", f"is true: {_first_line(error)}", "set it to false") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 @contextlib.contextmanager

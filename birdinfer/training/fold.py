@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from birdinfer.config import FrontEndConfig
 from birdinfer.errors import CheckpointError
-from birdinfer.runs.layout import BEST, LAST
+from birdinfer.runs.layout import BEST, LAST, SOUP_DIR, epoch_file, weights_file
 from birdinfer.species import Species
 from birdinfer.system.files import write_atomic
 from birdinfer.system.signals import StopRequest
@@ -65,7 +65,6 @@ from birdinfer.training.state import TrainingState
 
 OUT_OF_FOLD, TEST_SCORES = "oof.csv", "test.csv"
 HISTORY, CLASSES, TAXA = "history.csv", "classes.csv", "taxa.csv"
-SOUP_DIR = "soup"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +171,9 @@ class FoldFiles:
         if not self._writes:
             return
         self._keep_for_averaging(progress)
+        every = self._fold.recipe.loop.keep_epochs
+        if every and progress.epoch % every == 0:
+            self._save(weights_file(self._fold.folder, progress.epoch), progress, _weights(self._state.validated))
         if is_best:
             self.save_best(progress, self._state.validated, validation)
         write_atomic(self._fold.folder / HISTORY, history_table(progress.history))
@@ -203,11 +205,12 @@ class FoldFiles:
     def _epochs_to_average(self, progress: Progress) -> list[int]:
         recipe = self._fold.recipe
         first = recipe.first_frozen_epoch if recipe.optim.frozen_norm_epochs else recipe.distil.alone_epochs + 1
-        rows = [row for row in progress.history if row.epoch >= first]
+        # The weights of a finished run's epochs are gone: a run that was given more averages the later ones.
+        rows = [row for row in progress.history if row.epoch >= first and row.epoch > progress.extended_after]
         return best_epochs(rows, recipe.optim.soup_epochs, monitor_of(recipe.loop))
 
     def _epoch_path(self, epoch: int) -> Path:
-        return self._fold.folder / SOUP_DIR / f"epoch{epoch:04}.safetensors"
+        return self._fold.folder / SOUP_DIR / epoch_file(epoch)
 
     def _save(self, path: Path, progress: Progress, tensors: dict[str, torch.Tensor]) -> None:
         save_checkpoint(path, msgspec.structs.replace(self._header, progress=progress), tensors)
@@ -300,7 +303,7 @@ def init_state(fold: Fold, precision: Precision, session: Session) -> tuple[Trai
     recipe, path = fold.recipe, fold.folder / LAST
     saved = load_checkpoint(path) if path.exists() else None
     if saved is not None:
-        check_same_recipe(saved.recipe, recipe, path)
+        check_same_recipe(saved.recipe, recipe, path, saved.epoch)
         if saved.species != fold.species:
             raise CheckpointError(path, "was trained for other species", "train into another run with --run")
     else:
@@ -329,7 +332,20 @@ def init_state(fold: Fold, precision: Precision, session: Session) -> tuple[Trai
     state.restore(saved)
     # No process may still be reading when the first one writes.
     session.processes.wait()
-    return state, saved.header.progress
+    progress, before = saved.header.progress, saved.recipe.loop.epochs
+    if before != recipe.loop.epochs:
+        extend(progress)
+        what = f"{before} epochs were asked for, now {recipe.loop.epochs}, of which {progress.epoch} are trained"
+        session.callback.on_message(f"fold {fold.number}: {what}; the learning rate is that of the whole length")
+    return state, progress
+
+
+def extend(progress: Progress) -> None:
+    """Let a run continue that has another number of epochs now: what its end has come to no longer counts."""
+    if progress.is_finished:
+        progress.extended_after = progress.epoch
+    progress.is_finished = progress.is_complete = False
+    progress.test_macro_auc = progress.test_padded_cmap = None
 
 
 def learner_of(model: torch.nn.Module, fold: Fold, device: torch.device) -> dict[str, torch.nn.Module]:
@@ -346,13 +362,24 @@ def learner_of(model: torch.nn.Module, fold: Fold, device: torch.device) -> dict
     return {"learner": learner, "beside": learner.projection}
 
 
-def check_same_recipe(saved: Recipe, asked: Recipe, path: Path) -> None:
+def check_same_recipe(saved: Recipe, asked: Recipe, path: Path, epochs_done: int | None = None) -> None:
     """Refuse to resume a run with another recipe than it was started with.
+
+    Args:
+        saved: the recipe so far.
+        asked: the recipe now.
+        path: what an error names.
+        epochs_done: of the run: it may have another number of epochs now, as long as it is more than these. None: it
+            may not.
 
     Raises:
         CheckpointError: a key that decides the result differs; it says which.
     """
     before, after = flatten(saved), flatten(asked)
+    n_asked, is_longer = asked.loop.epochs, saved.loop.epochs != asked.loop.epochs
+    # Norms are frozen in the last epochs: with others the epochs so far would have been trained in another way.
+    if epochs_done is not None and is_longer and not asked.optim.frozen_norm_epochs:
+        before["loop.epochs"] = n_asked
     differing = sorted(key for key in before if key not in NOT_DECISIVE and before[key] != after[key])
     if differing:
         key = differing[0]
@@ -362,3 +389,6 @@ def check_same_recipe(saved: Recipe, asked: Recipe, path: Path) -> None:
             f"was trained with {key} = {before[key]!r}, asked is {after[key]!r}{more}",
             "resume with the same recipe, or train into another run with --run",
         )
+    if epochs_done is not None and is_longer and n_asked <= epochs_done:
+        what = f"has trained {epochs_done} epochs, asked is loop.epochs = {n_asked}"
+        raise CheckpointError(path, what, f"ask for {saved.loop.epochs}, as before, or for more than {epochs_done}")

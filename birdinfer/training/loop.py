@@ -13,19 +13,18 @@ import numpy as np
 import torch
 
 from birdinfer.errors import ConfigError
-from birdinfer.runs.layout import BEST
+from birdinfer.runs.layout import BEST, SOUP_DIR
 from birdinfer.system.files import write_atomic
 from birdinfer.system.timing import Waiting
 from birdinfer.training.callbacks import FoldStart, TrainingCallback
 from birdinfer.training.checkpoint import EpochRow, Progress, average_weights, load_checkpoint
 from birdinfer.training.data.dataset import ClipWindows
 from birdinfer.training.data.metadata import Clip
-from birdinfer.training.devices import memory_advice, peak_gpu_mb
+from birdinfer.training.devices import memory_advice, peak_gpu_mb, rss_mb
 from birdinfer.training.distillation import build_teacher
 from birdinfer.training.distributed import Distributed
 from birdinfer.training.evaluate import ClipScores, Validation, evaluating, oof_table, predict_clips, score
 from birdinfer.training.fold import (
-    SOUP_DIR,
     TEST_SCORES,
     Fold,
     FoldData,
@@ -71,6 +70,7 @@ class FoldTrainer:
         self._files = FoldFiles(fold, self._state, session.processes)
         self._warn_once = FailedClips(session.callback)
         self._monitor = monitor_of(recipe.loop)
+        self._n_parameters = sum(each.numel() for each in self._state.model.parameters() if each.requires_grad)
 
     def train(self) -> Progress:
         """Train all epochs that are left, then average weights and score the test clips."""
@@ -156,14 +156,17 @@ class FoldTrainer:
             wait_share=round(progress.waited_seconds / max(1e-9, progress.seconds), 4),
             peak_gpu_mb=peak_gpu_mb(session.device),
             val_f1=validation.f1,
+            rss_mb=rss_mb(),
+            n_parameters=self._n_parameters,
         )
         self._progress = progress = progress.next_epoch()
         progress.history.append(row)
         is_best = is_kept(row, progress.best_score, recipe)
         if is_best:
             progress.best_epoch, progress.best_auc = row.epoch, row.val_macro_auc
-            progress.best_score = self._monitor.score(row)
-        is_stale = bool(config.patience) and stale_epochs(self._monitor.scores(progress.history)) >= config.patience
+            progress.best_score, progress.soup = self._monitor.score(row), []
+        scores = self._monitor.scores(progress.history[progress.extended_after :])
+        is_stale = bool(config.patience) and stale_epochs(scores) >= config.patience
         progress.is_finished = is_stale or progress.epoch == config.epochs
         self._files.save_epoch(progress, validation, is_best)
         session.callback.on_epoch_end(row, is_best)
@@ -245,6 +248,7 @@ class FoldTrainer:
                 first_step=progress.epoch * len(self._data) + progress.step,
                 batch_size=fold.recipe.loop.batch_size,
                 precision=self._forward.precision,
+                n_parameters=self._n_parameters,
             )
         )
 

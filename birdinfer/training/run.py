@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from birdinfer.training.data.teacher import (
     open_bundle,
     open_teacher,
 )
-from birdinfer.training.devices import check_devices, choose_device, precision_for
+from birdinfer.training.devices import check_devices, choose_device, deterministic, precision_for
 from birdinfer.training.distributed import Distributed, exit_if_one_is_lost, from_environment, process_group
 from birdinfer.training.finetune import OPTION as FINETUNE_OPTION
 from birdinfer.training.finetune import plan_int8
@@ -47,7 +48,8 @@ from birdinfer.training.models.hub import check_hub
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.training.recipe.toml import change, load_recipe, write_recipe
-from birdinfer.training.summary import METRICS, as_json, fold_result, plain, write_summary
+from birdinfer.training.run_log import logged
+from birdinfer.training.summary import METRICS, as_json, fold_result, origin, plain, write_summary
 from birdinfer.training.tracking.reporter import tracked
 
 DEBUG_CLIPS, DEBUG_EPOCHS = 1_000, 2
@@ -102,6 +104,8 @@ class Run:
     """``auto``, ``cpu`` or ``cuda``."""
     resume: bool = False
     cache_dir: Path | None = None
+    has_log: bool = False
+    """Whether another process writes logs/fold*.log already."""
     note: str = ""
     """What was changed in the recipe so that it can be trained here."""
 
@@ -287,9 +291,13 @@ def _prepare_folder(
 def _check_untouched(run: Run, wanted: Sequence[int]) -> None:
     """Refuse a folder that holds another recipe's run, or trained folds that shall not be resumed."""
     started = sorted(run.run_dir.glob(f"fold*/{LAST}"))
+    own = {fold_dir(run.run_dir, fold) for fold in wanted}
     for path in started:
-        check_same_recipe(load_header(path).recipe, run.recipe, path)
-    over = [path for path in started if path.parent in {fold_dir(run.run_dir, fold) for fold in wanted}]
+        header = load_header(path)
+        # A run may be given more epochs, fold by fold.
+        epochs_done = header.progress.epoch if path.parent in own else 0
+        check_same_recipe(header.recipe, run.recipe, path, epochs_done if run.resume else None)
+    over = [path for path in started if path.parent in own]
     if over and not run.resume:
         raise CheckpointError(over[0], "is already there", "continue with --resume, or name another run with --run")
     if not started and not _is_recipe_of(run):
@@ -449,18 +457,27 @@ def train_run(run: Run, callback: TrainingCallback = SILENT, name: str = "") -> 
     processes = from_environment()
     # Of several processes that train one network, the first one reports.
     callback = callback if processes.is_first else SILENT
+    has_log = run.has_log or not processes.is_first
+    with (
+        nullcontext(callback) if has_log else logged(run.run_dir, callback) as callback,
+        deterministic(run.recipe.loop.deterministic),
+    ):
+        return _train_run(run, callback, name, processes)
+
+
+def _train_run(run: Run, callback: TrainingCallback, name: str, processes: Distributed) -> list[FoldResult]:
     wanted = wanted_folds(run)
     device = choose_device(run.device, callback.on_message, processes.local_rank)
     background = check_recipe(run, wanted)
     precision_for(device, run.recipe.loop.amp)
     for line in background.failed:
         callback.on_message(f"background left out, cannot be decoded: {line}")
-    tracking = tracked(run.recipe, run.data_dir, run.run_dir, callback) if processes.is_first else nullcontext(callback)
+    tracking = partial(tracked, run.recipe, run.data_dir, run.run_dir) if processes.is_first else nullcontext
     with (
         process_group(processes, device, str(run.run_dir)),
         StopRequest() as stop,
         exit_if_one_is_lost(processes, stop),
-        tracking as callback,
+        tracking(callback) as callback,
     ):
         data = _prepare_folder(run, wanted, callback, stop, processes)
         session = Session(device=device, processes=processes, stop=stop, callback=callback)
@@ -516,9 +533,10 @@ def _train_or_read(fold: Fold, session: Session) -> FoldResult:
     if writes:
         alone = locked(fold.folder, callback.on_message, session.stop.check, _PATIENCE_SECONDS)
     with alone:
-        progress = _complete(fold.folder / LAST)
+        progress = _complete(fold.folder / LAST, fold.recipe)
         if progress is None:
             if writes:
+                (fold.folder / METRICS).unlink(missing_ok=True)  # of a run that was given more epochs
                 write_atomic(fold.folder / RECIPE_FILE, write_recipe(fold.recipe))
             progress = train_fold(fold, session)
         else:
@@ -535,10 +553,13 @@ def _train_or_read(fold: Fold, session: Session) -> FoldResult:
                 "processes": session.processes.n,
                 "versions": versions(),
             }
-            write_atomic(fold.folder / METRICS, as_json(plain(result) | facts))
+            origins = origin(fold.folder.parent, [fold.number])
+            write_atomic(fold.folder / METRICS, as_json(plain(result) | facts | origins))
     return result
 
 
-def _complete(path: Path) -> Progress | None:
-    progress = load_header(path).progress if path.exists() else None
-    return progress if progress is not None and progress.is_complete else None
+def _complete(path: Path, recipe: Recipe) -> Progress | None:
+    """What a fold has come to, if nothing of it is left to train."""
+    header = load_header(path) if path.exists() else None
+    is_whole = header is not None and header.progress.is_complete and header.recipe.loop.epochs == recipe.loop.epochs
+    return header.progress if header is not None and is_whole else None

@@ -1,8 +1,10 @@
 """What a run is worth: a fold's result from its history, all folds together, and both as JSON."""
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from birdinfer.errors import CheckpointError, InputNotFoundError
 from birdinfer.evaluation.metrics import macro_roc_auc, padded_cmap
-from birdinfer.runs.layout import LAST, fold_dir
+from birdinfer.runs.layout import LAST, RECIPE_FILE, fold_dir
 from birdinfer.runs.out_of_fold import read_out_of_fold
 from birdinfer.system.files import write_atomic
 from birdinfer.system.locks import locked
@@ -32,6 +34,8 @@ def fold_result(fold: int, progress: Progress) -> FoldResult:
         padded_cmap=_or_nan(best.val_padded_cmap),
         top1=_or_nan(best.val_top1),
         best_epoch=best.epoch,
+        train_loss=best.train_loss,
+        val_loss=_or_nan(best.val_loss),
         seconds=round(sum(row.seconds for row in progress.history), 1),
         soup=tuple(progress.soup),
         test_macro_auc=_or_nan(progress.test_macro_auc),
@@ -66,9 +70,25 @@ def summarise(results: Sequence[FoldResult], run_dir: Path) -> dict[str, object]
         **_spread("top1", [result.top1 for result in results]),
         **_together([fold_dir(run_dir, result.fold) / OUT_OF_FOLD for result in results if not result.problem]),
         **_coverage(run_dir / FOLDS_FILE),
+        **_spread("train_loss", [result.train_loss for result in results]),
+        **_spread("val_loss", [result.val_loss for result in results]),
+        **origin(run_dir, [result.fold for result in results]),
         "n_failed": sum(bool(result.problem) for result in results),
         "folds": [plain(result) for result in results],
     }
+
+
+def origin(run_dir: Path, folds: Sequence[int]) -> dict[str, object]:
+    """Where a run and its data lie, and the digest of its recipe: that of the file, as ``sha256sum`` has it."""
+    recipe = run_dir / RECIPE_FILE
+    checkpoints = [path for fold in folds if (path := fold_dir(run_dir, fold) / LAST).is_file()]
+    found: dict[str, object] = {"run": str(run_dir.resolve())}
+    if checkpoints:
+        with suppress(CheckpointError):
+            found["data"] = load_header(checkpoints[0]).data_dir
+    if recipe.is_file():
+        found |= {"recipe": RECIPE_FILE, "recipe_sha256": hashlib.sha256(recipe.read_bytes()).hexdigest()}
+    return found
 
 
 def plain(result: FoldResult) -> dict[str, object]:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from make_bundles import LABELS, SAMPLE_RATE, tone, write_sound
+from onnxruntime import InferenceSession
 from tiny_clips import write_clips
 from untrained_runs import N_HELD_OUT, RecordingCallback, export_bundle, hasten, loud, seeded, write_run
 
@@ -189,6 +190,28 @@ def test_members_with_other_inputs_meet_in_one_bundle(run, data, tmp_path, sound
     scores = Predictor(bundle).predict(soundscapes / "site_2.ogg")
     assert scores.shape == (8, 4)
     assert np.isfinite(scores).all()
+
+
+def test_weights_of_an_epoch_that_was_kept(run, data, tmp_path):
+    with pytest.raises(
+        InputNotFoundError, match=r"fold0: has no weights of epoch 1 - train with --set loop\.keep_epochs"
+    ):
+        export_bundle(run, tmp_path / "out", epoch=1)
+    (run / "fold0" / "epochs").mkdir()
+    best = run / "fold0" / "best.safetensors"
+    shutil.copy(best, run / "fold0" / "epochs" / "epoch0003.safetensors")
+    with pytest.raises(InputNotFoundError, match="fold0: has no weights of epoch 1 - kept are 3"):
+        export_bundle(run, tmp_path / "out", epoch=1)
+    write_fold(tmp_path / "other", 0, data)  # other random weights
+    shutil.copy(tmp_path / "other" / "fold0" / "best.safetensors", best)
+    torch.manual_seed(1)
+    windows = torch.randn(2, 1, *RECIPE.input_config.input_shape)
+    bundle = export_bundle(run, tmp_path / "out", epoch=3)
+    (answer,) = InferenceSession(bundle.folder / "fold0.onnx").run(["logits"], {"log_mel": windows.numpy()})
+    kept, other = (load_checkpoint(path).build_model() for path in (run / "fold0/epochs/epoch0003.safetensors", best))
+    with torch.no_grad():
+        np.testing.assert_allclose(answer, kept(windows).clip, atol=1e-4)
+        assert not np.allclose(answer, other(windows).clip, atol=1e-4)
 
 
 def test_an_older_bundle_is_replaced(run, data, tmp_path):

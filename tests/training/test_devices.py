@@ -1,10 +1,18 @@
+import os
 import types
 
 import pytest
 import torch
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.devices import autocast, choose_device, memory_advice, peak_gpu_mb, precision_for
+from birdinfer.training.devices import (
+    autocast,
+    choose_device,
+    deterministic,
+    memory_advice,
+    peak_gpu_mb,
+    precision_for,
+)
 from birdinfer.training.recipe.schema import LoopConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -42,6 +50,29 @@ class TestChooseDevice:
         assert said == ["training on H200"] * 2
         with pytest.raises(ConfigError, match="starts process 2 of a machine with 2 GPUs - lower --nproc-per-node"):
             choose_device("cuda", print, 2)
+
+
+class TestDeterministic:
+    def test_holds_within_and_not_after(self, monkeypatch):
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+        with deterministic(True):
+            assert torch.are_deterministic_algorithms_enabled()
+            assert not torch.backends.cudnn.benchmark
+            assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.benchmark
+        with deterministic(False):
+            assert not torch.are_deterministic_algorithms_enabled()
+
+    def test_a_step_that_has_no_such_algorithm_is_named(self):
+        text = "cumsum_cuda_kernel does not have a deterministic implementation, but you set ... You can"
+        match = r"loop\.deterministic: is true: cumsum_cuda_kernel"
+        with pytest.raises(ConfigError, match=match) as refused, deterministic(True):
+            raise RuntimeError(text)
+        assert str(refused.value).endswith("set it to false")
+        with pytest.raises(RuntimeError, match="something else"), deterministic(True):
+            raise RuntimeError("something else")
 
 
 class TestPrecision:

@@ -1,15 +1,13 @@
 """What epochs are compared by, and that all that depends on it goes by it."""
 
-import dataclasses
 from pathlib import Path
 
 import msgspec
 import pytest
-from one_fold import Killed, assert_same_bits, changed, die_at, job, kill, train
+from one_fold import Killed, assert_same_bits, changed, die_at, job, kill, train, with_losses
 
 from birdinfer.errors import ConfigError
 from birdinfer.runs.layout import BEST
-from birdinfer.training import loop as loop_module
 from birdinfer.training.checkpoint import EpochRow, Progress, load_checkpoint
 from birdinfer.training.monitor import best_epochs, best_so_far, is_better, monitor_of
 from birdinfer.training.recipe.schema import LoopConfig, Recipe
@@ -65,16 +63,6 @@ def test_what_the_score_is_cannot_be_searched(key, tmp_path):
 
 
 # ---- In the loop: losses fall while macro AUC rises and falls
-
-
-def with_losses(monkeypatch, losses, aucs):
-    real, given = loop_module.score, iter(zip(losses, aucs, strict=True))
-
-    def scored(*args):
-        loss, auc = next(given)
-        return dataclasses.replace(real(*args), loss=loss, macro_auc=auc)
-
-    monkeypatch.setattr(loop_module, "score", scored)
 
 
 LOSSES, AUCS = [0.5, 0.25, 0.75, 0.375, 0.5], [0.5, 0.625, 0.75, 0.25, 0.5]

@@ -1,6 +1,8 @@
 import csv
+import hashlib
 import json
 import math
+import re
 
 import msgspec
 import pytest
@@ -9,7 +11,7 @@ from tiny_clips import LABELS, write_clips
 
 from birdinfer.cli import train as command
 from birdinfer.cli.app import main
-from birdinfer.cli.train import TrainingProgress, score_text
+from birdinfer.cli.train import TrainingProgress
 from birdinfer.errors import BirdinferError, CheckpointError, ConfigError, MissingExtraError, OutputError
 from birdinfer.system.locks import locked
 from birdinfer.training import run as run_module
@@ -18,6 +20,7 @@ from birdinfer.training.checkpoint import EpochRow, load_checkpoint
 from birdinfer.training.recipe.schema import DataConfig
 from birdinfer.training.recipe.toml import load_recipe, write_recipe
 from birdinfer.training.run import Run, debug, train_run
+from birdinfer.training.run_log import score_text
 from birdinfer.training.summary import summarise
 
 
@@ -76,6 +79,28 @@ class TestTrain:
         summary = json.loads((run_dir / "summary.json").read_text())
         assert summary["mean_macro_auc"] == pytest.approx(sum(result.macro_auc for result in results) / 3)
         assert summary["n_failed"] == 0
+
+    def test_metrics_and_summary_say_where_and_by_what(self, finished, clips_dir):
+        run_dir, results, _ = finished
+        digest = hashlib.sha256((run_dir / "recipe.toml").read_bytes()).hexdigest()
+        for name in ("summary.json", "fold2/metrics.json"):
+            found = json.loads((run_dir / name).read_text())
+            assert (found["run"], found["data"]) == (str(run_dir.resolve()), str(clips_dir.resolve()))
+            assert (found["recipe"], found["recipe_sha256"]) == ("recipe.toml", digest)
+        assert found["val_loss"] == results[2].val_loss > 0
+        summary = json.loads((run_dir / "summary.json").read_text())
+        for loss in ("train_loss", "val_loss"):
+            assert summary[f"mean_{loss}"] == pytest.approx(sum(getattr(one, loss) for one in results) / 3)
+
+    def test_each_fold_has_a_log(self, finished):
+        logs = [(finished[0] / "logs" / f"fold{fold}.log").read_text() for fold in range(3)]
+        assert "training on the CPU with" in logs[0]
+        for fold, log in enumerate(logs):
+            assert re.search(
+                rf"^\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d fold {fold}: .* 0\.10 M parameters$", log, re.MULTILINE
+            )
+            assert re.search(r" epoch   1/1: loss .*, lr [\d.e-]+, .* GB\) \*$", log, re.MULTILINE)
+            assert re.search(r" macro AUC .*, best epoch 1, ", log.splitlines()[-1])
 
     def test_the_recipe_reads_back(self, finished, plain_recipe):
         assert load_recipe(finished[0] / "fold0" / "recipe.toml") == plain_recipe
@@ -294,7 +319,7 @@ class TestProgressInATerminal:
         shown = screen.getvalue()
         for words in (
             "in bf16, resumed at step 5",
-            "10% waiting for data, 2.0 GB",
+            "10% waiting for data, GPU 2.0 GB",
             "loss 0.1250, macro AUC 0.7500",
             "samples/s",
             "no [bold] luck",

@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
         run = Run(
             recipe=load_recipe(asked.run_dir / RECIPE_FILE), data_dir=asked.data, run_dir=asked.run_dir,
             folds=(asked.fold,), device=asked.device, resume=True, cache_dir=asked.cache_dir,
+            has_log=True,
         )  # fmt: skip
         train_run(run, sending(TrainingCallback, send))
 

@@ -284,6 +284,11 @@ class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the network learns to live with it; what is validated and kept is plain. A step takes half as long again."""
     checkpoint_every_steps: Count = 500
     """Save within an epoch, too; 0 saves at its end only. Changes no result."""
+    keep_epochs: Count = 0
+    """Keep the weights of every this many epochs beside the best ones, for ``export --epoch N``; 0 keeps none. Changes
+    no result."""
+    deterministic: bool = False
+    """On a GPU, too, the same bits each time: slower, refused where torch has no such algorithm. A CPU always is."""
 
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulate:
@@ -312,6 +317,8 @@ class TrackingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trial: in the search's)."""
     pictures: bool = True
     """Give them the pictures of a finished fold: its curves, its scores per species."""
+    histograms: bool = False
+    """Give TensorBoard a histogram of each layer's weights after each epoch."""
     checkpoint: bool = True
     """Give them best.safetensors of a finished fold, which is large."""
     wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 120.0
@@ -319,6 +326,8 @@ class TrackingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint may have to be sent. One that takes longer is given up."""
 
     def __post_init__(self) -> None:
+        if self.histograms and "tensorboard" not in self.trackers:
+            raise ValueError("tracking.histograms is true, only tensorboard shows them (tracking.trackers)")
         twice = next((name for name in self.trackers if self.trackers.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"tracking.trackers names {twice} twice")
@@ -395,7 +404,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NOT_DECISIVE = frozenset(
-    {"name", "loop.num_workers", "loop.checkpoint_every_steps", "post.smoothing_kernel", "post.steps"}
+    {
+        "name",
+        "loop.num_workers",
+        "loop.checkpoint_every_steps",
+        "loop.keep_epochs",
+        "post.smoothing_kernel",
+        "post.steps",
+    }
     | {f"tracking.{field}" for field in TrackingConfig.__struct_fields__}
 )
 """Keys that change no result: a run may be resumed with other values."""

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 
@@ -25,7 +25,7 @@ from birdinfer.errors import BirdinferError, ConfigError, MetadataError, printab
 from birdinfer.runs.layout import BEST, LAST, TRIALS_DIR, fold_dir
 from birdinfer.system.files import write_atomic
 from birdinfer.training.callbacks import FoldResult, FoldStart, TrainingCallback
-from birdinfer.training.checkpoint import EpochRow, load_header, versions
+from birdinfer.training.checkpoint import EMA, MODEL, EpochRow, load_checkpoint, load_header, versions
 from birdinfer.training.fold import CLASSES, HISTORY
 from birdinfer.training.recipe.schema import Recipe, flatten
 from birdinfer.training.tracking.base import Ended, FoldRecord, Outcome, Parameter, Tracker
@@ -72,16 +72,20 @@ class TrackingCallback(TrainingCallback):
         self._folder = Path(recipe.tracking.folder) if recipe.tracking.folder else (study_dir or own) / TRACKING_DIR
         self._given_up: set[str] = set()
         self._records: FoldRecords | None = None
+        self._fold = 0
         for name in ("on_message", "on_warning", "on_progress", "on_step"):
             setattr(self, name, getattr(callback, name))
 
     def on_fold_start(self, start: FoldStart) -> None:
         self._callback.on_fold_start(start)
+        self._fold = start.fold
         self._records = self._opened(start.fold, start, self._states(start.fold))
 
     def on_epoch_end(self, row: EpochRow, is_best: bool) -> None:
         if self._records is not None:
             self._records.epochs([row])
+            if self._recipe.tracking.histograms:
+                self._records.histograms(row.epoch, partial(self._weights, fold_dir(self._run_dir, self._fold)))
         try:
             self._callback.on_epoch_end(row, is_best)
         except Exception:  # a search's: the trial is pruned
@@ -129,6 +133,13 @@ class TrackingCallback(TrainingCallback):
                 records.start(name, TRACKERS[name](), record, len(history))
         records.epochs(history)
         return records
+
+    @staticmethod
+    def _weights(fold_dir: Path) -> dict[str, Any]:
+        """What the fold has saved of the layers that multiply, as arrays, by their names."""
+        checkpoint = load_checkpoint(fold_dir / LAST)
+        weights = checkpoint.weights(EMA) or checkpoint.weights(MODEL)
+        return {name: each.float().numpy() for name, each in weights.items() if each.ndim > 1}
 
     def _history(self, fold: int) -> list[EpochRow]:
         """The epochs that the fold has done, by its checkpoint: history.csv may be an epoch ahead."""
@@ -271,6 +282,11 @@ class FoldRecords:
                     self._save(name, msgspec.structs.replace(self._states[name], epochs_logged=row.epoch))
 
         self._call(self._open, log)
+
+    def histograms(self, epoch: int, weights: Callable[[], Mapping[str, Any]]) -> None:
+        """Log an epoch's weights in the trackers that show how numbers are distributed: TensorBoard."""
+        names = [name for name, (tracker, _) in self._open.items() if isinstance(tracker, TensorBoard)]
+        self._call(names, lambda name: cast(TensorBoard, self._open[name][0]).histograms(epoch, weights()))
 
     def finish(self, outcome: Outcome) -> None:
         """Log the fold's result, and close."""

@@ -43,6 +43,13 @@ class TensorBoard:
         self._scalars(metrics)
         self._writer.flush()
 
+    def histograms(self, epoch: int, weights: Mapping[str, Any]) -> None:
+        """Log how the numbers of each layer are distributed."""
+        histogram = client("tensorboard.plugins.histogram.summary_v2", _EXTRA).histogram_pb
+        for name, values in weights.items():
+            self._add(epoch, summary=histogram(f"weights/{name}", values))
+        self._writer.flush()
+
     def finish(self, outcome: Outcome) -> None:
         self._scalars(outcome.figures)
         for path in outcome.pictures:

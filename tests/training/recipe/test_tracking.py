@@ -31,7 +31,13 @@ def test_what_no_tracker_can_use_is_refused(override, reported):
         load_recipe(None, [override])
 
 
+def test_histograms_are_of_tensorboard():
+    with pytest.raises(ConfigError, match="only tensorboard shows them"):
+        load_recipe(None, ["tracking.histograms=true"])
+    assert load_recipe(None, ["tracking.histograms=true", "tracking.trackers=[tensorboard]"]).tracking.histograms
+
+
 def test_no_key_of_it_decides_a_result():
     keys = {key for key in flatten(Recipe()) if key.startswith("tracking.")}
-    assert len(keys) == 7
+    assert len(keys) == 8
     assert keys <= NOT_DECISIVE

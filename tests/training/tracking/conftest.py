@@ -71,7 +71,7 @@ def short_recipe(plain_recipe) -> Recipe:
 def tracked_run(short_recipe, clips_dir, tmp_path_factory) -> Tracked:
     """Recorded by all four."""
     folder = tmp_path_factory.mktemp("tracked")
-    recipe = msgspec.structs.replace(short_recipe, tracking=TrackingConfig(trackers=ALL))
+    recipe = msgspec.structs.replace(short_recipe, tracking=TrackingConfig(trackers=ALL, histograms=True))
     (folder / "recipe.toml").write_text(write_recipe(recipe))
     run_dir = folder / "runs" / "tiny"
     words = [sys.executable, "-c", KILLED, folder / "recipe.toml", clips_dir, run_dir]

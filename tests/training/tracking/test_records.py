@@ -9,6 +9,7 @@ from one_fold import assert_same_bits
 from wandb_file import records
 
 from birdinfer.plots.training import draw_run
+from birdinfer.training.checkpoint import load_checkpoint
 from birdinfer.training.run import Run, train_run
 from birdinfer.training.tracking.reporter import read_states
 
@@ -89,6 +90,7 @@ class TestTheRun:
         assert {path.name for path in tracked_run.run_dir.iterdir()} == {
             "fold0",
             "folds.csv",
+            "logs",
             "recipe.toml",
             "tracking",
         }
@@ -96,6 +98,19 @@ class TestTheRun:
 
 
 class TestTensorBoard:
+    def test_weights_of_an_epoch_as_histograms(self, events, tracked_run):
+        from tensorboard.util.tensor_util import make_ndarray
+
+        names = [name for name in events.Tags()["tensors"] if name.startswith("weights/")]
+        assert names
+        # The second epoch was recorded only after its weights had been replaced.
+        assert all([event.step for event in events.Tensors(name)] == [1, 3] for name in names)
+        last = load_checkpoint(tracked_run.fold_dir / "last.safetensors")
+        weights = last.weights("ema.")[names[0].removeprefix("weights/")]
+        buckets = make_ndarray(events.Tensors(names[0])[-1].tensor_proto)  # [buckets, left, right and count]
+        assert buckets[:, 2].sum() == weights.numel()
+        assert buckets[0, 0] == pytest.approx(weights.min().item(), rel=1e-6)
+
     @pytest.mark.parametrize("column", COLUMNS)
     def test_every_epoch_once(self, events, tracked_run, column):
         logged = [(event.step, event.value) for event in events.Scalars(column)]
