@@ -98,8 +98,11 @@ class MelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     soundscape can be sliced."""
 
     n_mels: int = 128
+    """Mel bands: rows of the spectrogram."""
     f_min_hz: float = 50.0
+    """Lower end of the lowest band."""
     f_max_hz: float = 14_000.0
+    """Upper end of the highest band; at most half the sample rate."""
 
     scale: Literal["slaney", "htk"] = "slaney"
     """Mel formula: Slaney's Auditory Toolbox (librosa's default) or HTK (torchaudio's). They differ by many bands."""

@@ -81,6 +81,10 @@ def test_outputs_explains_every_column():
     assert {name for name in columns if f"`{name}`" not in text} == set()
 
 
+def test_every_key_of_a_recipe_has_a_meaning():
+    assert [key.name for key in recipe_keys() if not key.meaning] == []
+
+
 def test_recipe_keys_names_the_keys_of_mixup():
     text = (ROOT / "docs" / "recipe_keys.md").read_text()
     keys = [key.name for key in recipe_keys("mixup") if key.name.startswith("augment.mixup")]

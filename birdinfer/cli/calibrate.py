@@ -10,6 +10,7 @@ import typer
 from birdinfer.cli.console import make_table, needing, shown, stderr, stdout, widen
 from birdinfer.cli.options import bundle_folder
 from birdinfer.cli.score_tables import read_matched
+from birdinfer.detections.formats.cells import shown_names
 from birdinfer.errors import ConfigError, MetadataError
 from birdinfer.evaluation.calibrate import (
     Calibrated,
@@ -21,6 +22,7 @@ from birdinfer.evaluation.calibrate import (
     store_calibration,
 )
 from birdinfer.inference.bundle import Bundle
+from birdinfer.species import Species
 from birdinfer.system.outputs import PICTURE, check_outputs
 from birdinfer.tables.reviews import Reviews, read_reviews, reviews_of_truth
 from birdinfer.tables.scores import check_probabilities, rows_by_file
@@ -70,7 +72,7 @@ def calibrate(
     if not calibrated.species and not calibrated.classes:
         raise _nothing_known(reviews[0], calibrated)
     if plot:
-        _draw(plot, calibrated)
+        _draw(plot, calibrated, loaded.manifest.species)
     if not dry_run:
         store_calibration(loaded, calibrated, lambda line: stderr().print(shown(line)))
     _print_curves(calibrated)
@@ -113,11 +115,13 @@ def _titles(calibrated: Calibrated) -> dict[str, Fit]:
     return {**calibrated.species, **{_class_title(name): fit for name, fit in calibrated.classes.items()}}
 
 
-def _draw(plot: Path, calibrated: Calibrated) -> None:
+def _draw(plot: Path, calibrated: Calibrated, species: Sequence[Species]) -> None:
+    names = shown_names(species)
     with needing("report", "matplotlib"):
         from birdinfer.plots.reliability import draw_reliability
 
-        draw_reliability(plot, _titles(calibrated), calibrated.precision)
+        fits = {names.get(title, title): fit for title, fit in _titles(calibrated).items()}
+        draw_reliability(plot, fits, calibrated.precision)
 
 
 def _print_curves(calibrated: Calibrated) -> None:

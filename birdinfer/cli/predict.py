@@ -280,7 +280,10 @@ class SoundscapePlots:
         check_folder(folder)
         with needing("report", "matplotlib"):
             from birdinfer.plots.soundscape import draw_soundscape
-        self._draw, self._folder, self._labels = draw_soundscape, folder, bundle.labels
+        from birdinfer.detections.formats.cells import shown_names
+
+        self._draw, self._folder = draw_soundscape, folder
+        self._names = list(shown_names(bundle.manifest.species).values())
         self._n_groups = max(1, len(bundle.manifest.blend.groups))
         # A spectrogram as the first member with a log-mel has it, a row wide.
         frontends = [member.frontend for member in bundle.manifest.members if member.frontend is not None]
@@ -302,7 +305,7 @@ class SoundscapePlots:
         title = path.name + (f" (first {_PLOTTED_SECONDS / 60:g} min)" if len(drawn) < len(rows) else "")
         picture = self._folder / f"{name}.png"
         check_outputs([(picture, PICTURE)])
-        self._draw(picture, title, samples, drawn, self._labels, frontend=frontend)
+        self._draw(picture, title, samples, drawn, self._names, frontend=frontend)
 
 
 def _trials_table(choice: "AutotuneResult") -> "Table":

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from birdinfer.config import FrontEndConfig
 from birdinfer.features import log_mel as mel
-from birdinfer.plots.style import save
+from birdinfer.plots.style import save, shown
 from birdinfer.typing import Bool, Float32
 
 _MOST_SPECIES = 20
@@ -22,25 +22,26 @@ def draw_soundscape(
     title: str,
     samples: Float32,
     probabilities: Float32,
-    labels: Sequence[str],
+    names: Sequence[str],
     *,
     frontend: FrontEndConfig,
     truth: Bool | None = None,
 ) -> None:
     """Draw a soundscape as PNG: its log-mel spectrogram above, the probability of each species below, on one clock.
 
-    ``samples`` is the waveform [samples] at the front end's rate. ``probabilities`` and ``truth`` are [windows,
-    species]: the 20 species with the highest peaks are drawn, and true cells get a frame (None: not known).
+    ``samples`` is the waveform [samples] at the front end's rate, ``names`` are those of the species. ``probabilities``
+    and ``truth`` are [windows, species]: the 20 species with the highest peaks are drawn, and true cells get a frame
+    (None: not known).
     """
-    shown = np.sort(np.argsort(-probabilities.max(axis=0), kind="stable")[:_MOST_SPECIES])
+    highest = np.sort(np.argsort(-probabilities.max(axis=0), kind="stable")[:_MOST_SPECIES])
     seconds = len(probabilities) * frontend.window.window_seconds
-    figure = Figure(figsize=(12, 3.2 + 0.28 * len(shown)), layout="constrained")
-    sound, scores = figure.subplots(2, 1, sharex=True, height_ratios=[2.6, 0.28 * len(shown) + 0.4])
+    figure = Figure(figsize=(12, 3.2 + 0.28 * len(highest)), layout="constrained")
+    sound, scores = figure.subplots(2, 1, sharex=True, height_ratios=[2.6, 0.28 * len(highest) + 0.4])
     _draw_spectrogram(sound, samples, seconds, frontend)
     sound.set_title(title, loc="left")
-    _draw_scores(scores, probabilities[:, shown], [labels[index] for index in shown], seconds)
+    _draw_scores(scores, probabilities[:, highest], [shown(names[index]) for index in highest], seconds)
     if truth is not None:
-        _frame_truth(scores, truth[:, shown], frontend.window.window_seconds)
+        _frame_truth(scores, truth[:, highest], frontend.window.window_seconds)
         scores.set_title("framed: truly there", loc="right", fontsize="small")
     save(figure, path)
 
@@ -65,12 +66,12 @@ def _draw_spectrogram(axes: Any, samples: Float32, seconds: float, frontend: Fro
     axes.set(ylabel="kHz", xlim=(0, seconds))
 
 
-def _draw_scores(axes: Any, probabilities: Float32, labels: Sequence[str], seconds: float) -> None:
+def _draw_scores(axes: Any, probabilities: Float32, names: Sequence[str], seconds: float) -> None:
     image = axes.imshow(
-        probabilities.T, aspect="auto", cmap="Greens", vmin=0, vmax=1, extent=(0, seconds, len(labels) - 0.5, -0.5),
+        probabilities.T, aspect="auto", cmap="Greens", vmin=0, vmax=1, extent=(0, seconds, len(names) - 0.5, -0.5),
         interpolation="nearest",
     )  # fmt: skip
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="seconds")
     axes.figure.colorbar(image, ax=axes, label="probability", pad=0.01)
 

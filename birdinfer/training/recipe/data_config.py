@@ -99,6 +99,7 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which clips, how folds are assigned, how often each clip is drawn, and which windows of it are used."""
 
     n_folds: Annotated[int, msgspec.Meta(ge=2, le=50)] = 5
+    """Number of parts into which the clips are divided."""
     fold_column: str = ""
     """Column of train.csv that gives the folds; "" assigns them by label and group."""
     folds_file: str = ""
@@ -172,6 +173,7 @@ class LabelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Species that a clip names in secondary_labels: wanted as ``secondary_target``; left out of the loss, for they
     sound somewhere in the clip, perhaps not in this window; or taken for absent."""
     secondary_target: Share = 0.5
+    """Their target, where ``secondary`` is ``target``."""
     secondary_loss_weight: Share = 1.0
     """Weight of these species' cells in the loss."""
     kind: Literal["hard", "soft"] = "hard"

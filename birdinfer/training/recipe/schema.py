@@ -24,6 +24,7 @@ class AugmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Waveforms first, one by one, then mixed with one another, then as spectrograms. A probability is per window."""
 
     gain_probability: Share = 0.5
+    """Change a window's level, by ``gain_db`` at most."""
     gain_db: Annotated[float, msgspec.Meta(ge=0, le=40)] = 6.0
     """Louder or quieter by at most this."""
 
@@ -31,38 +32,47 @@ class AugmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shift a window in time, in a circle: for clips that hardly exceed a window."""
 
     pitch_probability: Share = 0.0
+    """Shift the pitch, by ``pitch_semitones`` at most."""
     pitch_semitones: Annotated[float, msgspec.Meta(ge=0, le=12)] = 1.0
     """Higher or lower by at most this, as long as before."""
 
     stretch_probability: Share = 0.0
+    """Stretch or shorten time, by a factor of ``stretch_rate``."""
     stretch_rate: Range = (0.9, 1.1)
     """Faster (above 1) or slower, as high as before."""
 
     reverb_probability: Share = 0.0
+    """Add an echo."""
     reverb_seconds: Range = (0.1, 0.8)
     """Time in which the echo falls by 60 dB."""
     reverb_wet: Range = (0.1, 0.5)
     """Share of the echo in the result's power."""
 
     white_noise_probability: Share = 0.0
+    """Add noise that is alike in all frequencies."""
     pink_noise_probability: Share = 0.0
+    """Add noise that falls by 3 dB in each octave."""
     noise_snr_db: Range = (5.0, 30.0)
     """Signal over white or pink noise."""
 
     background_dir: str = ""
     """Folder of sound files to mix in, relative to the working folder or to the data folder; "" mixes nothing."""
     background_probability: Share = 0.5
+    """Mix in a part of a file of ``background_dir``."""
     background_snr_db: Range = (3.0, 30.0)
     """Signal over background."""
 
     overlay_probability: Share = 0.0
     """Add a quieter window of another clip, as background."""
     overlay_snr_db: Range = (3.0, 20.0)
+    """Signal over the other clip."""
     overlay_target: Share = 0.5
     """The quieter clip's targets count by this share."""
 
     mixup_probability: Share = 0.5
+    """Mix a window with another one, and their labels."""
     mixup_on: Literal["waveform", "spectrogram"] = "waveform"
+    """What is mixed: the sound, or its spectrogram."""
     mixup_alpha: Alpha = 0.4
     """Beta(alpha, alpha) gives the share of the second window."""
     mixup_lambda: Share = 0.0
@@ -74,12 +84,16 @@ class AugmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cutmix_probability: Share = 0.0
     """Replace a stretch of time of the spectrogram by another window's."""
     cutmix_alpha: Alpha = 1.0
+    """Beta(alpha, alpha) gives the share of time that is replaced."""
 
     mask_probability: Share = 0.5
+    """Blank out stretches of time and bands of frequency (SpecAugment)."""
     time_masks: Masks = 2
+    """Number of stretches of time."""
     time_mask_share: Share = 0.1
     """Widest time mask, as a share of the frames."""
     frequency_masks: Masks = 2
+    """Number of bands of frequency."""
     frequency_mask_share: Share = 0.1
     """Widest frequency mask, as a share of the mel bands."""
 
@@ -91,13 +105,16 @@ class AugmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The spread about the mean is scaled by 1 - contrast to 1 + contrast."""
 
     power_probability: Share = 0.0
+    """Raise the spectrogram to a power."""
     power_exponent: Range = (0.5, 3.0)
     """The spectrogram, as a picture from 0 to 1, raised to this: quiet sound is drowned or lifted."""
 
     filter_probability: Share = 0.0
     """FilterAugment (Nam 2022): bands of frequency louder or quieter."""
     filter_bands: tuple[int, int] = (3, 6)
+    """Fewest and most bands."""
     filter_db: Annotated[float, msgspec.Meta(ge=0, le=40)] = 6.0
+    """Each band becomes louder or quieter by at most this."""
 
     def __post_init__(self) -> None:
         for name, lowest, highest in (
@@ -149,7 +166,9 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layers: Annotated[int, msgspec.Meta(ge=1, le=12)] = 2
     """Recurrent layers of rnn."""
     drop_rate: Rate = 0.2
+    """Dropout before the last layer."""
     drop_path_rate: Rate = 0.0
+    """Share of a backbone's blocks that training skips at random, where it knows that (stochastic depth)."""
 
 
 class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -158,10 +177,13 @@ class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = "bce"
     """``bce``, ``ce`` (scores are then a softmax), ``focal``, ``focal_bce``, ``asymmetric`` or ``soft_auc``."""
     focal_gamma: Annotated[float, msgspec.Meta(ge=0, le=10)] = 2.0
+    """How strongly a focal loss turns to what is hard; 0 not at all."""
     focal_alpha: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.25
     """Weight of present species against absent ones in a focal loss; -1 weighs none."""
     asymmetric_gamma_negative: Annotated[float, msgspec.Meta(ge=0, le=10)] = 4.0
+    """The same of the asymmetric loss, for absent species."""
     asymmetric_gamma_positive: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
+    """For present species."""
     asymmetric_clip: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.05
     """Absent species below this probability cost nothing."""
     bce_share: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.25
@@ -187,6 +209,7 @@ class DistilConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Folder of a bundle, or an ONNX graph that takes waveforms and gives an embedding; "" for none. It processes every
     window once, as it was before augmentation, and its answers are kept in the cache for all folds and runs."""
     target: Literal["embedding", "scores"] = "embedding"
+    """What of the teacher is learned."""
     member: str = ""
     """The member whose embedding it is; "" for the only one that has one. Scores are those of the whole bundle."""
     loss: Literal["cosine", "mse", "bce", "kl"] = "cosine"
@@ -225,9 +248,13 @@ class OptimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = "adamw"
     """``adamw``, ``adam``, ``rmsprop``, or any that timm's create_optimizer_v2 knows."""
     lr: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1e-3
+    """The highest learning rate, after the warm-up."""
     weight_decay: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
+    """Decay of the weights, as the optimiser defines it."""
     schedule: Literal["cosine", "restarts", "exponential", "polynomial", "plateau", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
     warmup_epochs: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.0
+    """In which the learning rate rises from 0."""
     final_lr_share: Share = 0.01
     """The schedule ends at this share of lr; plateau never falls below it."""
     restart_epochs: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 5.0
@@ -235,6 +262,7 @@ class OptimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decay_power: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
     """Of the polynomial: (1 - way)^power."""
     plateau_factor: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    """By which plateau multiplies the learning rate."""
     plateau_epochs: Some = 2
     """Epochs without a better score (loop.monitor) after which plateau multiplies lr by its factor."""
     clip_norm: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 5.0
@@ -262,6 +290,7 @@ class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long, how many at once, how often saved."""
 
     epochs: Some = 20
+    """How often the clips are gone through."""
     batch_size: Some = 32
     """Windows behind each step, over all processes and parts."""
     accumulate: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
@@ -343,7 +372,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that decides a run."""
 
     name: str = "default"
+    """Of the run: its folder is ``runs/NAME``."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+    """Of everything that is random: the same seed, the same run."""
     data: DataConfig = DataConfig()
     labels: LabelConfig = LabelConfig()
     frontend: FrontEndConfig = FrontEndConfig()
