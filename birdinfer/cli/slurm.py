@@ -2,15 +2,12 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from birdinfer.cli.console import shown, stdout
 from birdinfer.cli.options import SPELLINGS
 from birdinfer.errors import ConfigError
-from birdinfer.training.launch.slurm import ClusterSettings
-
-if TYPE_CHECKING:
-    from birdinfer.training.launch.submit import Submitted
+from birdinfer.training.launch.slurm import ClusterSettings, Submitted
 
 
 def cluster_settings(cluster: str | None, print_only: bool, **options: Any) -> ClusterSettings | None:
@@ -26,7 +23,7 @@ def cluster_settings(cluster: str | None, print_only: bool, **options: Any) -> C
     return ClusterSettings(**options)
 
 
-def show_jobs(jobs: "Sequence[Submitted]") -> None:
+def show_jobs(jobs: Sequence[Submitted]) -> None:
     """Print what is in the queue, and how to watch it."""
     console = stdout()
     for array, job in ((each.array, each.job) for each in jobs):

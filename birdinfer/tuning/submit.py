@@ -5,16 +5,17 @@ from dataclasses import replace
 
 from birdinfer.errors import CheckpointError, ConfigError
 from birdinfer.runs.layout import BEST_FILE, LAST, RECIPE_FILE, SPACE_FILE
-from birdinfer.training.launch.slurm import SEARCH, ClusterSettings, JobArray, as_shell
-from birdinfer.training.launch.submit import (
+from birdinfer.training.launch.slurm import (
+    SEARCH,
+    ClusterSettings,
+    JobArray,
     Submitted,
+    as_shell,
     check_cluster,
-    check_place,
-    fold_array,
     job_array,
-    machine_options,
     submit_all,
-)  # fmt: skip
+)
+from birdinfer.training.launch.submit import check_place, fold_array, machine_options
 from birdinfer.training.recipe.toml import write_recipe
 from birdinfer.training.run import Run, n_folds
 from birdinfer.tuning.callbacks import TuningCallback

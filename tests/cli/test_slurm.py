@@ -9,8 +9,7 @@ import msgspec
 import pytest
 from tiny_clips import TINY_FRONTEND, write_clips
 
-from birdinfer.training.launch.slurm import JobArray
-from birdinfer.training.launch.submit import submit_all
+from birdinfer.training.launch.slurm import JobArray, submit_all
 from birdinfer.training.recipe.schema import DataConfig, LoopConfig, ModelConfig, Recipe
 from birdinfer.training.recipe.toml import load_recipe, write_recipe
 

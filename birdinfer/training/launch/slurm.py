@@ -1,19 +1,22 @@
-"""SLURM: what jobs need, a script and task numbers -> arrays of jobs, submitted through SLURM's own programs.
+"""SLURM: what jobs need, a script and task numbers -> arrays of jobs, submitted through SLURM's own programs. No torch.
 
 What sinfo, squeue, sbatch and scancel refuse becomes one line. An array can also become a shell script that submits it.
 """
 
+import contextlib
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from birdinfer.errors import ConfigError, InputNotFoundError
+from birdinfer.errors import BirdinferError, ConfigError, InputNotFoundError
 from birdinfer.system.files import write_atomic
+from birdinfer.system.locks import locked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,11 +142,12 @@ _SECONDS = 120  # a controller under load may take its time; if there is none, t
 _SAYS = re.compile(r"^(?:sbatch|sinfo|squeue|scancel): (?:(?:error|fatal): )?")
 
 
-def check_there() -> None:
-    """Check that there is SLURM; ConfigError names the program that is missing."""
+def check_there(option: str = "--cluster") -> None:
+    """Check that there is SLURM, which ``option`` asks for; ConfigError names the program that is missing."""
     if missing := [name for name in ("sbatch", "sinfo", "squeue") if shutil.which(name) is None]:
         what = f"is slurm, there is no {missing[0]} here"
-        raise ConfigError("--cluster", what, "run it on a login node of the cluster, or look at it with --print")
+        hint = ", or look at it with --print" if option == "--cluster" else ""
+        raise ConfigError(option, what, f"run it on a login node of the cluster{hint}")
 
 
 def check_partition(asked: str) -> None:
@@ -273,3 +277,56 @@ def _other_option(text: str) -> str:
     if ours is not None:
         raise ConfigError("--sbatch", f"is {text!r}; birdinfer itself sets {ours}", "leave it out")
     return f"--{option}"
+
+
+# ---- Arrays of commands of birdinfer
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """An array of jobs in the queue, and its number there."""
+
+    array: JobArray
+    job: str
+
+
+def job_array(
+    folder: Path, kind: str, *, tasks: Sequence[int], cluster: ClusterSettings, template: str, command: Sequence[str]
+) -> JobArray:
+    """One command of birdinfer, given without the program, as several tasks.
+
+    ``template`` names the script that comes with birdinfer, if the user has none.
+    """
+    return JobArray(
+        name=folder.name, folder=folder, kind=kind, tasks=tuple(tasks),
+        script=script(cluster.template or shipped(template), cluster.setup),
+        command=(sys.executable, "-m", "birdinfer", *command), options=sbatch_options(cluster),
+    )  # fmt: skip
+
+
+def check_cluster(arrays: Sequence[JobArray], cluster: ClusterSettings, option: str = "--cluster") -> None:
+    """Check that there is SLURM, with such a partition, and that none of the jobs is in its queue."""
+    check_there(option)
+    if cluster.partition is not None:
+        check_partition(cluster.partition)
+    for array in arrays:
+        check_not_queued(array)
+
+
+def submit_all(arrays: Sequence[JobArray], chained: bool = False) -> list[Submitted]:
+    """Submit all arrays in this order, or none of them; ``chained`` ones wait for the one before.
+
+    ConfigError if SLURM refuses one, or another process was quicker; those before it are cancelled.
+    """
+    jobs: list[str] = []
+    with contextlib.ExitStack() as held:
+        for folder in sorted(array.folder for array in arrays):  # in one order, or two would wait for each other
+            held.enter_context(locked(folder))
+        try:
+            for array in arrays:
+                check_not_queued(array)
+                jobs.append(submit(array, jobs[-1] if chained and jobs else None))
+        except BirdinferError:
+            cancel(jobs)
+            raise
+    return [Submitted(array, job) for array, job in zip(arrays, jobs, strict=True)]

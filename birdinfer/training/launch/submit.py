@@ -4,29 +4,17 @@ A job is ``birdinfer train`` with the recipe that lies in the run's folder: chan
 changes nothing.
 """
 
-import contextlib
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from birdinfer.errors import BirdinferError, ConfigError
+from birdinfer.errors import ConfigError
 from birdinfer.runs.layout import RECIPE_FILE
-from birdinfer.system.locks import locked
 from birdinfer.training.callbacks import SILENT, TrainingCallback
 from birdinfer.training.distributed import Distributed, from_environment
 from birdinfer.training.launch import slurm
-from birdinfer.training.launch.slurm import ClusterSettings, JobArray
+from birdinfer.training.launch.slurm import ClusterSettings, JobArray, Submitted, check_cluster, job_array, submit_all
 from birdinfer.training.recipe.toml import write_recipe
 from birdinfer.training.run import Run, TrainingSettings, plan_runs, prepare_run, wanted_folds
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """An array of jobs in the queue, and its number there."""
-
-    array: JobArray
-    job: str
 
 
 def submit_folds(
@@ -83,45 +71,3 @@ def machine_options(device: str, cache_dir: Path | None) -> tuple[str, ...]:
     """The options of ``train`` and ``tune`` that say where a job works, as far as they are not the default."""
     cache = ("--cache-dir", str(cache_dir)) if cache_dir is not None else ()
     return (*(("--device", device) if device != "auto" else ()), *cache)
-
-
-def job_array(
-    folder: Path, kind: str, *, tasks: Sequence[int], cluster: ClusterSettings, template: str, command: Sequence[str]
-) -> JobArray:
-    """One command of birdinfer, given without the program, as several tasks.
-
-    ``template`` names the script that comes with birdinfer, if the user has none.
-    """
-    return JobArray(
-        name=folder.name, folder=folder, kind=kind, tasks=tuple(tasks),
-        script=slurm.script(cluster.template or slurm.shipped(template), cluster.setup),
-        command=(sys.executable, "-m", "birdinfer", *command), options=slurm.sbatch_options(cluster),
-    )  # fmt: skip
-
-
-def check_cluster(arrays: Sequence[JobArray], cluster: ClusterSettings) -> None:
-    """Check that there is SLURM, with such a partition, and that none of the jobs is in its queue."""
-    slurm.check_there()
-    if cluster.partition is not None:
-        slurm.check_partition(cluster.partition)
-    for array in arrays:
-        slurm.check_not_queued(array)
-
-
-def submit_all(arrays: Sequence[JobArray], chained: bool = False) -> list[Submitted]:
-    """Submit all arrays in this order, or none of them; ``chained`` ones wait for the one before.
-
-    ConfigError if SLURM refuses one, or another process was quicker; those before it are cancelled.
-    """
-    jobs: list[str] = []
-    with contextlib.ExitStack() as held:
-        for folder in sorted(array.folder for array in arrays):  # in one order, or two would wait for each other
-            held.enter_context(locked(folder))
-        try:
-            for array in arrays:
-                slurm.check_not_queued(array)
-                jobs.append(slurm.submit(array, jobs[-1] if chained and jobs else None))
-        except BirdinferError:
-            slurm.cancel(jobs)
-            raise
-    return [Submitted(array, job) for array, job in zip(arrays, jobs, strict=True)]
