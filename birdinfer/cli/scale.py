@@ -40,14 +40,18 @@ from birdinfer.prediction.detect import DetectionCallback, DetectionSettings, ch
 from birdinfer.scale.gather import TableSettings, gather_detections, gather_table
 from birdinfer.scale.launchers import Launcher, LauncherSettings, LocalLauncher, Report, report_of
 from birdinfer.scale.plan import OpenPlan, PlanSettings, make_plan_at, open_plan
+from birdinfer.scale.ray import RayLauncher
 from birdinfer.scale.run import ScaleCallback, run_plan, status_of
+from birdinfer.scale.slurm import SlurmLauncher
 from birdinfer.scale.unit import Worker, WorkSettings
 from birdinfer.system.outputs import SCORES, check_folder, check_outputs
 
 EXIT_WITH_FAILURES = 3
 _LISTED = 10
 
-LAUNCHERS: dict[str, Callable[[LauncherSettings], Launcher]] = {"local": LocalLauncher}
+LAUNCHERS: dict[str, Callable[[LauncherSettings], Launcher]] = {
+    "local": LocalLauncher, "ray": RayLauncher, "slurm": SlurmLauncher,
+}  # fmt: skip
 """What ``--on`` may name."""
 
 scale = make_group("scale")
@@ -110,9 +114,18 @@ def plan(
 @scale.command()
 def run(
     plan: PlanAddress,
-    on: Annotated[str, typer.Option(metavar="local", help="What runs the units: this machine.")] = "local",
+    on: Annotated[str, typer.Option(
+        metavar="|".join(LAUNCHERS), help="What runs the units: this machine, tasks of Ray, jobs of SLURM.")] = "local",
     workers: Annotated[int | None, typer.Option(
-        "--workers", "-j", min=1, help="Processes; one for each core if left out.")] = None,
+        "--workers", "-j", min=1, help="Processes, with SLURM of each job; one for each core there is if left out, of "
+        "SLURM one.")] = None,
+    address: Annotated[str | None, typer.Option(
+        help="Address of a Ray cluster; RAY_ADDRESS if left out, or Ray on this machine for this run.")] = None,
+    option: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUE", help="What a process of Ray needs (gpus=0.5, memory_gb=4), or how SLURM runs the jobs: "
+        "tasks=40, setup=..., and options of sbatch.")] = None,
+    share: Annotated[int, typer.Option(min=0, help="Only units of this share: what a job of a cluster runs.")] = 0,
+    shares: Annotated[int, typer.Option(min=1, help="Number of shares.")] = 1,
     threads: Threads = 1,
     stage_gb: StageGb = 4.0,
     scratch: Scratch = None,
@@ -125,13 +138,15 @@ def run(
     Exit code 0: all units are done. 3: some files failed or are damaged, or units could not be done, each with its
     reason. 2: all of it had to end, as without valid credentials or with a full disk.
     """
+    if share >= shares:
+        raise ConfigError("--share", f"is {share}, the last of {shares} is {shares - 1}")
     work = _work_settings(threads, scratch, stage_gb)
-    launcher = _launcher(on, LauncherSettings(workers=workers, work=work))
+    launcher = _launcher(on, LauncherSettings(workers=workers, work=work, address=address, options=tuple(option or ())))
     with _Progress(quiet) as progress:
-        outcome = run_plan(open_plan(plan), launcher, progress)
+        outcome = run_plan(open_plan(plan), launcher, progress, (share, shares))
     for failed in outcome.failed[:_LISTED]:
         progress.on_warning(f"unit {failed.unit} is not done: {failed.error}")
-    if not quiet:
+    if not quiet and (outcome.n_done or outcome.failed):
         hours, core = outcome.sound_seconds / 3600, outcome.core_seconds
         rate = f", {outcome.sound_seconds / core:,.0f} hours of audio per core-hour" if core else ""
         problems = f"; something is wrong with {outcome.n_problems:,} files" if outcome.n_problems else ""

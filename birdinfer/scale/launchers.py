@@ -43,6 +43,12 @@ class Report(msgspec.Struct, omit_defaults=True):
     ends_run: bool = False
     """Whether all others would fail in the same way."""
 
+    def as_error(self) -> BirdinferError:
+        """Return why there is no marker as what a command raises."""
+        where, _, rest = self.error.partition(": ")
+        what, _, hint = rest.partition(" - ")
+        return BirdinferError(where, what, hint)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LauncherSettings:
@@ -109,7 +115,7 @@ class LocalLauncher:
                     for each in process.read():
                         has_answered = True
                         if each.error and (each.ends_run or each.unit < 0):
-                            raise BirdinferError(*_parts(each.error))
+                            raise each.as_error()
                         if each.unit >= 0:
                             process.units.remove(each.unit)
                             report(each)
@@ -192,9 +198,3 @@ class _Process:
                     os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         self.stdout.close()
-
-
-def _parts(line: str) -> tuple[str, str, str]:
-    where, _, rest = line.partition(": ")
-    what, _, hint = rest.partition(" - ")
-    return where, what, hint

@@ -42,10 +42,15 @@ class RunOutcome:
     """Units that have no marker."""
 
 
-def run_plan(opened: OpenPlan, launcher: Launcher, callback: ScaleCallback | None = None) -> RunOutcome:
-    """Run the units that have no marker; BirdinferError if all of it has to end, after which it can be run again."""
+def run_plan(
+    opened: OpenPlan, launcher: Launcher, callback: ScaleCallback | None = None, share: tuple[int, int] = (0, 1)
+) -> RunOutcome:
+    """Run the units that have no marker; BirdinferError if all of it has to end, after which it can be run again.
+
+    ``share`` (2, 40) are every 40th unit from the third on.
+    """
     callback = callback or ScaleCallback()
-    units = opened.missing()
+    units = [unit for unit in opened.missing() if unit % share[1] == share[0]]
     callback.on_units(len(units), opened.plan.n_units, sum(opened.units[unit].sound_seconds for unit in units))
     reports: list[Report] = []
 

@@ -98,6 +98,7 @@ def _spans(tasks: Sequence[int]) -> str:
 # ---- Scripts: a template of ``train/slurm/`` -> the text for sbatch
 
 ARRAY, SEARCH, SEVERAL_PROCESSES = "array.sbatch", "search.sbatch", "several_processes.sbatch"
+SHARES = "shares.sbatch"
 
 
 class _Gaps(Template):
