@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-cpu  ## Predict synthetic soundscapes with the demo bundle (installs no torch)
+demo: $(VENV)/.installed-cpu  ## Predict, score and detect three minutes of real sound (installs no torch)
 	$(BIN)/birdinfer demo
 
 test: $(VENV)/.installed-dev  ## Linters, types and all tests

@@ -1,6 +1,7 @@
 """Build hook: compile the front end's C kernel to ``features/kernels/log_mel.so``, for wheels and editable installs.
 
-Needs a C compiler and nothing else. Without one, or if it fails, the wheel is a pure one and numpy does the work.
+Needs a C compiler and nothing else. Without one, if it fails, or with BIRDINFER_PURE_WHEEL=1, the wheel is a
+pure one and numpy does the work.
 """
 
 import os
@@ -28,6 +29,8 @@ class KernelHook(BuildHookInterface[Any]):
         if version == "standard":
             recipes = sorted((Path(self.root) / "train").glob("*.toml"))
             build_data["force_include"].update({str(path): f"birdinfer/recipes/{path.name}" for path in recipes})
+        if os.environ.get("BIRDINFER_PURE_WHEEL"):
+            return
         try:
             library = compile_kernel(Path(self.root) / "birdinfer" / "features" / "kernels")
         except (OSError, subprocess.SubprocessError) as error:

@@ -21,6 +21,8 @@ def main(work: Path) -> None:
     check_submission(submission, truth)
     run("score", str(submission), str(truth))
     run("recipes", "check", "strong")
+    run("demo", "--out", str(work / "demo"))
+    assert (work / "demo" / "detections" / "index.html").is_file()
     loaded = [name for name in TRAINING_ONLY if name in sys.modules]
     assert not loaded, f"predict imported {loaded}"
     print("the installed wheel predicts, without torch and its like")

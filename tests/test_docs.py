@@ -13,6 +13,7 @@ from birdinfer.detections import clips, similar
 from birdinfer.detections.formats import csv, kaleidoscope, parquet, raven
 from birdinfer.inference.embeddings import INDEX_COLUMNS, RECORDINGS_COLUMNS
 from birdinfer.training.recipe.reference import recipe_keys
+from birdinfer.version import __version__
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -107,3 +108,7 @@ def test_the_site_is_built_without_a_warning_and_asks_no_other_server(tmp_path):
     assert "mixup_probability" in (tmp_path / "site" / "recipe_keys.html").read_text()
     assert "PredictionSettings" in (tmp_path / "site" / "api.html").read_text()
     assert max(path.stat().st_size for path in (tmp_path / "site").rglob("*.png")) < 500_000
+
+
+def test_the_citation_names_this_version():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -50,8 +50,7 @@ COMMANDS = {
     "pseudo-label": "Score recordings, and write a folder of pseudo-labels to train on.",
     "detect": "Find which species is present when, and write a folder of results.",
     "scale": "Predict an archive that has outgrown one machine: planned, run anywhere, gathered into one result.",
-    "demo": "Make a few minutes of synthetic soundscapes, predict them with the demo bundle, score them, show the "
-    "result.",
+    "demo": "Predict, score and detect three minutes of real sound, and make the page to look at and listen to.",
     "blend": "Blend the score tables of several models into one, and post-process it file by file.",
     "score": "Score a submission against the truth: macro ROC-AUC (BirdCLEF 2024-2026) and padded cmAP (2023).",
     "calibrate": "Find from reviews the confidence from which on detections are right, and store it in the bundle.",

@@ -1,6 +1,7 @@
-"""``birdinfer demo``: soundscapes made on the spot, predicted, scored against their truth and shown."""
+"""``birdinfer demo``: soundscapes with their truth, predicted, scored, detected and shown."""
 
 import secrets
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,12 @@ import typer
 from rich.markup import escape
 
 from birdinfer.cli.console import stdout
+from birdinfer.cli.detect import DetectionProgress
 from birdinfer.cli.predict import PredictionProgress
 from birdinfer.cli.score import score_submission
-from birdinfer.inference.bundle import Bundle, demo_bundle_path
+from birdinfer.detections.page import PageSettings
+from birdinfer.inference.bundle import Bundle, demo_bundle_path, forest_demo_path
+from birdinfer.prediction.detect import DetectionSettings, detect_recordings
 from birdinfer.prediction.run import PredictionSettings, predict_to_csv
 from birdinfer.synthetic.soundscapes import write_soundscapes
 from birdinfer.system.files import check_replaceable
@@ -24,22 +28,38 @@ _HINT = "name another folder: --out"
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the soundscapes and the results.")] = Path("demo"),
-    files: Annotated[int, typer.Option(min=1, max=1000, help="Soundscapes to make.")] = 10,
-    seconds: Annotated[float, typer.Option(min=10, max=3600, help="Length of each.")] = 60.0,
-    seed: Annotated[int | None, typer.Option(help="For the same sounds again; a fresh one if left out.")] = None,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Make soundscapes of invented species instead, any number of them.")
+    ] = False,
+    files: Annotated[int, typer.Option(min=1, max=1000, help="Soundscapes to make, with --synthetic.")] = 10,
+    seconds: Annotated[float, typer.Option(min=10, max=3600, help="Length of each, with --synthetic.")] = 60.0,
+    seed: Annotated[
+        int | None, typer.Option(help="For the same sounds again, with --synthetic; a fresh one if left out.")
+    ] = None,
 ) -> None:
-    """Make a few minutes of synthetic soundscapes, predict them with the demo bundle, score them, show the result."""
+    """Predict, score and detect three minutes of real sound, and make the page to look at and listen to.
+
+    Clips of ESC-10 (rooster, dog, rain ...), on which the network was not trained, mixed over recordings of a forest;
+    whose they are stands in ATTRIBUTION.md. --synthetic makes any number of soundscapes of eight invented species.
+    """
     console = stdout()
-    seed = secrets.randbelow(1_000_000) if seed is None else seed
-    bundle = Bundle.load(demo_bundle_path())
-    audio, submission = out / "soundscapes", out / "submission.csv"
+    audio = out / "soundscapes"
     check_folder(out, hint=_HINT)
     check_replaceable(out, "a demo", _HINT, "soundscapes/events.csv")
-    console.print(f"[bold]1.[/] {files} soundscapes of {seconds:g} s, seed {seed}: {escape(str(audio))}")
-    for path in audio.glob("synthetic_*.ogg"):  # of an earlier demo: they would be predicted, too, and miss their truth
+    for path in audio.glob("*.ogg"):  # of an earlier demo: they would be predicted, too, and miss their truth
         path.unlink()
-    truth = write_soundscapes(audio, files, seconds, seed)
-    console.print(f"[bold]2.[/] birdinfer predict {escape(str(audio))} --bundle demo -o {escape(str(submission))}")
+    if synthetic:
+        seed = secrets.randbelow(1_000_000) if seed is None else seed
+        console.print(f"[bold]1.[/] {files} soundscapes of {seconds:g} s, seed {seed}: {escape(str(audio))}")
+        truth, name = write_soundscapes(audio, files, seconds, seed), "demo"
+        bundle = Bundle.load(demo_bundle_path())
+    else:
+        shutil.copytree(forest_demo_path(), out, dirs_exist_ok=True)
+        console.print(f"[bold]1.[/] three real minutes with their truth, and a network: {escape(str(out))}")
+        truth, name = audio / "truth.csv", str(out / "bundle")
+        bundle = Bundle.load(out / "bundle")
+    submission = out / "submission.csv"
+    console.print(f"[bold]2.[/] birdinfer predict {escape(f'{audio} --bundle {name} -o {submission}')}")
     settings = PredictionSettings(output=submission, force=True, engine="onnxruntime")
     with PredictionProgress() as progress:
         predict_to_csv(bundle, [audio], settings, progress)
@@ -51,19 +71,28 @@ def demo(
     )
     _show_chart(read_scores(submission), read_scores(truth))
     _show_top(submission)
+    found = out / "detections"
+    console.print(f"[bold]4.[/] birdinfer detect {escape(f'{audio} --bundle {name} -o {found} --page')}")
+    page = PageSettings(bundle=bundle.manifest.name)
+    with DetectionProgress(bundle) as following:
+        detect_recordings(
+            bundle, [audio], DetectionSettings(output=found, force=True, engine="onnxruntime", page=page), following
+        )
     console.print(
-        "[bold]Next:[/] birdinfer predict YOUR_SOUNDSCAPES/ --bundle demo          (which knows these eight only)\n"
-        "      birdinfer train --data YOUR_DATA/ --fold 0                  (BirdCLEF layout; README.md has the walk)"
+        f"\n[bold]Look and listen:[/] open {escape(str((found / 'index.html').resolve()))}\n"
+        "[bold]Next:[/] birdinfer models                          (BirdNET and others: no training data needed)\n"
+        "      birdinfer detect YOUR_RECORDINGS/ --bundle BUNDLE -o results/ --page\n"
+        "      birdinfer train --data YOUR_DATA/ --fold 0        (BirdCLEF layout; README.md has the walk)"
     )
 
 
 def _show_chart(scores: ScoreTable, truth: ScoreTable) -> None:
-    """The first soundscape as a strip per species: the height is the probability, a note is where it truly sings."""
+    """The first soundscape as a strip per species: the height is the probability, a note is where it truly is."""
     console = stdout()
     stem = scores.row_ids[0].rpartition("_")[0]
     rows = [index for index, row_id in enumerate(scores.row_ids) if row_id.rpartition("_")[0] == stem][:60]
     truth_rows = [truth.row_ids.index(scores.row_ids[index]) for index in rows]
-    console.print(f"\n{stem}: height is probability per 5 s, [bold green]♪[/] it truly sings there")
+    console.print(f"\n{stem}: height is probability per 5 s, [bold green]♪[/] it is truly there")
     for column, label in enumerate(scores.labels):
         strip = ""
         for index, truth_index in zip(rows, truth_rows, strict=True):

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -176,6 +177,7 @@ def check_machine() -> Iterator[Check]:
     yield Check("machine", "processor", "ok", _processor_name())
     yield Check("machine", "fast paths", "ok", ", ".join(cpu_features()) or "none known")
     yield _check_gpu()
+    yield from _check_torch_build()
 
 
 def _check_gpu() -> Check:
@@ -186,6 +188,32 @@ def _check_gpu() -> Check:
         return Check("machine", "GPU", "ok", names)
     hint = 'pip uninstall -y onnxruntime && pip install "birdinfer[gpu]"'
     return Check("machine", "GPU", "warning", f"{names}, not used for prediction", hint)
+
+
+def _check_torch_build() -> Iterator[Check]:
+    """Whether torch, where it is installed beside a graphics card, was built for it and for its driver."""
+    built = _torch_cuda() if _gpu_names() else None
+    if built is None:
+        return
+    driver = _driver_cuda()
+    if not built:
+        hint = "install the build of torch for CUDA: https://pytorch.org/get-started"
+        yield Check("machine", "training", "warning", "torch is built for the CPU: it cannot use the GPU", hint)
+    elif driver and int(built.partition(".")[0]) > int(driver.partition(".")[0]):
+        what = f"torch is built for CUDA {built}, the driver knows up to {driver}"
+        hint = f"update the driver, or install a build of torch for CUDA {driver.partition('.')[0]}"
+        yield Check("machine", "training", "warning", what, hint)
+    else:
+        yield Check("machine", "training", "ok", f"torch is built for CUDA {built}, the driver knows {driver or '?'}")
+
+
+def _torch_cuda() -> str | None:
+    """The version of CUDA that torch is built for, "" for none; None without torch. Torch is not imported."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return None
+    cuda = re.search(r"^cuda\b.*= *'([\d.]+)'", _read(Path(found.origin).with_name("version.py")), re.MULTILINE)
+    return cuda[1] if cuda else ""
 
 
 def check_audio() -> Iterator[Check]:
@@ -264,15 +292,24 @@ def cpu_features() -> list[str]:
 
 
 def _gpu_names() -> str:
+    found = _nvidia_smi("--query-gpu=name,memory.total", "--format=csv,noheader")
+    return "; ".join(line.strip() for line in found.splitlines() if line.strip())
+
+
+def _driver_cuda() -> str:
+    """The newest version of CUDA that the graphics card's driver knows; "" if it does not say."""
+    version = re.search(r"CUDA Version: *([\d.]+)", _nvidia_smi())
+    return version[1] if version else ""
+
+
+def _nvidia_smi(*options: str) -> str:
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
-    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+        return subprocess.run([program, *options], capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-    return "; ".join(line.strip() for line in done.stdout.splitlines() if line.strip())
 
 
 def _read(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Options that several commands share: bundle, blend and post-processing, jobs of a cluster, names of runs, folds."""
 
+import os
 from enum import StrEnum
 from functools import partial
 from importlib.util import find_spec
@@ -199,7 +200,30 @@ SPELLINGS = {"time_limit": "--time", "memory": "--mem", "cpus": "--cpus-per-task
 """Options of a cluster that are spelled otherwise than their parameter."""
 
 DEFAULT_RECIPE, DEFAULT_DATA = Path("efficientnet_b0"), Path("data")
-"""A recipe by its name."""
+"""A recipe by its name; a folder."""
+KAGGLE_INPUT = Path("/kaggle/input")
+_TRAINING_TABLES = {"train.csv", "train_metadata.csv"}
+
+
+def find_data(given: Path | None) -> Path | None:
+    """The folder of training data: as given, else ``data`` if it is there, else the one that Kaggle has mounted.
+
+    None if there is none of them. ConfigError if Kaggle has mounted several.
+    """
+    if given is not None or DEFAULT_DATA.exists() or not KAGGLE_INPUT.is_dir():
+        return given
+    found = []
+    for folder, folders, names in os.walk(KAGGLE_INPUT):
+        if "train_audio" in folders and _TRAINING_TABLES & set(names):
+            found.append(Path(folder))
+        # Sound and spectrograms are tens of thousands of files, on a slow disk: mounts are at most three folders deep.
+        is_deep = len(Path(folder).relative_to(KAGGLE_INPUT).parts) > 2
+        folders[:] = [] if is_deep or found[-1:] == [Path(folder)] else sorted(folders)
+    if len(found) > 1:
+        raise ConfigError("--data", f"{len(found)} data sets are mounted: {', '.join(map(str, found))}", "name one")
+    if found:
+        stderr().print(f"data: {shown(str(found[0]))}", highlight=False)
+    return found[0] if found else None
 
 
 def check_name(run: str, option: str = "--run") -> str:

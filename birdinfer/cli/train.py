@@ -38,8 +38,8 @@ def train(
         help="Instead of a recipe: a finished run, runs/NAME, whose folds are trained on into NAME-int8 for a network "
         "that is faster in INT8, ReLU for SiLU.")] = None,
     data: Annotated[Path | None, typer.Option(
-        help="Folder with train.csv, taxonomy.csv and train_audio/, in BirdCLEF's layout; data if left out, and of a "
-        "fine-tune, where its run had it.", show_default=False)] = None,
+        help="Folder with train.csv, taxonomy.csv and train_audio/, in BirdCLEF's layout; if left out data, or what "
+        "Kaggle has mounted, and of a fine-tune, where its run had it.", show_default=False)] = None,
     # torchrun takes --run for a beginning of options of its own.
     run: Annotated[str | None, typer.Option(
         "--run", "--name", help="Name of the run; the recipe's if left out. (Under torchrun: --name.)")] = None,
@@ -85,6 +85,7 @@ def train(
         raise ConfigError("--run", f"is {run!r}, {len(recipes)} recipes need a name each", "leave it out")
     if devices is not None and device != "auto":
         raise ConfigError("--device", "was given with --devices", "leave it out")
+    data = data if finetune else options.find_data(data)
     settings = [
         TrainingSettings(
             recipe=each, data=data, run_dir=None if run is None else runs_dir / check_name(run), runs_dir=runs_dir,

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from birdinfer.cli import options
 from birdinfer.cli.console import stdout
-from birdinfer.cli.options import DEFAULT_DATA, DEFAULT_RECIPE, check_name, need_modules, parse_folds
+from birdinfer.cli.options import DEFAULT_DATA, DEFAULT_RECIPE, check_name, find_data, need_modules, parse_folds
 from birdinfer.cli.progress import StatusBar
 from birdinfer.cli.slurm import cluster_settings, show_jobs
 from birdinfer.errors import BirdinferError, ConfigError
@@ -41,8 +41,9 @@ def tune(
     fold: Annotated[str, typer.Option(help="Which folds a score is the mean of: 0, 0,1 or all.")] = "0",
     repeats: Annotated[int, typer.Option(
         help="Train each trial so often, each time with the next seed; its score is the mean.")] = 1,
-    data: Annotated[Path, typer.Option(
-        help="Folder with train.csv, taxonomy.csv and train_audio/, in BirdCLEF's layout.")] = DEFAULT_DATA,
+    data: Annotated[Path | None, typer.Option(
+        help="Folder with train.csv, taxonomy.csv and train_audio/, in BirdCLEF's layout; if left out data, or what "
+        "Kaggle has mounted.")] = None,
     study: Annotated[str | None, typer.Option(
         help="Name of the study's folder; the recipe's with -tune if left out.")] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where runs and studies are kept.")] = Path("runs"),
@@ -93,7 +94,8 @@ def tune(
     if devices is not None or (workers is not None and cluster is None):
         places = run.worker_devices(workers, None if devices is None else parse_devices(devices), device)
     settings = run.TuningSettings(
-        recipe=recipe, overrides=tuple(overrides or ()), space=space, data=data, runs_dir=runs_dir,
+        recipe=recipe, overrides=tuple(overrides or ()), space=space, data=find_data(data) or DEFAULT_DATA,
+        runs_dir=runs_dir,
         study=None if study is None else check_name(study, "--study"), folds=parse_folds(fold), trials=trials,
         repeats=repeats, sampler=sampler, pruner=pruner, seed=seed, devices=places, cache_dir=cache_dir,
         storage=storage, debug=debug,

@@ -344,13 +344,20 @@ def labels_sha256(labels: tuple[str, ...]) -> str:
 
 def demo_bundle_path() -> Path:
     """Find the small bundle of birdinfer, installed or in the checkout's ``exports/``, or raise InputNotFoundError."""
+    return _shipped("demo", MANIFEST_NAME, "python train/build_demo.py")
+
+
+def forest_demo_path() -> Path:
+    """Find three minutes of real sound with their truth and a bundle for them, or raise InputNotFoundError."""
+    return _shipped("forest_demo", f"bundle/{MANIFEST_NAME}", "python train/build_forest_demo.py DATA")
+
+
+def _shipped(name: str, marker: str, how: str) -> Path:
     package = Path(__file__).parents[1]
-    for folder in (package / "demo_bundle", package.parent / "exports" / "demo"):
-        if (folder / MANIFEST_NAME).is_file():
+    for folder in (package / "shipped" / name, package.parent / "exports" / name):
+        if (folder / marker).is_file():
             return folder
-    raise InputNotFoundError(
-        package / "demo_bundle", "this installation has no demo bundle", "python train/build_demo.py"
-    )
+    raise InputNotFoundError(package / "shipped" / name, f"this installation has no {name}", how)
 
 
 def store_settings(

@@ -80,7 +80,7 @@ def make_soundscape(
         call = make_call(species, call_rng, sample_rate)
         onset = _draw_onset(call_rng, len(call), len(background), sample_rate)
         snr = call_rng.uniform(*snr_db)
-        events.append(_add_call(waveform, background, species.label, call, onset, snr, sample_rate))
+        events.append(add_call(waveform, background, species.label, call, onset, snr, sample_rate))
     return _limited(waveform), sorted(events, key=lambda event: event.onset_seconds)
 
 
@@ -103,11 +103,11 @@ def make_clip(
     n_samples = bout[-1][0] + len(bout[-1][1]) + round(rng.uniform(0, 0.5) * sample_rate)
     background = make_background(rng, n_samples, sample_rate)
     waveform, snr = background.copy(), rng.uniform(*snr_db)
-    events = [_add_call(waveform, background, label, call, onset, snr, sample_rate) for onset, call in bout]
+    events = [add_call(waveform, background, label, call, onset, snr, sample_rate) for onset, call in bout]
     if secondary_label is not None:
         call = make_call(_singers(rng, [secondary_label])[0], rng, sample_rate)
         onset, softer = int(rng.integers(n_samples - len(call))), snr - rng.uniform(3.0, 10.0)
-        events.append(_add_call(waveform, background, secondary_label, call, onset, softer, sample_rate))
+        events.append(add_call(waveform, background, secondary_label, call, onset, softer, sample_rate))
     return _limited(waveform), sorted(events, key=lambda event: event.onset_seconds)
 
 
@@ -179,10 +179,10 @@ def _draw_onset(rng: np.random.Generator, length: int, n_samples: int, sample_ra
     return int(onsets[~too_little][0])
 
 
-def _add_call(
+def add_call(
     waveform: Float32, background: Float32, label: str, call: Float64, onset: int, snr_db: float, sample_rate: int
 ) -> Event:
-    """Add a call to ``waveform`` in place, with this SNR over ``background``."""
+    """Add a call to ``waveform`` [samples] in place at ``onset`` (sample), with this SNR (dB) over ``background``."""
     span = slice(onset, onset + len(call))
     call_power, background_power = _band_powers(call, background[span])
     gain = np.sqrt(background_power * 10 ** (snr_db / 10) / call_power)
@@ -265,14 +265,14 @@ def write_soundscapes(
         file_id = _file_id(index)
         rng = np.random.default_rng([seed, index])
         waveform, events = make_soundscape(rng, duration_seconds, labels=_labels_of_file(seed, index), snr_db=snr_db)
-        _write_ogg(folder / f"{file_id}.ogg", waveform, SAMPLE_RATE)
+        write_ogg(folder / f"{file_id}.ogg", waveform, SAMPLE_RATE)
         truth_rows += _truth_rows(file_id, events, len(waveform))
         event_rows += [
             [f"{file_id}.ogg", event.label, *(f"{value:.5f}" for value in event[1:3]), f"{event.snr_db:.2f}"]
             for event in events
         ]
-    _write_csv(folder / "events.csv", ["filename", "label", "onset_seconds", "offset_seconds", "snr_db"], event_rows)
-    return _write_csv(folder / "truth.csv", ["row_id", *(species.label for species in SPECIES)], truth_rows)
+    write_csv(folder / "events.csv", ["filename", "label", "onset_seconds", "offset_seconds", "snr_db"], event_rows)
+    return write_csv(folder / "truth.csv", ["row_id", *(species.label for species in SPECIES)], truth_rows)
 
 
 def write_training_data(folder: Path, clips_per_species: int, seed: int = 0) -> Path:
@@ -282,7 +282,7 @@ def write_training_data(folder: Path, clips_per_species: int, seed: int = 0) -> 
     depends on the seed, the species and i alone.
     """
     taxonomy = [[s.label, 90_000 + i, s.scientific_name, s.common_name, s.class_name] for i, s in enumerate(SPECIES)]
-    _write_csv(
+    write_csv(
         folder / "taxonomy.csv",
         ["primary_label", "inat_taxon_id", "scientific_name", "common_name", "class_name"],
         taxonomy,
@@ -292,7 +292,7 @@ def write_training_data(folder: Path, clips_per_species: int, seed: int = 0) -> 
         for column, species in enumerate(SPECIES)
         for clip in range(clips_per_species)
     ]
-    _write_csv(folder / "train.csv", list(rows[0]) if rows else [], [list(row.values()) for row in rows])
+    write_csv(folder / "train.csv", list(rows[0]) if rows else [], [list(row.values()) for row in rows])
     return folder
 
 
@@ -324,7 +324,7 @@ def _write_training_clip(folder: Path, species: Species, clip: int, rng: np.rand
     author = clip % AUTHORS_PER_SPECIES + 1
     waveform, _ = make_clip(rng, species.label, secondary)
     name = f"{species.label}/SYN{clip:05d}.ogg"
-    _write_ogg(folder / "train_audio" / name, waveform, SAMPLE_RATE)
+    write_ogg(folder / "train_audio" / name, waveform, SAMPLE_RATE)
     return {
         "primary_label": species.label,
         "secondary_labels": str([secondary or ""]),
@@ -342,8 +342,8 @@ def _write_training_clip(folder: Path, species: Species, clip: int, rng: np.rand
     }
 
 
-def _write_ogg(path: Path, waveform: Float32, sample_rate: int) -> None:
-    """Ogg Vorbis, second by second: libsndfile overflows its stack when it encodes minutes in one call."""
+def write_ogg(path: Path, waveform: Float32, sample_rate: int) -> None:
+    """Write [samples] as Ogg Vorbis, second by second: in one call libsndfile overflows its stack."""
     with (
         atomic_file(path) as file,
         soundfile.SoundFile(file, "w", sample_rate, 1, format="OGG", subtype="VORBIS") as ogg,
@@ -352,6 +352,7 @@ def _write_ogg(path: Path, waveform: Float32, sample_rate: int) -> None:
             ogg.write(waveform[start : start + sample_rate])
 
 
-def _write_csv(path: Path, header: list[str], rows: Iterable[Sequence[object]]) -> Path:
+def write_csv(path: Path, header: list[str], rows: Iterable[Sequence[object]]) -> Path:
+    """Write a table, whole or not at all, and return its path."""
     write_atomic(path, csv_text(header, rows))
     return path

@@ -1,12 +1,41 @@
 import csv
+import re
 
 import pytest
 
 from birdinfer.cli.demo import demo
+from birdinfer.inference.bundle import forest_demo_path
+
+
+def test_the_demo_scores_real_sound_and_makes_a_page(tmp_path, capsys):
+    demo(tmp_path / "demo")
+    out = capsys.readouterr().out
+    score = float(re.search(r"macro ROC-AUC ([\d.]+)", out)[1])
+    assert score >= 0.9
+    assert "FOREST1" in out
+    page = tmp_path / "demo" / "detections" / "index.html"
+    assert str(page) in out.replace("\n", "")
+    assert page.is_file()
+    assert (tmp_path / "demo" / "ATTRIBUTION.md").is_file()
+    with (tmp_path / "demo" / "submission.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 1 + 3 * 12
+
+
+def test_every_clip_of_the_demo_is_in_the_public_domain_and_named():
+    """Nothing else of ESC-10 may be passed on without its author's name and licence."""
+    folder = forest_demo_path()
+    with (folder / "soundscapes" / "events.csv").open(newline="") as file:
+        clips = {row["clip"] for row in csv.DictReader(file)}
+    attribution = (folder / "ATTRIBUTION.md").read_text()
+    assert all(f"- {clip}: " in attribution for clip in clips)
+    assert "CC0" in attribution
+    assert "Redistribution" in (folder / "LICENSE.scikit-maad.txt").read_text()
+    assert sum(path.stat().st_size for path in folder.glob("soundscapes/*.ogg")) <= 1_500_000
+    assert sum(path.stat().st_size for path in folder.glob("bundle/*.onnx")) <= 1.5 * 2**20
 
 
 def test_the_demo_predicts_scores_and_shows(tmp_path, capsys):
-    demo(tmp_path, files=2, seconds=30.0, seed=5)
+    demo(tmp_path, synthetic=True, files=2, seconds=30.0, seed=5)
     out = capsys.readouterr().out
     assert "macro ROC-AUC" in out
     assert "synthetic_S01" in out
@@ -38,6 +67,6 @@ def test_the_demo_bundle_recognises_its_species(tmp_path, seed):
 
 
 def test_a_second_demo_does_not_predict_the_first(tmp_path):
-    demo(tmp_path, files=3, seconds=10.0, seed=1)
-    demo(tmp_path, files=1, seconds=10.0, seed=2)
+    demo(tmp_path, synthetic=True, files=3, seconds=10.0, seed=1)
+    demo(tmp_path, synthetic=True, files=1, seconds=10.0, seed=2)
     assert len((tmp_path / "submission.csv").read_text().splitlines()) == 3

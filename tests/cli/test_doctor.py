@@ -1,4 +1,5 @@
 import builtins
+import importlib.util
 import json
 import re
 import subprocess
@@ -210,6 +211,30 @@ class TestGpu:
     def test_a_card_with_onnxruntime_gpu_is_ok(self, card, installed):
         installed(*CORE, "onnxruntime-gpu")
         assert found(module.check_machine(), "GPU").status == "ok"
+
+    @pytest.mark.parametrize(
+        ("built", "driver", "status", "words"),
+        [
+            ("None", "12.4", "warning", "torch is built for the CPU"),
+            ("'13.0'", "12.4", "warning", "torch is built for CUDA 13.0, the driver knows up to 12.4"),
+            ("'12.8'", "12.4", "ok", "torch is built for CUDA 12.8, the driver knows 12.4"),
+            ("'12.8'", "", "ok", "the driver knows ?"),
+        ],
+    )
+    def test_the_build_of_torch_is_held_against_the_driver(
+        self, card, monkeypatch, tmp_path, built, driver, status, words
+    ):
+        (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\ncuda: Optional[str] = {built}\n")
+        spec = importlib.util.spec_from_file_location("torch", tmp_path / "__init__.py")
+        monkeypatch.setattr(module, "find_spec", lambda _: spec)
+        text = f"| NVIDIA-SMI 550.1  Driver Version: 550.1  CUDA Version: {driver} |"
+        monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=text))
+        check = found(module.check_machine(), "training")
+        assert (check.status, words in check.found) == (status, True)
+
+    def test_without_a_card_the_build_of_torch_does_not_matter(self, monkeypatch):
+        monkeypatch.setattr(module.shutil, "which", lambda _: None)
+        assert "training" not in {check.name for check in module.check_machine()}
 
     def test_a_driver_that_does_not_answer_is_no_card(self, card, monkeypatch):
         def hang(*_, **__):
