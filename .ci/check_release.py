@@ -20,7 +20,7 @@ NEEDED = (
     "birdinfer/shipped/demo/manifest.json",
     "birdinfer/shipped/forest_demo/ATTRIBUTION.md",
     "birdinfer/shipped/forest_demo/LICENSE.scikit-maad.txt",
-    "birdinfer/shipped/forest_demo/bundle/manifest.json",
+    "birdinfer/shipped/forest_demo/forest/manifest.json",
 )
 KERNEL = "birdinfer/features/kernels/log_mel.so"
 FORBIDDEN = ("tests/", "benchmarks/", ".so.", "__pycache__", ".git")

@@ -168,9 +168,9 @@ def main() -> None:
         options = [word for setting in SETTINGS for word in ("--set", setting)]
         place = ("--name", "forest", "--runs-dir", work)
         birdinfer(work, "train", "--recipe", recipe, "--data", data / "esc10", *place, "--fold", "0", *options)
-        birdinfer(work, "export", "--onnx", "--run", work / "forest", "--out", built / "bundle")
+        birdinfer(work, "export", "--onnx", "--run", work / "forest", "--out", built / "forest")
         submission = work / "submission.csv"
-        birdinfer(work, "predict", built / "soundscapes", "--bundle", built / "bundle", "-o", submission)
+        birdinfer(work, "predict", built / "soundscapes", "--bundle", built / "forest", "-o", submission)
         birdinfer(work, "score", submission, built / "soundscapes" / "truth.csv", "--per-class")
         shutil.rmtree(TARGET, ignore_errors=True)
         shutil.copytree(built, TARGET)

@@ -56,8 +56,8 @@ def demo(
     else:
         shutil.copytree(forest_demo_path(), out, dirs_exist_ok=True)
         console.print(f"[bold]1.[/] three real minutes with their truth, and a network: {escape(str(out))}")
-        truth, name = audio / "truth.csv", str(out / "bundle")
-        bundle = Bundle.load(out / "bundle")
+        truth, name = audio / "truth.csv", str(out / "forest")
+        bundle = Bundle.load(out / "forest")
     submission = out / "submission.csv"
     console.print(f"[bold]2.[/] birdinfer predict {escape(f'{audio} --bundle {name} -o {submission}')}")
     settings = PredictionSettings(output=submission, force=True, engine="onnxruntime")

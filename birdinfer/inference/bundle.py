@@ -349,7 +349,7 @@ def demo_bundle_path() -> Path:
 
 def forest_demo_path() -> Path:
     """Find three minutes of real sound with their truth and a bundle for them, or raise InputNotFoundError."""
-    return _shipped("forest_demo", f"bundle/{MANIFEST_NAME}", "python train/build_forest_demo.py DATA")
+    return _shipped("forest_demo", f"forest/{MANIFEST_NAME}", "python train/build_forest_demo.py DATA")
 
 
 def _shipped(name: str, marker: str, how: str) -> Path:

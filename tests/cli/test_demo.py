@@ -31,7 +31,7 @@ def test_every_clip_of_the_demo_is_in_the_public_domain_and_named():
     assert "CC0" in attribution
     assert "Redistribution" in (folder / "LICENSE.scikit-maad.txt").read_text()
     assert sum(path.stat().st_size for path in folder.glob("soundscapes/*.ogg")) <= 1_500_000
-    assert sum(path.stat().st_size for path in folder.glob("bundle/*.onnx")) <= 1.5 * 2**20
+    assert sum(path.stat().st_size for path in folder.glob("forest/*.onnx")) <= 1.5 * 2**20
 
 
 def test_the_demo_predicts_scores_and_shows(tmp_path, capsys):
