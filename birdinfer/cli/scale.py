@@ -45,6 +45,7 @@ from birdinfer.scale.run import ScaleCallback, run_plan, status_of
 from birdinfer.scale.slurm import SlurmLauncher
 from birdinfer.scale.unit import Worker, WorkSettings
 from birdinfer.system.outputs import SCORES, check_folder, check_outputs
+from birdinfer.system.signals import leaving_at_sigterm
 
 EXIT_WITH_FAILURES = 3
 _LISTED = 10
@@ -181,7 +182,7 @@ def work(
         raise
     say(Report())
     n_failed = 0
-    with worker:
+    with leaving_at_sigterm(), worker:
         for number, outcome in worker.run(unit if unit else _numbers()):
             report = report_of(number, outcome)
             n_failed += bool(report.error)

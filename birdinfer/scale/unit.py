@@ -16,11 +16,12 @@ import os
 import platform
 import queue
 import secrets
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from birdinfer.scale.marker import FileRecord, KeptScores, Marker, joined, parqu
 from birdinfer.scale.places import Place
 from birdinfer.scale.plan import TRIES, kept_from, open_plan
 from birdinfer.scale.staging import CHANGED, GONE, MOST_BYTES, Stager
+from birdinfer.system.locks import try_lock
 from birdinfer.typing import Float32
 
 MOST_STARTS = 3
@@ -72,9 +74,7 @@ class Worker:
         self.open, plan = (opened := open_plan(uri)), opened.plan
         scratch = settings.scratch or (Path(os.environ[SCRATCH]) if os.environ.get(SCRATCH) else None)
         with ExitStack() as closing:
-            if scratch is not None:
-                scratch.mkdir(parents=True, exist_ok=True)
-            self.scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="birdinfer-", dir=scratch)))
+            self.scratch = closing.enter_context(own_folder(scratch or Path(tempfile.gettempdir())))
             self.stager: Stager | None = None
             """What fetches sound; None: it is local."""
             if not plan.is_local:
@@ -268,6 +268,23 @@ class _Sink:
         if gone and len(gone) == len(self._files):
             raise InputNotFoundError(gone[0], "is gone, and all files beside it", "is its disk in its place?")
         return {path: SoundscapeResult(path, Status.not_opened, problem=text) for path, text in problems.items()}
+
+
+@contextmanager
+def own_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder for this process in another one, and remove those of processes that were killed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob("birdinfer-scale-*"):
+        with try_lock(left.with_name(f".{left.name}.lock")) as is_left:
+            if is_left:
+                shutil.rmtree(left, ignore_errors=True)
+    folder = parent / f"birdinfer-scale-{secrets.token_hex(6)}"
+    with try_lock(folder.with_name(f".{folder.name}.lock")):  # before it is there: it is never taken for a left one
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 _WORKERS: dict[str, Worker] = {}

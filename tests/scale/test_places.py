@@ -40,7 +40,10 @@ def without_paths(folder):
 def test_an_archive_in_a_store_has_the_bytes_of_a_local_one(archive, bundle, planned, remote, tmp_path):
     opened = planned(f"{remote}/archive", f"{remote}/plan")
     assert opened.plan.n_units == 7
+    left = tmp_path / "scratch" / "birdinfer-scale-0123"  # by a process that was killed
+    (left / "sound").mkdir(parents=True)
     with Worker(opened.place.uri, WorkSettings(scratch=tmp_path / "scratch", most_bytes=1)) as worker:
+        assert not left.exists()
         outcomes = dict(worker.run(opened.missing()))
     assert all(outcome.sound_seconds or outcome.n_problems for outcome in outcomes.values())
     assert list((tmp_path / "scratch").iterdir()) == []
