@@ -17,11 +17,9 @@ maximum over time. 2.1 million parameters with 200 labels:
     mean and maximum         384
     linear                   labels
 
-``wav2vec2_base`` is torchaudio's (94 million parameters), for sound at 16 kHz if it starts from speech.
+``wav2vec2_base`` (``wav2vec2.py``, 94 million parameters) takes the weights of Hugging Face's checkpoints, which were
+trained on speech at 16 kHz.
 """
-
-import importlib
-from typing import Any
 
 import torch
 from torch.nn import functional
@@ -30,6 +28,7 @@ from birdinfer.errors import ConfigError
 from birdinfer.training.models.base import Blueprint, Logits, Network
 from birdinfer.training.models.image import mean_and_maximum
 from birdinfer.training.models.timm_import import import_timm
+from birdinfer.training.models.wav2vec2 import Wav2Vec2, Wav2Vec2Size
 
 _CONVOLUTIONS = ((64, 10, 5), (96, 8, 4), (128, 4, 2), (192, 4, 2), (192, 4, 2), (192, 4, 2), (192, 4, 2))
 """Channels, kernel, stride."""
@@ -40,15 +39,14 @@ _BLOCKS, _HEADS = 3, 4
 _VARIANCE_EPSILON = 1e-7
 """Of a full-scale square: -70 dB. What is quieter fades to zeros instead of being blown up."""
 
-_WAV2VEC2_CONVOLUTIONS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
-_WAV2VEC2_WIDTH = 768
+_WAV2VEC2 = Wav2Vec2Size()
 
 
 def build_raw(blueprint: Blueprint) -> torch.nn.Module:
     """The network of a blueprint.
 
     Raises:
-        ConfigError: there is none of this name, the window is too short for it, or torchaudio cannot be imported.
+        ConfigError: there is none of this name, or the window is too short for it.
     """
     name = blueprint.config.backbone
     if name == "small":
@@ -56,8 +54,8 @@ def build_raw(blueprint: Blueprint) -> torch.nn.Module:
         encoder, width = torch.nn.Sequential(Convolutions(), Context(blueprint.config.drop_path_rate)), _WIDTH
         return RawNetwork(encoder, width, blueprint)
     if name == "wav2vec2_base":
-        _refuse_short(blueprint, _WAV2VEC2_CONVOLUTIONS)
-        return RawNetwork(build_wav2vec2(blueprint.config.drop_path_rate), _WAV2VEC2_WIDTH, blueprint)
+        _refuse_short(blueprint, _WAV2VEC2.convolutions)
+        return RawNetwork(Wav2Vec2(_WAV2VEC2, blueprint.config.drop_path_rate), _WAV2VEC2.width, blueprint)
     raise ConfigError("model.backbone", f"{name!r} takes no waveforms", "choose small or wav2vec2_base")
 
 
@@ -68,7 +66,7 @@ class RawNetwork(Network):
         """Put a head on an encoder.
 
         Args:
-            backbone: waveforms [windows, samples] -> [windows, steps, width], alone or first of a tuple.
+            backbone: waveforms [windows, samples] -> [windows, steps, width].
             width: of its steps.
             blueprint: says how many labels there are, and the dropout before the head.
         """
@@ -79,8 +77,7 @@ class RawNetwork(Network):
 
     def features(self, inputs: torch.Tensor) -> torch.Tensor:
         """[windows, samples] -> [windows, steps, features]."""
-        encoded = self.backbone(normalised(inputs))
-        steps: torch.Tensor = encoded[0] if isinstance(encoded, tuple) else encoded
+        steps: torch.Tensor = self.backbone(normalised(inputs))
         return steps
 
     def classify(self, features: torch.Tensor) -> Logits:
@@ -138,31 +135,6 @@ class Context(torch.nn.Module):
         placed = steps + functional.gelu(self.position(steps.transpose(1, 2)).transpose(1, 2))
         normed: torch.Tensor = self.norm(self.blocks(placed))
         return normed
-
-
-def build_wav2vec2(drop_path_rate: float) -> torch.nn.Module:
-    """The wav2vec 2.0 of torchaudio, base size: waveforms -> (steps [windows, steps, 768], None).
-
-    Args:
-        drop_path_rate: how often a layer is left out in training.
-
-    Raises:
-        ConfigError: torchaudio cannot be imported.
-    """
-    encoder: torch.nn.Module = _import_torchaudio_models().wav2vec2_base(encoder_layer_drop=drop_path_rate)
-    return encoder
-
-
-def _import_torchaudio_models() -> Any:
-    try:
-        return importlib.import_module("torchaudio.models")
-    except (ImportError, OSError, RuntimeError) as error:
-        # Its compiled library loads beside the very torch that it was built for, and beside no other.
-        raise ConfigError(
-            "model.backbone",
-            f"wav2vec2_base needs torchaudio, which cannot be imported ({str(error)[:120]})",
-            "install the torchaudio that belongs to your torch, or choose small",
-        ) from error
 
 
 def _refuse_short(blueprint: Blueprint, convolutions: tuple[tuple[int, int, int], ...]) -> None:

@@ -85,7 +85,8 @@ def tensors_only() -> Iterator[None]:
 def load_weights(model: torch.nn.Module, path: Path, labels: Sequence[str] = ()) -> str:
     """Start from a local file: of timm, of torch, or a checkpoint of birdinfer.
 
-    Names are matched without what training loops put before them (``module.``, ``model.``, ``backbone.`` ...). Where
+    Names are matched without what training loops put before them (``module.``, ``model.``, ``backbone.`` ...); a weight
+    that is stored as length and direction (weight normalisation) is multiplied out. Where
     none fits, tensors are matched in their order if the shapes are those of the network's backbone one after another.
     A first convolution for three channels is summed into one, position embeddings of a square picture are resampled to
     ours. Rows of a classifier are taken by label where the file names its labels. Tensors of another shape and unknown
@@ -104,7 +105,7 @@ def load_weights(model: torch.nn.Module, path: Path, labels: Sequence[str] = ())
         CheckpointError: it is no file of weights, nothing in it fits, or what fits is no finite numbers.
     """
     given, theirs = read_weight_file(path)
-    own = model.state_dict()
+    given, own = multiplied_out(given), model.state_dict()
     names, how = _own_names(given, own), ""
     if not any(name.startswith(_BACKBONE) for name in names):
         in_order = _in_order(given, own)
@@ -130,13 +131,36 @@ def load_weights(model: torch.nn.Module, path: Path, labels: Sequence[str] = ())
     )
 
 
+_LENGTHS = {".weight_g": ".weight_v", ".parametrizations.weight.original0": ".parametrizations.weight.original1"}
+"""Endings of what torch's weight normalisation stores, older and newer: length -> direction."""
+
+
+def multiplied_out(tensors: Tensors) -> Tensors:
+    """Tensors with each weight that is stored as length and direction (Salimans and Kingma 2016) as the weight itself.
+
+    ``weight = g * v / |v|``, the norm over all dimensions in which g has the size 1.
+    """
+    found = dict(tensors)
+    for name, length in tensors.items():
+        ending = next((each for each in _LENGTHS if name.endswith(each)), None)
+        stem = name.removesuffix(ending or "")
+        direction = None if ending is None else tensors.get(stem + _LENGTHS[ending])
+        if ending is None or direction is None or length.ndim != direction.ndim:
+            continue
+        over = [dim for dim, size in enumerate(length.shape) if size == 1 and direction.shape[dim] > 1]
+        norm = torch.linalg.vector_norm(direction.double(), dim=over or None, keepdim=True)
+        found[f"{stem}.weight"] = (length.double() * direction.double() / norm).to(direction.dtype)
+        del found[name], found[stem + _LENGTHS[ending]]
+    return found
+
+
 def check_weights(path: Path) -> None:
     """Whether there is a file to start from; raises InputNotFoundError if there is none."""
     weight_path(path)
 
 
 _WRAPPERS = frozenset(
-    ("model", "module", "backbone", "net", "network", "encoder", "_orig_mod", "base_model", "timm_model")
+    ("model", "module", "backbone", "net", "network", "encoder", "_orig_mod", "base_model", "timm_model", "wav2vec2")
 )
 """What training loops put before a network's own names."""
 

@@ -144,7 +144,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     family: str = "cnn"
     """``cnn``, ``sed``, ``rnn``, ``vit`` (these take log-mels) or ``raw`` (takes the waveform)."""
     backbone: str = "efficientnet_b0"
-    """A model of timm for cnn, sed and vit; ``gru`` or ``lstm`` for rnn; ``small`` or ``wav2vec2_base`` for raw."""
+    """A model of timm for cnn, sed and vit; ``gru`` or ``lstm`` for rnn; ``small`` or ``wav2vec2_base`` for raw, which
+    takes the safetensors of Hugging Face's checkpoints of that form as ``weights`` (they want 16 kHz)."""
     pretrained: bool = False
     """Start from timm's weights, fetched from its hub."""
     weights: str = ""

@@ -1,6 +1,3 @@
-import sys
-import types
-
 import pytest
 import torch
 from tiny_clips import TINY_FRONTEND
@@ -71,53 +68,3 @@ class TestSmall:
     def test_unknown_networks_are_refused(self):
         with pytest.raises(ConfigError, match=r"'efficientnet_b0' takes no waveforms - choose small or wav2vec2_base"):
             build_model(ModelConfig("raw"), 4, INPUT, start=False)
-
-
-class TestWav2Vec2:
-    CONFIG = ModelConfig("raw", "wav2vec2_base", drop_path_rate=0.1)
-
-    def test_without_torchaudio_says_what_to_do(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "torchaudio", None)
-        monkeypatch.setitem(sys.modules, "torchaudio.models", None)
-        with pytest.raises(
-            ConfigError, match=r"needs torchaudio, which cannot be imported .* or choose small"
-        ) as refusal:
-            build_model(self.CONFIG, 4, INPUT, start=False)
-        assert "\n" not in str(refusal.value)
-
-    def test_a_torchaudio_that_does_not_load_is_reported_in_one_line(self, monkeypatch):
-        class Broken:
-            def find_spec(self, name, *_):
-                if name == "torchaudio":
-                    raise OSError("Could not load this library:\n/somewhere/_torchaudio.so")
-
-        monkeypatch.delitem(sys.modules, "torchaudio", raising=False)
-        monkeypatch.delitem(sys.modules, "torchaudio.models", raising=False)
-        monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-        with pytest.raises(ConfigError, match=r"cannot be imported \(Could not load this library") as refusal:
-            build_model(self.CONFIG, 4, INPUT, start=False)
-        assert "\n" not in str(refusal.value)
-
-    def test_its_steps_are_pooled_and_its_layers_left_out_at_the_recipes_rate(self, monkeypatch):
-        """A stand-in with torchaudio's signature and answer: steps, and lengths that no one gave."""
-        rates = []
-
-        class Encoder(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.layer = torch.nn.Linear(400, 768)
-
-            def forward(self, waveforms):
-                return self.layer(waveforms.unfold(1, 400, 400)), None
-
-        def wav2vec2_base(*, encoder_layer_drop):
-            rates.append(encoder_layer_drop)
-            return Encoder()
-
-        models = types.ModuleType("torchaudio.models")
-        models.wav2vec2_base = wav2vec2_base
-        monkeypatch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
-        monkeypatch.setitem(sys.modules, "torchaudio.models", models)
-        model = build_model(self.CONFIG, 4, INPUT, start=False).eval()
-        assert rates == [0.1]
-        assert model(torch.randn(2, INPUT.window_samples)).clip.shape == (2, 4)
