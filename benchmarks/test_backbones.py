@@ -37,7 +37,7 @@ BATCH = 3
 ROUNDS, SECONDS = 3, 0.2
 SIZE = 1024  # of the matrices: 4 MB each in fp32
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

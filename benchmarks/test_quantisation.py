@@ -19,11 +19,12 @@ from birdinfer.export.acceptance.calibration_data import draw_calibration
 from birdinfer.export.acceptance.decision import Limits
 from birdinfer.export.acceptance.labelled import held_out_windows
 from birdinfer.export.acceptance.measure import FP32, AcceptanceTest
+from birdinfer.export.int8.qdq import native_target
 from birdinfer.export.int8.quantize import METHODS, Int8Settings, calibrate_graph, write_int8
 from birdinfer.export.run import export_run
 from birdinfer.export.settings import ExportSettings
 from birdinfer.export.variants import ORT_INT8
-from birdinfer.inference.engines import load_engine
+from birdinfer.inference.engines import EngineSpec, load_engine
 from birdinfer.inference.engines.benchmark import speeds_in_turns
 from birdinfer.inference.manifest import Variant
 from birdinfer.inference.predictor import make_plan
@@ -42,6 +43,9 @@ BOUNDS = {
 }
 """Times as fast as ONNX Runtime in fp32 that INT8 has to be, within the gate, on all workers. ``-int8`` is the network
 after ``train --finetune-for-int8``."""
+
+IN_OPENVINO = {"efficientnet_b0": 1.5, "efficientnet_b0-int8": 2.2}
+"""The same with VNNI in OpenVINO."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -108,6 +112,32 @@ def test_a_network_as_trained_is_taken_or_refused_with_the_reason(name, runs, ta
         }
     )
     assert ("int8" in member.graphs) == (not int8.refused)
+
+
+@pytest.mark.skipif(native_target() != "vnni", reason="OpenVINO's INT8 is slow without VNNI")
+@pytest.mark.parametrize(("name", "bound"), IN_OPENVINO.items())
+def test_int8_in_openvino_is_faster_and_as_good(name, bound, runs, table, tmp_path):
+    """The same graph, within the same gate, in the engine that joins activations and convolutions."""
+    pytest.importorskip("openvino")
+    run = trained(runs, name)
+    folder = run / f"fold{FOLD}"
+    bundle = export_run(ExportSettings(run=run, out=tmp_path / name, quantize=("static",))).bundle
+    (member,) = bundle.manifest.members
+    checkpoint = load_checkpoint(folder / "best.safetensors")
+    labelled = held_out_windows(folder, checkpoint, None)
+    acceptance = AcceptanceTest(bundle.graph_path(member.graphs["fp32"]), member.outputs, bundle.labels, labelled)
+    graph = bundle.graph_path(member.graphs["int8"])
+    int8 = acceptance.variant("int8 static", "", graph, EngineSpec("openvino", "int8"), Limits())
+    table.append(
+        {
+            "what": f"static INT8 in OpenVINO against fp32 in ONNX Runtime, {name}",
+            "measured": f"{int8.figures.times_fp32:.2f}x",
+            "bound": f">= {bound:g}x within the gate",
+            "detail": f"{described(int8)}; {int8.refused or 'taken'}",
+        }
+    )
+    assert int8.refused == ""
+    assert int8.figures.times_fp32 >= bound
 
 
 def described(variant: Variant) -> str:
