@@ -115,7 +115,8 @@ class PseudoLabelTables(Tables):
         members = bundle.manifest.members
         held_out = {self._filenames[path]: self.record.fold_of(self._filenames[path]) for path in self._members}
         teacher = Teacher(
-            labels=bundle.labels, bundle=bundle.sha256(), members=tuple(each.name for each in members),
+            labels=bundle.labels, scientific_names=tuple(each.scientific_name for each in bundle.manifest.species),
+            bundle=bundle.sha256(), members=tuple(each.name for each in members),
             families=tuple(family_of(bundle, each) for each in members),
             steps=tuple(repr(step) for step in bundle.manifest.post.all_steps), recordings=str(self._folder),
             power=settings.power, keep=settings.keep, zero=settings.zero, held_out=held_out,

@@ -33,6 +33,8 @@ class Teacher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     labels: tuple[str, ...]
     """Columns of the scores, in order."""
+    scientific_names: tuple[str, ...] = ()
+    """Of each label, "" where it has none; they find the species whose labels are others."""
     bundle: str
     """Identity of the bundle, e.g. the fingerprint that its manifest has."""
     members: tuple[str, ...] = ()
@@ -145,6 +147,9 @@ def read_teacher(folder: Path) -> Teacher:
     except msgspec.DecodeError as error:
         raise MetadataError(path, f"cannot be read ({error})", _HINT) from error
     check_labels(teacher.labels, str(path), _HINT)
+    if len(teacher.scientific_names) not in {0, len(teacher.labels)}:
+        what = f"has {len(teacher.scientific_names)} scientific names of {len(teacher.labels)} labels"
+        raise MetadataError(path, what, _HINT)
     return teacher
 
 

@@ -58,6 +58,12 @@ def test_write_pseudo_labels_replaces_its_own_kind_only(folder, tmp_path):
     [
         (TEACHER, None, InputNotFoundError, "no such file"),
         (TEACHER, b'{"labels": ["a"], "bundle": "", "other": 1}', MetadataError, "unknown field `other`"),
+        (
+            TEACHER,
+            b'{"labels": ["0012", "b"], "bundle": "", "scientific_names": ["x"]}',
+            MetadataError,
+            "has 1 scientific names of 2 labels",
+        ),
         (TEACHER, b'{"labels": ["a", "a"], "bundle": ""}', LabelError, "stands twice"),
         (SCORES, b"no array", InputNotFoundError, "is no array of scores"),
         (INDEX, b"filename,start,end,row\nx.ogg,0,5,0\n", MetadataError, "does not name each of the 3 rows"),

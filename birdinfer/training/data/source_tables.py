@@ -322,8 +322,11 @@ class _Reader:
     # ---- Species
 
     def _shared(self, teacher: Teacher) -> list[tuple[int, int]]:
-        names = SpeciesNames(self._species)
-        meant = {index: names.find(label) for index, label in enumerate(teacher.labels)}
+        names, scientific = SpeciesNames(self._species), teacher.scientific_names or ("",) * len(teacher.labels)
+        meant = {
+            index: names.find(label) or names.find(name)
+            for index, (label, name) in enumerate(zip(teacher.labels, scientific, strict=True))
+        }
         pairs = {self._column[labels[0]]: index for index, labels in meant.items() if len(labels) == 1}
         if not pairs:
             what = f"none of its {len(teacher.labels)} labels is in the taxonomy, first {teacher.labels[0]!r}"

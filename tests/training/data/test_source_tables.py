@@ -85,6 +85,13 @@ class TestPseudoLabels:
         assert found.source.rows.known.tolist() == [True] * 4 + [False]
         assert any("1 species are not known to the teacher and masked: new" in note for note in found.notes)
 
+    def test_a_species_of_another_label_is_found_by_its_scientific_name(self, read, folder):
+        theirs = [f"Genus {label}_Common {label}" for label in LABELS]
+        write_pseudo(folder / "theirs", labels=theirs, scientific_names=tuple(f"Genus {label}" for label in LABELS))
+        species = [Species(label, f"Genus {label}") for label in reversed(LABELS)]
+        found = read(kind="pseudo_labels", table="theirs", species=species)
+        assert found.source.rows(5) == pytest.approx([0.6, 0.5, 0.4, 0.3], abs=1e-3)
+
     def test_species_never_observed_at_a_site_are_zero(self, read, folder):
         found = read(kind="pseudo_labels", table="pseudo", site_table="labels.csv")
         for clip, labels in zip(found.clips, labels_of(found), strict=True):
