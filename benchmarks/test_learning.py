@@ -4,9 +4,10 @@ Clips: those of ESC-10 and of British birds (../shared/data) as one set of 96 la
 minute, the public set and one of another seed. Their clips, background and speech are in no training: the soundscapes
 that are trained on are mixed of the training clips over the background and speech that are set apart for training, so
 what they add is not more calls but their surroundings. Every kind of training takes as many steps as the plain one.
-Gains are paired over files: files are resampled, and the gain of a resample is the mean over seeds.
+BirdNET 2.4 may have been trained on the recordings of birds, those of the test among them. Gains are paired over files:
+files are resampled, and the gain of a resample is the mean over seeds.
 
-BIRDINFER_LEARNING_SEEDS=3 (default), BIRDINFER_LEARNING_EPOCHS=12, BIRDINFER_LEARNING_KINDS="plain,all", and
+BIRDINFER_LEARNING_SEEDS=3 (default), BIRDINFER_LEARNING_EPOCHS=24, BIRDINFER_LEARNING_KINDS="plain,all", and
 BIRDINFER_LEARNING_FOLDER to keep what was trained; a run that was stopped continues there.
 """
 
@@ -42,14 +43,15 @@ from birdinfer.training.run import TrainingSettings, train_folds
 from bundles import SHARED_DATA
 
 N_SEEDS = int(os.environ.get("BIRDINFER_LEARNING_SEEDS", "3"))
-N_EPOCHS = int(os.environ.get("BIRDINFER_LEARNING_EPOCHS", "12"))
-FIRST_SEED, N_RESAMPLES = 100, 1000
+N_EPOCHS = int(os.environ.get("BIRDINFER_LEARNING_EPOCHS", "24"))
+FIRST_SEED, N_RESAMPLES = 200, 1000
 FAMILIES = {"esc": "esc10", "bird": "birds"}
 MIXED = {
     "labelled": (7301, 20, 60), "unlabelled_esc": (7302, 20, 0), "unlabelled_bird": (7302, 0, 60),
-    "test": (7304, 24, 36),
+    "test": (7305, 24, 36),
 }  # fmt: skip
-"""Seed, and minutes with sounds of ESC-10 and of birds."""
+"""Seed, and minutes with sounds of ESC-10 and of birds. Settings were chosen on the public set and on seed 7304, with
+networks of another seed."""
 
 pytestmark = pytest.mark.slow
 
@@ -201,8 +203,8 @@ def a_sources(recipe: Recipe, place: Path) -> Recipe:
 
 
 def b_pseudo(recipe: Recipe, place: Path) -> Recipe:
-    """Half of each batch from pseudo-labels."""
-    return with_sources(recipe, pseudo(place, "esc", 0.2), pseudo(place, "bird", 0.3))
+    """A quarter of each batch from pseudo-labels."""
+    return with_sources(recipe, pseudo(place, "esc", 0.1), pseudo(place, "bird", 0.15))
 
 
 def c_distilled(recipe: Recipe, place: Path) -> Recipe:
@@ -212,14 +214,20 @@ def c_distilled(recipe: Recipe, place: Path) -> Recipe:
 
 
 def d_all(recipe: Recipe, place: Path) -> Recipe:
-    """A quarter of each batch from labelled soundscapes, a quarter from pseudo-labels, and the embedding."""
-    sources = (soundscapes(place, 0.25), pseudo(place, "esc", 0.1), pseudo(place, "bird", 0.15))
+    """Half of each batch from labelled soundscapes, an eighth from pseudo-labels, and the embedding."""
+    sources = (soundscapes(place, 0.5), pseudo(place, "esc", 0.05), pseudo(place, "bird", 0.075))
     return c_distilled(with_sources(recipe, *sources), place)
 
 
 def distilled_alone(recipe: Recipe, place: Path) -> Recipe:
     """The embedding alone for a third of the epochs, then the labels alone, as place 1 of BirdCLEF 2026 did."""
     distil = DistilConfig(teacher=str(place / "birdnet"), weight=0.0, alone_epochs=N_EPOCHS // 3)
+    return msgspec.structs.replace(recipe, distil=distil)
+
+
+def distilled_much(recipe: Recipe, place: Path) -> Recipe:
+    """The embedding as it is beside the labels, with weight 10, as place 8 did."""
+    distil = DistilConfig(teacher=str(place / "birdnet"), weight=10.0)
     return msgspec.structs.replace(recipe, distil=distil)
 
 
@@ -230,6 +238,7 @@ KINDS = {
     "distilled": c_distilled,
     "all": d_all,
     "distilled alone": distilled_alone,
+    "distilled much": distilled_much,
 }
 CHOSEN = os.environ.get("BIRDINFER_LEARNING_KINDS", "plain,labelled soundscapes,pseudo-labels,distilled,all").split(",")
 
