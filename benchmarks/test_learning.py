@@ -102,7 +102,8 @@ def write_mixed(place: Path, name: str) -> None:
     script = SHARED_DATA / "soundscapes" / "make_soundscapes.py"
     command = [sys.executable, script, "--data", sounds, "--seed", seed, "--esc", n_esc, "--bird", n_bird]
     subprocess.run([*map(str, command), "--out", str(place / name)], check=True, capture_output=True)
-    write_truth(place / name)
+    if n_esc and n_bird:
+        write_truth(place / name)
 
 
 def write_truth(folder: Path) -> None:
@@ -152,7 +153,7 @@ def place(tmp_path_factory):
     if not (folder / "apart").is_dir():
         write_apart(folder / "apart")
     for name in MIXED:
-        if not (folder / name / "truth.csv").is_file():
+        if not (folder / name / "soundscapes.csv").is_file():
             write_mixed(folder, name)
     write_teachers(folder)
     return folder
