@@ -13,16 +13,15 @@ by ``force`` alone.
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from birdinfer.audio.channels import EACH, MEAN, check_channel, split_channel
 from birdinfer.audio.find import Found, find_recordings
-from birdinfer.audio.status import FINE, Status
+from birdinfer.audio.status import Status
 from birdinfer.callbacks import Callback
 from birdinfer.detections.recordings import timed_name
 from birdinfer.errors import ConfigError, OutputError
@@ -30,24 +29,27 @@ from birdinfer.inference.bundle import Bundle
 from birdinfer.inference.embeddings import EmbeddingWriter
 from birdinfer.inference.engines import EnginePlan, EngineSpec, parse_spec
 from birdinfer.inference.engines.cuda import find_gpu, has_cuda
-from birdinfer.inference.ensemble import Blend
 from birdinfer.inference.predictor import Predictor, make_plan, share_in
 from birdinfer.inference.results import Scheduler, SoundscapeResult
 from birdinfer.inference.soundscapes import header_seconds, predict_soundscapes, recordings_of_channels
-from birdinfer.inference.voice import VoiceMode, detector_version, speech_finders
+from birdinfer.inference.voice import detector_version, speech_finders
 from birdinfer.postprocess.priors import PriorShift
 from birdinfer.prediction.identity import RunIdentity
 from birdinfer.prediction.ranks import rank_blender_of
+from birdinfer.prediction.run_tables import SubmissionTables as SubmissionTables
+from birdinfer.prediction.run_tables import Tables as Tables
+from birdinfer.prediction.run_tables import group_tables
 from birdinfer.prediction.score_store import ScoreStore
+from birdinfer.prediction.settings import PredictionCallback as PredictionCallback
+from birdinfer.prediction.settings import PredictionOutcome as PredictionOutcome
+from birdinfer.prediction.settings import PredictionSettings as PredictionSettings
+from birdinfer.prediction.settings import RunSettings as RunSettings
 from birdinfer.prediction.store import RunStore
-from birdinfer.prediction.writer import MissingSpecies, SubmissionWriter, Written, write_file_report
+from birdinfer.prediction.writer import SubmissionWriter, Written
 from birdinfer.submission.formats import read_sample
-from birdinfer.system.files import remove_leftovers
-from birdinfer.system.outputs import FILES, SCORE_FILES, SCORES, check_folder, check_outputs, side_table
 from birdinfer.system.signals import StopRequest, leaving_at_sigterm
 from birdinfer.system.threads import attended
 from birdinfer.system.timing import format_duration
-from birdinfer.typing import Float32
 
 if TYPE_CHECKING:
     from birdinfer.inference.autotune import AutotuneResult, Measurement
@@ -57,107 +59,6 @@ _EXIT_SECONDS = 0.5  # from the last byte of the tables until the process has en
 _LATE_SECONDS = 0.5  # by which a worker may miss the moment when only finishing is left, before it is left behind
 _HEADER_SHARE, _HEADER_SECONDS = 0.1, 2.0  # share of a time budget, at least so long, that reading headers may take
 _UNFINISHED = frozenset({Status.skipped_by_budget, Status.stopped})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunSettings:
-    """How a run treats an earlier one, how much time it has, and what it runs on."""
-
-    resume: bool = False  # continue a run that was killed or stopped, repeat the files that were not well
-    force: bool = False
-    """Start again and discard what a stopped run has finished; replace what birdinfer has not written."""
-    keeps_progress: bool = True  # whether ``resume`` can find the run again: not if the output is temporary
-    budget_seconds: float | None = None  # from ``started`` to the finished tables
-    started: float = field(default_factory=perf_counter)  # by :func:`time.perf_counter`
-    engine: str | None = None
-    """``onnxruntime``, ``openvino:bf16`` ...; ``auto`` measures; None: the default engine in fp32."""
-    workers: int | None = None  # threads; one per core if None
-    batch_size: int | None = None  # windows in one call of a graph
-    channel: str = MEAN  # of files with several: their mean, the number of one from 1, ``loudest`` or ``each``
-    voice: VoiceMode | None = None
-    """Look for human speech: ``skip`` its windows, or ``mute`` it before anything is scored."""
-    embeddings: Path | None = None
-    """A folder for the embeddings of all windows (:mod:`birdinfer.inference.embeddings`); None: they are not kept."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PredictionSettings(RunSettings):
-    """What a prediction writes, how much time it has, and what it runs on."""
-
-    output: Path = Path("submission.csv")
-    """The table. Beside it: ``NAME.files.csv``, and ``NAME.csv.progress/`` while files are not done, or not well."""
-    sample_submission: Path | None = None  # write exactly its rows and columns, in its order
-    missing_species: MissingSpecies = "error"
-    """Species of the sample that the bundle lacks: refuse, or fill with ``"prior"`` (its mean fallback) or a number."""
-    year: int = 2026  # the BirdCLEF year whose format is written, 2021 to 2026
-    threshold: float = 0.5  # 2021 and 2022 only: a species counts as present from this probability on
-    group_tables: Path | None = None
-    """A folder for a table of each group of a blend by rank, as it is before it is ranked; None: none are written."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PredictionOutcome:
-    """What a prediction has written."""
-
-    results: list[SoundscapeResult]  # one for each file, in the order of the inputs, without probabilities
-    names: Mapping[Path, str]  # of the recordings, as row ids hold them without a sample
-    written: Written
-    output: Path
-    side_table: Path
-    n_windows: int  # rows that were scored, of all files
-    sound_seconds: float  # processed by this run, without that of an earlier run that it continues
-    seconds: float  # wall time of this run
-    engine: str
-    """``onnxruntime:int8, 2 workers, batch 3; 4 of 5 members in int8, the others in fp32``."""
-
-    @property
-    def n_left_out(self) -> int:
-        """Files for which there was no time."""
-        return sum(result.status is Status.skipped_by_budget for result in self.results)
-
-    @property
-    def n_damaged(self) -> int:
-        """Files that failed or are damaged."""
-        fine = FINE | {Status.skipped_by_budget}
-        return sum(result.status not in fine for result in self.results)
-
-    @property
-    def n_unanswered(self) -> int:
-        """Rows of the sample that hold the fallback though nothing is wrong with a file: they fit to none."""
-        return self.written.rows_without_file + self.written.rows_past_end
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing is left for ``resume`` to repeat."""
-        return all(result.status in FINE for result in self.results)
-
-
-class PredictionCallback(Callback):
-    """Receive what a prediction reports, in the thread that started the run; :meth:`on_sound` in any worker.
-
-    :meth:`on_engine_trial` comes from another thread, too.
-    """
-
-    def on_engine_trial(self, trial: "Measurement") -> None:
-        """Report one measurement of ``engine="auto"``."""
-
-    def on_engine_choice(self, choice: "AutotuneResult") -> None:
-        """Report what ``engine="auto"`` has chosen."""
-
-    def on_start(self, n_files: int) -> None:
-        """Report how many files are still to be processed; the first of them is about to be opened."""
-
-    def on_sound(self, share: float, seconds: float) -> None:
-        """Report that a share of all sound (0 to 1, by the size of the files) was scored, and how many seconds."""
-
-    def on_file(self, result: SoundscapeResult) -> None:
-        """Report a finished file."""
-
-    def on_tables(self, outcome: PredictionOutcome) -> None:
-        """Report that the tables are written."""
-
-    def on_end(self, outcome: PredictionOutcome, scores: ScoreStore) -> None:
-        """Use the scores of all files before they are removed; the tables are safe whatever is raised here."""
 
 
 def predict_to_csv(
@@ -204,7 +105,7 @@ def predict_to_csv(
 
 
 def run_prediction(
-    bundle: Bundle, found: Found, settings: RunSettings, callback: PredictionCallback, tables: "Tables"
+    bundle: Bundle, found: Found, settings: RunSettings, callback: PredictionCallback, tables: Tables
 ) -> PredictionOutcome:
     """Predict recordings that were found into tables that can be written; errors as of :func:`predict_to_csv`."""
     if settings.resume and settings.force:
@@ -251,97 +152,6 @@ def find_inputs(
 def files_of(found: Found) -> list[Path]:
     """List the files that were found, also those that cannot be opened."""
     return [*(split_channel(path)[0] for path in found.names), *(path for path, _ in found.unopened)]
-
-
-class Tables:
-    """What a run writes, repeatedly while it continues and at its end: its result, and a side table of its files."""
-
-    _RENEWAL_SECONDS = 30.0  # a growing table is rewritten at most this often
-    _RENEWAL_TIMES = 50  # and only after this many times the seconds that writing it takes
-
-    def __init__(self, output: Path, side_table: Path, kept_from: Float32 | None = None) -> None:
-        """State what is written; a score that is less than ``kept_from`` [species] is not needed for it."""
-        self.output, self.side_table, self.kept_from = output, side_table, kept_from
-        self.is_own = False  # whether this run has written them
-        self.write_seconds = 0.0  # what writing took the last time
-        self._written_at = perf_counter()
-
-    def make_scheduler(self, bundle: Bundle, make_predictor: Callable[[Bundle], Predictor]) -> Scheduler:
-        """Decide which predictor takes which file: the whole bundle's takes all."""
-        return Scheduler(make_predictor(bundle))
-
-    def remove_leftovers(self) -> None:
-        """Remove temporary files of runs that were killed while they wrote; only for the run that holds the lock."""
-        for table in (self.output, self.side_table):
-            remove_leftovers(table)
-
-    def write_result(self, scores: ScoreStore, results: Sequence[SoundscapeResult]) -> Written:
-        """Write the result, each file of it whole or not at all."""
-        raise NotImplementedError
-
-    def write(self, scores: ScoreStore, results: Sequence[SoundscapeResult]) -> Written:
-        """Write everything, each file whole or not at all; raise OutputError if the disk does not accept it."""
-        began = perf_counter()
-        written = self.write_result(scores, results)
-        write_file_report(self.side_table, results)
-        self._written_at = perf_counter()
-        self.is_own, self.write_seconds = True, self._written_at - began
-        return written
-
-    def finish(self, scores: ScoreStore, results: Sequence[SoundscapeResult], callback: Callback) -> None:
-        """Write what is made once, at the end, and may take long; a run that is stopped here has its tables."""
-
-    def add_seconds(self, written: Written) -> None:
-        """Add to ``write_seconds``, those of tables without any score, what scores will cost."""
-
-    def is_stale(self) -> bool:
-        """Return whether it is time to write the tables again."""
-        age = perf_counter() - self._written_at
-        return age > max(self._RENEWAL_SECONDS, self._RENEWAL_TIMES * self.write_seconds)
-
-
-class SubmissionTables(Tables):
-    """The table of scores, and the side table beside it."""
-
-    def __init__(
-        self,
-        output: Path,
-        writer: SubmissionWriter,
-        inputs: Sequence[Path] = (),
-        force: bool = False,
-        groups: Mapping[int, Path] = MappingProxyType({}),
-    ) -> None:
-        """Check before hours of work, not after, that all tables can be written; raise OutputError if not.
-
-        ``inputs`` are never replaced, with ``force`` a file that birdinfer has not written is. ``groups``: tables of
-        groups of a blend by rank, by their number.
-        """
-        check_outputs([(output, SCORE_FILES)], inputs, force=force)  # first: a folder has no side table
-        writer.check_format(output)
-        super().__init__(output, side_table(output))
-        of_groups = [(path, SCORES) for path in groups.values()]
-        check_outputs([(output, SCORE_FILES), (self.side_table, FILES), *of_groups], inputs, force=force)
-        self._writer, self._groups = writer, groups
-
-    def write_result(self, scores: ScoreStore, results: Sequence[SoundscapeResult]) -> Written:
-        """Write the table of scores."""
-        return self._writer.write(self.output, scores, results)
-
-    def finish(self, scores: ScoreStore, results: Sequence[SoundscapeResult], callback: Callback) -> None:
-        """Write the tables of the groups."""
-        for group, path in self._groups.items():
-            self._writer.write(path, scores, results, group=group)
-            callback.on_message(f"{path}: scores of this group, before they are ranked")
-
-    def add_seconds(self, written: Written) -> None:
-        """Add what ranking takes, which is quicker where all scores are alike."""
-        self.write_seconds += self._writer.ranking_seconds(written.rows)
-
-
-def group_tables(folder: Path, blend: Blend) -> dict[int, Path]:
-    """Name the table of each group of a blend by rank, by the group's number; OutputError if this can be no folder."""
-    check_folder(folder)
-    return {number: folder / f"{name}.csv" for number, name in enumerate(blend.groups)}
 
 
 class _Prediction:

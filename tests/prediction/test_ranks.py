@@ -157,7 +157,7 @@ class TestShortOfTime:
                 self._cheap = getattr(self, "_cheap", None) or Predictor(levels[-1].bundle)
                 return self._cheap if int(path.stem.split("_")[2]) % 2 else self._default
 
-        monkeypatch.setattr("birdinfer.prediction.run.Scheduler", Alternating)
+        monkeypatch.setattr("birdinfer.prediction.run_tables.Scheduler", Alternating)
         predict(Bundle.load(families), sounds, tmp_path / "all.csv", group_tables=tmp_path / "groups")
         table = read_scores(tmp_path / "all.csv")
         assert ((table.values >= 0) & (table.values < 1)).all()
