@@ -27,6 +27,7 @@ LEFT_OUT: list[str] = []
 SECONDS: dict[str, float] = {}
 """Of each benchmark that ran, without its fixtures."""
 SLOW_SECONDS = 60
+MOST_SECONDS = 1200
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +38,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out those over a minute, unless they are asked for."""
+    """Leave out those over a minute, unless they are asked for; the time limit holds for fixtures, too."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(MOST_SECONDS))
     if config.getoption("--smoke"):
         for module in {item.module for item in items if isinstance(item, pytest.Function)}:
             if hasattr(module, "ROUNDS"):
