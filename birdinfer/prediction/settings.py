@@ -1,4 +1,4 @@
-"""What a run is told, what it reports while it continues, and what it has written."""
+"""The settings of a run, what it reports while it continues, and what it has written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
