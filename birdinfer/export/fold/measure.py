@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from birdinfer.typing import Float32, Int64
 
@@ -20,6 +19,18 @@ TOLERANCE = 1e-4
 _QUIET = 1e-6
 """Share of the loudest response below which a frame does not answer an impulse: rounding."""
 _LEAST_FRAMES = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Silence:
+    """What a linear function gives for a frame that is constant."""
+
+    steady: Float32
+    """[channels]: for 1, beyond the offsets; nearly 0 for most bins of a windowed transform."""
+    window: Float32 | None = None
+    """[length]: the frame is multiplied with it first, in single precision."""
+    rest: Float32 | None = None
+    """[length, channels]: what becomes of that product."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +49,8 @@ class FrameKernel:
     """Of the values of one window."""
     channel_shape: tuple[int, ...]
     """The values of one frame."""
-    steady: Float32 | None = None
-    """[channels]: of :func:`steady_response`, if it is needed."""
+    silence: Silence | None = None
+    """What it gives for a constant waveform, if that is needed."""
 
 
 def measure_kernel(run: Run, n_samples: int) -> FrameKernel | None:
@@ -91,19 +102,6 @@ def measure_kernel(run: Run, n_samples: int) -> FrameKernel | None:
         channel_shape=tuple(np.delete(alone.shape, axis).tolist()),
     )
     return kernel if _is_proven(run, kernel, n_samples, axis) else None
-
-
-def steady_response(values: NDArray[np.float64], kernel: FrameKernel, n_samples: int) -> Float32 | None:
-    """Take what a constant waveform of 1 gives in every frame [channels], beyond the offsets, from its values.
-
-    It is nearly 0 for most bins of a windowed transform, so the values must be computed in double precision. None if
-    frames reach beyond the waveform, where they see silence instead.
-    """
-    end = kernel.first + kernel.hop * (kernel.n_frames - 1) + kernel.taps.shape[1]
-    if kernel.first < 0 or end > n_samples:
-        return None
-    frames = np.moveaxis(values, kernel.time_axis, 0).reshape(kernel.n_frames, -1)
-    return np.asarray(frames[kernel.n_frames // 2] - kernel.offsets, np.float32)
 
 
 def apply_kernel(kernel: FrameKernel, waveform: Float32, frames: Int64) -> Float32:

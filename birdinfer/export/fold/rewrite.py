@@ -13,21 +13,19 @@ import onnx_ir as ir
 
 from birdinfer.errors import BundleError
 from birdinfer.export.fold.low_rank import split_kernel
-from birdinfer.export.fold.measure import FrameKernel, measure_kernel, steady_response
+from birdinfer.export.fold.measure import FrameKernel, measure_kernel
 from birdinfer.export.fold.regions import (
     Region,
     find_regions,
     partial_run,
-    partial_values,
     tensor_shapes,
     transforms_between,
 )
+from birdinfer.export.fold.silence import measure_silence, silence_level, silent_frame
 from birdinfer.export.fold.spectrum import Spectrum, match_spectrum
 from birdinfer.export.onnx.edit import drop_unused, replace_value
 from birdinfer.export.onnx.fourier import NodeWriter, Operand, bin_places, fourier, fourier_tables, ints
 from birdinfer.typing import Float32
-
-_SCALINGS = {"Add", "Sub", "Mul", "Div"}
 
 _LEAST_OPSET = 11
 """From which on the nodes that are written take their numbers as inputs."""
@@ -131,15 +129,9 @@ def _measure(
         if kernel is None:
             return None
         if region.source is not source:
-            kernel = replace(kernel, steady=_steady(model, region, front, kernel))
+            kernel = replace(kernel, silence=measure_silence(model, region, front, kernel, shapes))
         kernels.append(kernel)
     return kernels
-
-
-def _steady(model: ir.Model, region: Region, front: ir.Value, kernel: FrameKernel) -> Float32 | None:
-    ones = np.ones((1, *region.source_shape))
-    values = partial_values(model, [region.source], front, [ones])
-    return None if values is None else steady_response(values[0], kernel, region.n_samples)
 
 
 def _spectrum(kernels: Sequence[FrameKernel]) -> Spectrum | None:
@@ -159,8 +151,8 @@ def _write(
 ) -> list[ir.Value]:
     """Write nodes that compute the fronts, and return these; ``sound``: the graph's input."""
     if spectrum is None:
-        is_steady = all(kernel.steady is not None for kernel in kernels)
-        level = _silence_level(write, sound, region.source, shapes) if is_steady else None
+        is_steady = all(kernel.silence is not None for kernel in kernels)
+        level = silence_level(write, sound, region.source, shapes) if is_steady else None
         source = region.source if level is None else write("Sub", region.source, level)
         waveform = write("Reshape", source, ints(-1, region.n_samples))
         return [_convolution(write, waveform, region.n_samples, kernel, level) for kernel in kernels]
@@ -226,45 +218,6 @@ def _chosen(write: NodeWriter, parts: ir.Value, spectrum: Spectrum, own: slice) 
     return write("Mul", values, signs) if (signs < 0).any() else values
 
 
-def _silence_level(
-    write: NodeWriter, sound: ir.Value, source: ir.Value, shapes: dict[str, tuple[int, ...]]
-) -> ir.Value | None:
-    """What digital silence is in a waveform that is a window's sound shifted and scaled, one number a window.
-
-    None if it is made of the sound in another way.
-    """
-    chain = []
-    while source is not sound:
-        node = source.producer()
-        if node is not None and node.op_type in ("Identity", "Slice"):
-            source = _input(node, 0)
-            continue
-        if node is None or node.op_type not in _SCALINGS or shapes.get(source.name or "") != shapes[sound.name or ""]:
-            return None
-        places = [at for at, each in enumerate(node.inputs) if each is not None and _is_sound(each, shapes, sound)]
-        if len(places) != 1:
-            return None
-        chain.append((node, places[0]))
-        source = _input(node, places[0])
-    if not {node.op_type for node, _ in chain} & {"Add", "Sub"}:
-        return None  # silence stays 0
-    level: ir.Value = write("Identity", np.zeros((1,) * len(shapes[sound.name or ""]), np.float32))
-    for node, place in reversed(chain):
-        operands = [level if at == place else _input(node, at) for at in range(2)]
-        level = write(node.op_type, *operands)
-    return level
-
-
-def _input(node: ir.Node, place: int) -> ir.Value:
-    value = node.inputs[place]
-    assert value is not None  # one that is needed
-    return value
-
-
-def _is_sound(value: ir.Value, shapes: dict[str, tuple[int, ...]], sound: ir.Value) -> bool:
-    return shapes.get(value.name or "") == shapes[sound.name or ""]
-
-
 def _convolution(
     write: NodeWriter, waveform: ir.Value, n_samples: int, kernel: FrameKernel, level: ir.Value | None
 ) -> ir.Value:
@@ -278,9 +231,9 @@ def _convolution(
     else:
         hops = write("Conv", source, np.ascontiguousarray(stages.basis[:, None]), strides=[kernel.hop])
         values = write("Conv", hops, np.ascontiguousarray(stages.mix), *offsets)
-    if level is not None and kernel.steady is not None:
+    if level is not None and kernel.silence is not None:
         # As a sum over every frame, silence would leave its rounding, which a power below 1 makes loud.
-        values = write("Add", values, write("Mul", write("Reshape", level, ints(-1, 1, 1)), kernel.steady[:, None]))
+        values = write("Add", values, silent_frame(write, level, kernel.silence))
     if kernel.time_axis == len(kernel.channel_shape):
         return write("Reshape", values, ints(-1, *kernel.channel_shape, kernel.n_frames))
     return _placed(write, write("Transpose", values, perm=[0, 2, 1]), kernel, with_offsets=False)
