@@ -72,8 +72,9 @@ def predict(
     sample_submission: Annotated[Path | None, typer.Option(
         help="Write exactly the rows and columns of this file, in its order.")] = None,
     missing_species: Annotated[str, typer.Option(
-        metavar="error|prior|zero|NUMBER", help="Species of the sample that the bundle lacks: refuse, or fill their "
-        "columns with the bundle's mean fallback, 0 or a probability.")] = "error",
+        metavar="error|prior|zero|genus|NUMBER", help="Species of the sample that the bundle lacks: refuse, or fill "
+        "their columns with the bundle's mean fallback, 0, the highest score of their genus (by taxonomy.csv beside "
+        "the sample), or a probability.")] = "error",
     year: Annotated[int, typer.Option(help="Format of the BirdCLEF year, 2021 to 2026.")] = 2026,
     threshold: Annotated[float, typer.Option(
         min=0, max=1, help="2021 and 2022 only: a species is present from this probability on.")] = 0.5,
@@ -136,14 +137,16 @@ def predict(
 
 
 def parse_missing_species(text: str) -> MissingSpecies:
-    """``"error"``, ``"prior"``, or ``"0.01"`` -> 0.01."""
-    ways: dict[str, MissingSpecies] = {"error": "error", "prior": "prior", "zero": 0.0}
+    """``"error"``, ``"prior"``, ``"genus"``, or ``"0.01"`` -> 0.01."""
+    ways: dict[str, MissingSpecies] = {"error": "error", "prior": "prior", "zero": 0.0, "genus": "genus"}
     if text in ways:
         return ways[text]
     with contextlib.suppress(ValueError):
         if 0 <= (probability := float(text)) <= 1:
             return probability
-    raise ConfigError("--missing-species", f"is {text!r}, allowed are error, prior, zero and numbers from 0 to 1")
+    raise ConfigError(
+        "--missing-species", f"is {text!r}, allowed are error, prior, zero, genus and numbers from 0 to 1"
+    )
 
 
 class PredictionProgress(PredictionCallback):

@@ -88,6 +88,7 @@ def predict_to_csv(
         bundle.labels, manifest.fallback_probabilities, manifest.rows, year=settings.year, sample=sample,
         threshold=settings.threshold, missing_species=settings.missing_species, names=found.names,
         skips_speech=settings.voice == "skip", ranks=rank_blender_of(bundle) if blend.how == "rank" else None,
+        species=manifest.species,
     )  # fmt: skip
     paths = list(found.names)
     writer.check_names(paths)

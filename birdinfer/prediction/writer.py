@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 from unicodedata import normalize
 
 import numpy as np
@@ -32,7 +32,9 @@ from birdinfer.inference.rank_blend import RankBlender
 from birdinfer.inference.results import SoundscapeResult
 from birdinfer.inference.soundscapes import is_plausible
 from birdinfer.prediction.ranks import ranked_rows, ranking_seconds
+from birdinfer.prediction.relatives import relatives_of
 from birdinfer.prediction.score_store import ScoreStore
+from birdinfer.species import Species
 from birdinfer.submission.formats import (
     YEARS,
     Sample,
@@ -67,6 +69,7 @@ class Written(NamedTuple):
 
 
 _Scores = npt.NDArray[np.floating[Any]]
+_Real = TypeVar("_Real", bound=np.floating[Any])
 
 
 class _Place(NamedTuple):
@@ -88,8 +91,9 @@ class _Placing:
         return self._places()
 
 
-MissingSpecies = Literal["error", "prior"] | float
-"""Species that a sample asks for and the bundle lacks: refused, or filled: with the bundle's mean fallback, or this."""
+MissingSpecies = Literal["error", "prior", "genus"] | float
+"""Species that a sample asks for and the bundle lacks: refused, or filled: with the bundle's mean fallback, the
+highest score of their genus, or this."""
 
 
 class SubmissionWriter:
@@ -108,6 +112,7 @@ class SubmissionWriter:
         names: Mapping[Path, str] | None = None,
         skips_speech: bool = False,
         ranks: RankBlender | None = None,
+        species: Sequence[Species] = (),
     ) -> None:
         """Check before anything is predicted that the table can be written.
 
@@ -117,6 +122,7 @@ class SubmissionWriter:
         are left out. A sample may also name a file without its folders. :attr:`missing` are the species that the sample
         asks for and the bundle lacks, all scored ``filler``, 0 to 1. ``skips_speech``: windows with human speech count
         as not scored; without a sample they have no row. ``ranks`` blends the groups whose scores the store holds.
+        ``species`` are the bundle's, for ``missing_species`` of "genus": the highest score of its genus, or 0.
 
         Raises:
             ConfigError: no such year, windows that do not end at whole seconds, which row ids count, or a threshold on
@@ -136,10 +142,14 @@ class SubmissionWriter:
         self._fallback = np.asarray(fallback, np.float32)
         self._window, self._year, self._sample, self._threshold = window, year, sample, threshold
         self._column: dict[str, int] = {label: index for index, label in enumerate(self._labels)}
-        self.filler = float(self._fallback.mean()) if isinstance(missing_species, str) else missing_species
+        fillers = {"error": 0.0, "genus": 0.0, "prior": float(self._fallback.mean())}
+        self.filler = fillers[missing_species] if isinstance(missing_species, str) else missing_species
         self.missing: tuple[str, ...] = ()
+        self._relatives: tuple[tuple[int, ...], ...] = ()
         if sample is not None:
             self._check_sample(sample, may_lack=missing_species != "error")
+            if missing_species == "genus":
+                self._relatives = relatives_of(self.missing, sample.path, species)
         # What is missing is scored in columns behind the bundle's own.
         self._column = {label: index for index, label in enumerate((*self._labels, *self.missing))}
         self._skips_speech = skips_speech
@@ -174,6 +184,8 @@ class SubmissionWriter:
         if not self.missing or self._sample is None:
             return ""
         held = f"hold {self.filler:.4g} in all rows" if self._ranks is None else "are in the middle of all ranks"
+        if n_related := sum(map(bool, self._relatives)):
+            held = f"hold the highest of their genus ({n_related}) or {held.removeprefix('hold ')}"
         what = f"{len(self.missing)} of its species are not in the bundle and {held}"
         return f"{self._sample.path}: {what}: {self.missing_text()}"
 
@@ -287,7 +299,7 @@ class SubmissionWriter:
             own = None if scores is None else scores[group * n_species :][:n_species]
             # A group that a run short of time has given up has no score.
             values = self._fallback if own is None or np.isnan(own[0]) else own
-            yield np.concatenate([values, self._fillers]) if self.missing else values
+            yield self._filled(values, self._fillers)
 
     def _ranked(self, places: "_Placing", score_store: ScoreStore, folder: Path) -> Iterator[Float64]:
         """Blended ranks of the rows [species], for which rows without scores have the fallback in all groups."""
@@ -297,7 +309,16 @@ class SubmissionWriter:
         scores = (fallback if each is None else each for each in stored)
         middle = np.full(len(self.missing), (n_rows - 1) / 2 / max(1, n_rows))
         for values in ranked_rows(scores, n_rows, self._ranks, folder):
-            yield np.concatenate([values, middle]) if self.missing else values
+            yield self._filled(values, middle)
+
+    def _filled(self, values: npt.NDArray[_Real], fillers: npt.NDArray[_Real]) -> npt.NDArray[_Real]:
+        """The values of a row, and behind them those of the missing species."""
+        if self._relatives:
+            fillers = fillers.copy()
+            for at, columns in enumerate(self._relatives):
+                if columns:
+                    fillers[at] = values[list(columns)].max()
+        return np.concatenate([values, fillers]) if self.missing else values
 
     def _stored(self, place: "_Place", score_store: ScoreStore) -> Float32 | None:
         return None if place.at is None or place.file is None else score_store.row(place.file, place.at)

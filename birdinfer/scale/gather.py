@@ -106,7 +106,7 @@ def gather_table(
             bundle.labels, bundle.manifest.fallback_probabilities, bundle.manifest.rows, year=settings.year,
             sample=read_sample(settings.sample_submission) if settings.sample_submission else None,
             threshold=settings.threshold, missing_species=settings.missing_species, names=parts.names,
-            skips_speech=opened.plan.voice == "skip",
+            skips_speech=opened.plan.voice == "skip", species=bundle.manifest.species,
         )  # fmt: skip
         inputs = [settings.sample_submission] if settings.sample_submission else []
         tables = SubmissionTables(settings.output, writer, [*inputs, *bundle.files], settings.force)

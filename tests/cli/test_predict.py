@@ -151,7 +151,9 @@ class TestTheSample:
     def test_what_is_no_way_to_fill_is_refused(self, predict, soundscapes, text):
         code, stderr, _ = predict(soundscapes, LABELS, ("site_0_5",), f"--missing-species={text}")
         assert code == 2
-        assert f"--missing-species: is {text!r}, allowed are error, prior, zero and numbers from 0 to 1" in stderr
+        assert (
+            f"--missing-species: is {text!r}, allowed are error, prior, zero, genus and numbers from 0 to 1" in stderr
+        )
 
     def test_a_folder_without_recordings_gives_its_rows(self, predict, tmp_path):
         """As in every public run: it holds a readme alone."""

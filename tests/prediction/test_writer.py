@@ -13,6 +13,7 @@ from birdinfer.errors import AudioError, ConfigError, InputNotFoundError, Metada
 from birdinfer.inference.results import SoundscapeResult
 from birdinfer.prediction.score_store import ScoreStore
 from birdinfer.prediction.writer import SubmissionWriter, Written, write_file_report
+from birdinfer.species import Species
 from birdinfer.submission.formats import read_sample
 
 LABELS = ("comcuc", "0012", "1161364")
@@ -230,6 +231,38 @@ def test_what_is_filled_is_reported_in_a_line(tmp_path):
         f"{sample.path}: 2 of its species are not in the bundle and hold 0.01 in all rows: houspa, grekis"
     )
     assert sample_in(tmp_path, ["row_id", *LABELS], ["a_5"]).missing_problem() == ""
+
+
+BUNDLE_SPECIES = [
+    Species("comcuc", "Cuculus canorus"),
+    Species("0012", "Turdus merula"),
+    Species("1161364", "Turdus pilaris"),
+]
+TAXONOMY = """primary_label,scientific_name,common_name,class_name
+redwin,Turdus iliacus,Redwing,Aves
+houspa,Passer domesticus,House Sparrow,Aves
+"""
+
+
+@pytest.mark.parametrize(("with_taxonomy", "label"), [(True, "redwin"), (False, "Turdus iliacus")])
+def test_missing_species_of_genus_have_the_highest_score_of_theirs(tmp_path, with_taxonomy, label):
+    if with_taxonomy:
+        (tmp_path / "taxonomy.csv").write_text(TAXONOMY)
+    sample = sample_of(tmp_path, ["row_id", "houspa", label, *LABELS], ["a_5", "a_10", "gone_5"])
+    options = {"missing_species": "genus", "species": BUNDLE_SPECIES}
+    rows, scores, _ = write(tmp_path, {"a": 2}, sample, **options)
+    found = np.array([row[1:] for row in rows[1:]], float)
+    expected = [*scores["a"][:, 1:].max(axis=1), max(FALLBACK[1:])]
+    np.testing.assert_allclose(found[:, 1], expected, rtol=1e-6)
+    assert not found[:, 0].any()
+    line = SubmissionWriter(LABELS, FALLBACK, WindowConfig(), sample=sample, **options).missing_problem()
+    assert "2 of its species are not in the bundle and hold the highest of their genus (1) or 0 in all rows" in line
+
+
+def test_missing_species_of_genus_need_their_names(tmp_path):
+    sample = sample_of(tmp_path, ["row_id", "houspa", *LABELS], ["a_5"])
+    with pytest.raises(ConfigError, match=r"put taxonomy.csv beside .*sample_submission.csv"):
+        write(tmp_path, {"a": 1}, sample, missing_species="genus", species=BUNDLE_SPECIES)
 
 
 def test_a_missing_species_that_is_the_bundles_in_another_spelling_is_named_first(tmp_path):
