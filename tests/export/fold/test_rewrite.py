@@ -99,6 +99,16 @@ def test_fold_graph_keeps_the_rounding_out_of_digital_silence(tmp_path, monkeypa
     assert with_level < 2e-9 < 1e-7 < error()
 
 
+def test_fold_graph_takes_the_weights_that_the_graph_states(tmp_path):
+    """Those that impulses find have the rounding of its transform in single precision."""
+    _, window, bands = write_shifted(tmp_path / "g.onnx")
+    model = fold_graph(tmp_path / "g.onnx", 16_000).model
+    found = [each.const_value.numpy() for name, each in model.graph.initializers.items() if "Conv/constant" in name]
+    (taps,) = (each[:, 0] for each in found if each.shape[0] == 40)
+    exact = (np.fft.rfft(np.eye(1024), axis=1).real[:, 21:] @ bands.astype(np.float64) * window[:, None]).T
+    assert np.abs(taps - exact[:, 1 : 1 + taps.shape[1]]).max() < 1e-7 * np.abs(exact).max()
+
+
 def test_fold_graph_of_a_fixed_batch(tmp_path):
     path = write_front_end(tmp_path / "g.onnx", "stft", batch=3)
     _, out = folded(path)
