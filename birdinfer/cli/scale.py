@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Self
@@ -151,7 +152,8 @@ def run(
         hours, core = outcome.sound_seconds / 3600, outcome.core_seconds
         rate = f", {outcome.sound_seconds / core:,.0f} hours of audio per core-hour" if core else ""
         problems = f"; something is wrong with {outcome.n_problems:,} files" if outcome.n_problems else ""
-        stdout().print(f"{outcome.n_done:,} units: {hours:,.1f} hours of audio{rate}{problems}")
+        units = "1 unit" if outcome.n_done == 1 else f"{outcome.n_done:,} units"
+        stdout().print(f"{units}: {hours:,.1f} hours of audio{rate}{problems}")
     if outcome.failed or outcome.n_problems:
         raise typer.Exit(EXIT_WITH_FAILURES)
 
@@ -182,7 +184,8 @@ def work(
         raise
     say(Report())
     n_failed = 0
-    with leaving_at_sigterm(), worker:
+    # A run that is stopped says so itself, and ends those that take numbers from it.
+    with suppress(*([] if unit else [SystemExit])), leaving_at_sigterm(), worker:
         for number, outcome in worker.run(unit if unit else _numbers()):
             report = report_of(number, outcome)
             n_failed += bool(report.error)
