@@ -51,6 +51,7 @@ os.environ.update(
     ORT_DISABLE_TELEMETRY="1",  # ONNX Runtime from 1.29 on sends on Linux by default, and keeps an id in ~/.cache
     ORT_TELEMETRY_DISABLED="1",  # the same in some versions
     DO_NOT_TRACK="true",  # MLflow, huggingface_hub
+    RAY_USAGE_STATS_ENABLED="0",
 )
 # OpenVINO and NNCF send where they are imported, and have no switch but to miss this package.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

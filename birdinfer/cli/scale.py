@@ -142,6 +142,10 @@ def run(
     """
     if share >= shares:
         raise ConfigError("--share", f"is {share}, the last of {shares} is {shares - 1}")
+    if address and on != "ray":
+        raise ConfigError("--address", "is of a Ray cluster", "add --on ray, or leave it out")
+    if option and on == "local":
+        raise ConfigError("--option", f"is {option[0]}, which this machine does not need", "add --on ray or --on slurm")
     work = _work_settings(threads, scratch, stage_gb)
     launcher = _launcher(on, LauncherSettings(workers=workers, work=work, address=address, options=tuple(option or ())))
     with _Progress(quiet) as progress:

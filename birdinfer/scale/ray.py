@@ -9,6 +9,7 @@ import functools
 import importlib
 import math
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ MOST_UNITS = 4
 """In a task: the sound of the next one is fetched while one is predicted."""
 _WAIT_SECONDS = 5.0
 """After which it looks whether the cluster has grown."""
+_CONNECT_SECONDS = 20.0
 _OPTIONS = {"gpus": "num_gpus", "memory_gb": "memory"}
 
 
@@ -32,7 +34,6 @@ class RayLauncher:
         """Take settings; ConfigError for an unknown option, MissingExtraError without Ray."""
         self._settings = settings
         self._needs: dict[str, float] = {"num_cpus": settings.work.threads, **_needs(settings.options)}
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read where Ray is first imported
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
@@ -126,11 +127,15 @@ def _worker(uri: str, settings: WorkSettings) -> Worker:
 
 def _connect(ray: Any, address: str | None) -> None:
     """Join a cluster, or start Ray on this machine: without dashboard, and without its workers' output."""
-    here = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    asked = address or os.environ.get("RAY_ADDRESS")
+    here = {} if asked else {"include_dashboard": False}
     try:
+        host, _, port = (asked or "").rpartition(":")
+        if host and port.isdecimal() and "://" not in host:  # Ray itself would try for minutes
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
     except Exception as error:  # a bare one, if a process of Ray has not come up in time
-        where = f"Ray at {address or os.environ.get('RAY_ADDRESS', 'this machine')}"
+        where = f"Ray at {asked or 'this machine'}"
         raise ConfigError(where, f"cannot be joined ({_text(error)})", "name a cluster with --address") from error
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,30 @@ def disturb(nodes, holding, environment, tmp_path):
     again = start_driver(nodes.address, tmp_path / "third.log", environment)
     assert again.wait(300) == 0, (tmp_path / "third.log").read_text()
     assert f"{N_FILES + 1} of {N_FILES + 1} units are done already" in (tmp_path / "third.log").read_text()
+
+
+def test_an_address_without_ray_is_one_line_at_once(held_archive, bundle, tmp_path, birdinfer):
+    plan_of(held_archive, bundle, tmp_path / "plan")
+    with socket.socket() as taken:  # and does not listen
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, _, errors = birdinfer("scale", "run", tmp_path / "plan", "--on", "ray", "--address", address)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert f"Ray at {address}: cannot be joined (ConnectionRefusedError" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--on", "bats"), "--on: is 'bats', there are local, ray, slurm"),
+        (("--address", "127.0.0.1:1"), "--address: is of a Ray cluster"),
+        (("--option", "gpus=1"), "--option: is gpus=1, which this machine does not need"),
+    ],
+)
+def test_what_a_launcher_does_not_take_is_refused(birdinfer, words, error):
+    code, _, errors = birdinfer("scale", "run", "plan", *words)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert error in errors
 
 
 @pytest.mark.parametrize("option", ["gpus=many", "gpus=0", "memory_gb=-1", "colour=blue", "gpus"])
