@@ -16,8 +16,10 @@ import numpy as np
 from birdinfer.cli.app import main
 from birdinfer.inference.bundle import demo_bundle_path
 from birdinfer.plots.rounds import draw_rounds
+from birdinfer.plots.runs import draw_runs_overview
 from birdinfer.plots.search import draw_search_as
 from birdinfer.plots.training import draw_runs
+from birdinfer.runs.overview import FoldScore, Note, RunRecord
 from birdinfer.runs.training_run import CURVES
 from birdinfer.synthetic.soundscapes import write_soundscapes
 
@@ -56,6 +58,9 @@ PICTURES = (
             "Loss, scores and learning rate over epochs, each fold thin, their mean thick. (Made-up numbers.)"),
     Picture("species", "Species of a training", "birdinfer plot runs/efficientnet_b0",
             "ROC-AUC of each species, from weak to strong and against its clips. (Made-up numbers.)"),
+    Picture("runs", "All runs", "birdinfer runs runs/ --plot runs.png",
+            "Macro ROC-AUC of each run's folds and their mean, and against the leaderboard where its scores are noted. "
+            "(Made-up numbers.)"),
     Picture("search_history", "A search", "birdinfer plot runs/b0-tune",
             "The score of each trial, and the curves by which trials were pruned. (Made-up numbers.)"),
     Picture("importance", "What mattered in a search", "birdinfer plot runs/b0-tune",
@@ -73,6 +78,7 @@ def draw_pictures(folder: Path) -> None:
         _draw_trainings(Path(scratch), folder)
         _draw_search(Path(scratch), folder)
         _draw_rounds(Path(scratch), folder)
+        _draw_runs(folder)
 
 
 def _draw_predictions(scratch: Path, folder: Path) -> None:
@@ -127,6 +133,19 @@ def _draw_trainings(scratch: Path, folder: Path) -> None:
         ]
         _write(scratch / "run" / f"fold{fold}" / "classes.csv", [header, *species])
     draw_runs([scratch / "run"], folder / "history.png", folder / "species.png")
+
+
+def _draw_runs(folder: Path) -> None:
+    rng = np.random.default_rng(2)
+    records = []
+    for number, name in enumerate(("b0", "b0-mixup", "nfnet", "sed", "sed-pseudo")):
+        own = 0.86 + 0.015 * number + rng.normal(0, 0.006, 4)
+        folds = tuple(FoldScore(fold, True, 30, 28, own[fold], 0.8, 0.7, 900.0) for fold in range(4))
+        notes = (Note("2026-05-01 12:00:00", None, 0.83 + 0.012 * number + rng.normal(0, 0.004), math.nan, ""),)
+        records.append(
+            RunRecord(name=name, folder=folder, folds=folds, out_of_fold=0.9, trained="", values={}, notes=notes)
+        )
+    draw_runs_overview(records, folder / "runs.png")
 
 
 def _draw_search(scratch: Path, folder: Path) -> None:

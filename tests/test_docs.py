@@ -75,6 +75,19 @@ def test_the_list_of_documents_leads_to_what_is_looked_for(what):
     assert re.search(LOOKED_FOR[what], "".join(of_anchor))
 
 
+def test_every_module_of_pictures_is_in_the_gallery():
+    """Some are drawn by the commands that are run there."""
+    commands = {
+        "ablation": '"score"',
+        "detections": '"detect"',
+        "reliability": '"calibrate"',
+        "soundscape": '"--plots"',
+    }
+    drawn = (ROOT / "docs" / "pictures.py").read_text()
+    modules = {path.stem for path in ROOT.glob("birdinfer/plots/*.py")} - {"__init__", "style"}
+    assert {name for name in modules if commands.get(name, f"birdinfer.plots.{name} import") not in drawn} == set()
+
+
 def test_outputs_explains_every_column():
     text = " ".join((ROOT / "docs" / "outputs.md").read_text().split())
     tables = (csv.COLUMNS, kaleidoscope.COLUMNS, parquet.COLUMNS, raven.COLUMNS, clips.COLUMNS, similar.COLUMNS)
