@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from birdinfer.cli.app import COMMANDS
 from birdinfer.cli.console import make_table, stderr, stdout, widen
-from birdinfer.cli.options import MissingSpecies
+from birdinfer.cli.options import Merge, MissingSpecies, parse_kernel
 from birdinfer.inference.external.known_models import KnownModel, find_model, known_models
 
 models = typer.Typer(
@@ -54,6 +54,12 @@ def get(
         )] = MissingSpecies.zero,
     species: Annotated[Path | None, typer.Option(
         help="Species that the bundle scores, as taxonomy.csv; all of the model's if left out.")] = None,
+    rows: Annotated[float | None, typer.Option(
+        min=0, help="Seconds of a row of a new bundle; the model's window if left out.")] = None,
+    merge: Annotated[Merge | None, typer.Option(
+        help="How scores of several windows in a row are combined; max if they are shorter than a row.")] = None,
+    smooth: Annotated[str | None, typer.Option(
+        help="Kernel over neighbouring rows of a new bundle, as 0.2,0.6,0.2; none if left out.")] = None,
 ) -> None:  # fmt: skip
     """Fetch a public model, check its sum, convert it if need be, and make a bundle of it."""
     from birdinfer.cli.bundle import print_added
@@ -69,7 +75,10 @@ def get(
             status.update(f"{known.title}: {done / 1e6:.0f}{of} MB")
 
         progress = Progress(on_progress=show, on_wait=lambda line: console.print(escape(line)))
-        options = AddOptions(species_list=species, missing_species=missing_species.value)
+        options = AddOptions(
+            species_list=species, missing_species=missing_species.value, row_seconds=rows,
+            merge=merge.value if merge else None, smoothing_kernel=parse_kernel(smooth),
+        )  # fmt: skip
         added = get_model(known, output, source, labels, options=options, progress=progress)
     print_added(added)
 

@@ -22,6 +22,12 @@ def test_get_makes_a_bundle_and_shows_the_licence(birdinfer, tmp_path):
     assert "nighthawk, a new bundle of it alone" in err
     assert "Nighthawk, CC BY-NC: not for commercial use" in err
     assert [member.name for member in Bundle.load(tmp_path / "b").manifest.members] == ["nighthawk"]
+    how = ("--rows", "5", "--merge", "mean", "--smooth", "0.2,0.6,0.2")
+    program = ("models", "get", "nighthawk", "--from", graph, "--labels", labels, "-o", tmp_path / "c")
+    assert birdinfer(*program, *how)[0] == 0
+    manifest = Bundle.load(tmp_path / "c").manifest
+    assert (manifest.rows.window_seconds, manifest.members[0].aggregation.overlap) == (5, "mean")
+    assert manifest.post.smoothing_kernel == (0.2, 0.6, 0.2)
 
 
 @pytest.mark.parametrize(
