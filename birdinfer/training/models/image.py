@@ -59,9 +59,39 @@ def dropouts(config: ModelConfig, *names: str) -> dict[str, float]:
     return {name: getattr(config, name) for name in names if getattr(config, name)}
 
 
-def coloured(log_mel: torch.Tensor, n_channels: int) -> torch.Tensor:
-    """[windows, 1, rows, columns] -> [windows, n_channels, rows, columns], each channel the same."""
-    return log_mel if n_channels == 1 else log_mel.expand(-1, n_channels, -1, -1)
+def coloured(log_mel: torch.Tensor, config: ModelConfig) -> torch.Tensor:
+    """[windows, 1, rows, columns] -> [windows, in_channels, rows, columns], as ``model.channels`` says."""
+    if config.channels == "delta":
+        slope = slopes(log_mel)
+        return torch.cat([log_mel, slope, slopes(slope)], dim=1)
+    return log_mel if config.in_channels == 1 else log_mel.expand(-1, config.in_channels, -1, -1)
+
+
+_REACH = 4
+"""Columns on either side of a slope: nine in all, as librosa.feature.delta has them."""
+
+
+def slopes(log_mel: torch.Tensor) -> torch.Tensor:
+    """The slope of each row at each column, by least squares over nine columns; beyond the ends the last one repeats.
+
+    ``sum_n n (x[t + n] - x[t - n]) / (2 sum_n n^2)``, n from 1 to 4 (Furui 1986, "Speaker-independent isolated word
+    recognition using dynamic features of speech spectrum").
+
+    Args:
+        log_mel: [windows, channels, rows, columns].
+
+    Returns:
+        The same shape, per column.
+    """
+    n_columns = log_mel.shape[3]
+    padded = functional.pad(log_mel, (_REACH, _REACH, 0, 0), mode="replicate")
+    steps = range(1, _REACH + 1)
+
+    def moved(by: int) -> torch.Tensor:
+        return padded[..., _REACH + by : _REACH + by + n_columns]
+
+    total = sum((n * (moved(n) - moved(-n)) for n in steps), torch.zeros_like(log_mel))
+    return total / (2 * sum(n * n for n in steps))
 
 
 class Features(NamedTuple):
@@ -169,15 +199,17 @@ class GeneralisedMean(torch.nn.Module):
     """The paper's."""
     SMALLEST = 1e-6
 
-    def __init__(self) -> None:
+    def __init__(self, over: tuple[int, ...] = (2, 3)) -> None:
+        """Start; ``over`` are the dimensions that the mean is taken over."""
         super().__init__()
+        self._over = over
         self.p = torch.nn.Parameter(torch.tensor(self.START))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[windows, features, h, w] -> float32 [windows, features]."""
+        """[windows, features, h, w] -> float32 [windows, features], or what else is left."""
         # float32 also under mixed precision: a power of 3 leaves fp16's range at 40.
         powers = features.float().clamp(min=self.SMALLEST).pow(self.p)
-        return powers.mean(dim=(2, 3)).pow(1.0 / self.p)
+        return powers.mean(dim=self._over).pow(1.0 / self.p)
 
 
 class MeanFrequency(torch.nn.Module):
@@ -237,14 +269,14 @@ class Native(Network):
         """
         super().__init__()
         config = blueprint.config
-        self._n_channels = config.in_channels
+        self._config = config
         self.backbone = create_backbone(
             blueprint, num_classes=blueprint.n_labels, **dropouts(config, "drop_rate", "drop_path_rate")
         )
 
     def features(self, inputs: torch.Tensor) -> torch.Tensor:
         """[windows, 1, rows, columns] -> the feature map, as timm has it."""
-        features: torch.Tensor = self.backbone.forward_features(coloured(inputs, self._n_channels))  # type: ignore[operator]
+        features: torch.Tensor = self.backbone.forward_features(coloured(inputs, self._config))  # type: ignore[operator]
         return features
 
     def classify(self, features: torch.Tensor) -> Logits:
@@ -262,7 +294,7 @@ class Pooled(Network):
             ConfigError: the backbone cannot be built, or has no feature map.
         """
         super().__init__()
-        self._n_channels = blueprint.config.in_channels
+        self._config = blueprint.config
         self.backbone, n_features = create_features(blueprint)
         self.pooling = POOLINGS[blueprint.config.pooling]()
         self.dropout = torch.nn.Dropout(blueprint.config.drop_rate)
@@ -270,7 +302,7 @@ class Pooled(Network):
 
     def features(self, inputs: torch.Tensor) -> torch.Tensor:
         """[windows, 1, rows, columns] -> [windows, features, h, w]."""
-        features: torch.Tensor = self.backbone(coloured(inputs, self._n_channels))
+        features: torch.Tensor = self.backbone(coloured(inputs, self._config))
         return features
 
     def classify(self, features: torch.Tensor) -> Logits:
@@ -302,7 +334,7 @@ class Transformer(Network):
         super().__init__()
         config, (rows, columns) = blueprint.config, blueprint.input_shape()
         patch_rows, patch_columns = _patch_size(blueprint)
-        self._n_channels = config.in_channels
+        self._config = config
         self._more_rows, self._more_columns = -rows % patch_rows, -columns % patch_columns
         self.backbone = create_backbone(
             blueprint,
@@ -314,7 +346,7 @@ class Transformer(Network):
     def features(self, inputs: torch.Tensor) -> torch.Tensor:
         """[windows, 1, rows, columns] -> tokens [windows, tokens, features]."""
         whole = functional.pad(inputs, (0, self._more_columns, 0, self._more_rows))
-        tokens: torch.Tensor = self.backbone.forward_features(coloured(whole, self._n_channels))  # type: ignore[operator]
+        tokens: torch.Tensor = self.backbone.forward_features(coloured(whole, self._config))  # type: ignore[operator]
         return tokens
 
     def classify(self, features: torch.Tensor) -> Logits:

@@ -35,10 +35,10 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "cnn": Family(build_cnn, ()),
-    "sed": Family(build_sed, ("pooling",)),
-    "rnn": Family(build_rnn, ("pretrained", "in_channels", "pooling", "activation", "drop_path_rate")),
+    "sed": Family(build_sed, ()),
+    "rnn": Family(build_rnn, ("pretrained", "in_channels", "channels", "pooling", "activation", "drop_path_rate")),
     "vit": Family(build_vit, ("pooling", "activation")),
-    "raw": Family(build_raw, ("pretrained", "in_channels", "pooling", "activation")),
+    "raw": Family(build_raw, ("pretrained", "in_channels", "channels", "pooling", "activation")),
 }
 
 

@@ -1,17 +1,23 @@
 """Family ``sed``: log-mel [windows, 1, rows, columns] -> frame logits and clip logits.
 
 Sound event detection with attention over time (Kong et al. 2020, "PANNs: Large-Scale Pretrained Audio Neural
-Networks", section III): a timm network's feature map, its mean over frequency, the maximum and mean of neighbouring
-steps, a hidden layer, and for each label two convolutions, what sounds (``classes``) and where to attend
-(``attention``). A network of stride 32 makes 10 frames of 320 columns; frame j of T stands for the window from
-j / T to (j + 1) / T (of columns that the stride does not divide, the last frame covers a few less).
+Networks", section III): a timm network's feature map, its mean over frequency (or GeM, ``model.pooling``), the maximum
+and mean of neighbouring steps, a hidden layer, and for each label two convolutions, what sounds (``classes``) and where
+to attend (``attention``). A network of stride 32 makes 10 frames of 320 columns; frame j of T stands for the window
+from j / T to (j + 1) / T (of columns that the stride does not divide, the last frame covers a few less).
 """
 
 import torch
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.models.base import Blueprint, Logits, Network
-from birdinfer.training.models.image import coloured, create_features, mean_and_maximum, smooth_in_time
+from birdinfer.training.models.image import (
+    GeneralisedMean,
+    coloured,
+    create_features,
+    mean_and_maximum,
+    smooth_in_time,
+)
 
 
 def build_sed(blueprint: Blueprint) -> torch.nn.Module:
@@ -21,6 +27,10 @@ def build_sed(blueprint: Blueprint) -> torch.nn.Module:
         ConfigError: the backbone cannot be built, or has no feature map.
     """
     blueprint.input_shape()  # refuses waveforms
+    pooling = blueprint.config.pooling
+    if pooling not in {"native", "gem"}:
+        what = f"is {pooling!r}, sed pools frequency alone"
+        raise ConfigError("model.pooling", what, "choose native (the mean) or gem")
     return Detector(blueprint)
 
 
@@ -35,8 +45,10 @@ class Detector(Network):
         """
         super().__init__()
         config = blueprint.config
-        self._n_channels = config.in_channels
+        self._config = config
         self.backbone, n_features = create_features(blueprint)
+        # The mean over frequency keeps what is common, a generalised one what is loud in few bands.
+        self.pooling = GeneralisedMean(over=(2,)) if config.pooling == "gem" else None
         self.dropout = torch.nn.Dropout(config.drop_rate)
         self.hidden = torch.nn.Linear(n_features, config.hidden)
         self.attention = torch.nn.Linear(config.hidden, blueprint.n_labels)
@@ -45,12 +57,13 @@ class Detector(Network):
 
     def features(self, inputs: torch.Tensor) -> torch.Tensor:
         """[windows, 1, rows, columns] -> [windows, features, h, w]."""
-        features: torch.Tensor = self.backbone(coloured(inputs, self._n_channels))
+        features: torch.Tensor = self.backbone(coloured(inputs, self._config))
         return features
 
     def classify(self, features: torch.Tensor) -> Logits:
         """[windows, features, h, w] -> clip [windows, labels] and frames [windows, frames, labels], float32."""
-        steps = smooth_in_time(features.mean(dim=2)).transpose(1, 2)
+        in_time = features.mean(dim=2) if self.pooling is None else self.pooling(features)
+        steps = smooth_in_time(in_time).transpose(1, 2)
         hidden = self.dropout(torch.relu(self.hidden(self.dropout(steps))))
         attention, frames = self.attention(hidden).float(), self.classes(hidden).float()
         return Logits(self._pool(attention, frames), frames)

@@ -154,9 +154,12 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fold continues its own, and what it held out stays held out."""
     in_channels: Literal[1, 3] = 1
     """3 gives a network the same spectrogram three times, as its pictures had three colours; 1 sums its first layer."""
+    channels: Literal["same", "delta"] = "same"
+    """``delta``: the second and third channel are the slope over time and the slope's slope (in_channels = 3)."""
     pooling: Literal["native", "avg", "max", "avgmax", "gem", "meanfreq"] = "native"
     """How a cnn's feature map becomes one vector: as timm has it; mean, maximum, their sum; generalised mean
-    (Radenovic 2018); or the mean over frequency, then mean plus maximum over time."""
+    (Radenovic 2018); or the mean over frequency, then mean plus maximum over time. Of sed, how frequency is pooled:
+    native is the mean, or ``gem``."""
     activation: Literal["native", "relu"] = "native"
     """``relu`` puts it in the place of every SiLU, GELU or hard-swish on a feature map of cnn and sed: what is exported
     is faster, most of all in INT8 (efficientnet_b0: 1.15 times in fp32, 1.5 times in INT8; see
@@ -170,6 +173,10 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Dropout before the last layer."""
     drop_path_rate: Rate = 0.0
     """Share of a backbone's blocks that training skips at random, where it knows that (stochastic depth)."""
+
+    def __post_init__(self) -> None:
+        if self.channels == "delta" and self.in_channels != 3:
+            raise ValueError("channels is delta, it needs in_channels = 3")
 
 
 class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,10 +4,11 @@ from tiny_clips import TINY_FRONTEND
 
 from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.errors import ConfigError
-from birdinfer.training.models.image import POOLINGS
+from birdinfer.training.models.image import POOLINGS, coloured, slopes
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.recipe.schema import ModelConfig
+from birdinfer.training.recipe.toml import load_recipe
 
 PICTURE = FrontEndConfig(mel=MelConfig(resize=(64, 64)))
 
@@ -109,3 +110,31 @@ def test_networks_in_use_learn_under_a_head_of_our_own(backbone):
     before = model(torch.randn(2, 1, 64, 64)).clip
     before.square().sum().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+class TestSlopes:
+    def test_are_those_of_librosa(self):
+        librosa = pytest.importorskip("librosa")
+        log_mel = torch.randn(1, 1, 8, 40)
+        first = librosa.feature.delta(log_mel[0, 0].numpy(), width=9, mode="nearest")
+        torch.testing.assert_close(slopes(log_mel)[0, 0], torch.from_numpy(first), atol=1e-5, rtol=1e-5)
+
+    def test_of_a_straight_line_is_its_slope_and_beyond_the_ends_it_is_flat(self):
+        line = 0.25 * torch.arange(20.0).expand(1, 1, 2, 20)
+        found = slopes(line)
+        torch.testing.assert_close(found[..., 4:-4], torch.full((1, 1, 2, 12), 0.25))
+        assert (found[..., 0] < 0.25).all()
+
+    def test_are_the_second_and_third_channel(self):
+        config = ModelConfig(backbone="test_efficientnet", in_channels=3, channels="delta")
+        given = torch.randn(2, 1, 16, 64)
+        three = coloured(given, config)
+        assert torch.equal(three[:, :1], given)
+        torch.testing.assert_close(three[:, 1:2], slopes(given))
+        torch.testing.assert_close(three[:, 2:], slopes(slopes(given)))
+        model = build_model(config, 5, TINY_FRONTEND, start=False).eval()
+        torch.testing.assert_close(model(given).clip, model.backbone(three))
+
+    def test_need_three_channels(self):
+        with pytest.raises(ConfigError, match="it needs in_channels = 3"):
+            load_recipe(None, ["model.channels=delta"])

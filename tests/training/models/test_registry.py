@@ -83,7 +83,7 @@ class TestRefusals:
             (ModelConfig("rnn", "gru", in_channels=3), "in_channels"),
             (ModelConfig("rnn", "gru", pretrained=True), "pretrained"),
             (ModelConfig("rnn", "gru", drop_path_rate=0.1), "drop_path_rate"),
-            (ModelConfig("sed", "test_efficientnet", pooling="gem"), "pooling"),
+            (ModelConfig("raw", "small", in_channels=3, channels="delta"), "in_channels"),
             (ModelConfig("vit", "test_vit", pooling="gem"), "pooling"),
             (ModelConfig("raw", "small", pretrained=True), "pretrained"),
         ],

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from tiny_clips import TINY_FRONTEND
 
 from birdinfer.config import FrontEndConfig, MelConfig
+from birdinfer.errors import ConfigError
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.sequence import pool_logits, pool_probabilities
 from birdinfer.training.recipe.schema import ModelConfig
@@ -117,3 +118,32 @@ def test_extreme_frames_stay_finite_in_the_graph(tmp_path, monkeypatch):
     export_graph(model, input_config, tmp_path / "sed.onnx", {})
     engine = load_engine(EnginePlan(parse_spec("onnxruntime")), tmp_path / "sed.onnx", ["logits"], (1, 32, 64))
     np.testing.assert_allclose(engine.run(pictures.numpy())["logits"], wanted.clip, rtol=1e-3, atol=1)
+
+
+class TestGeneralisedMeanOverFrequency:
+    CONFIG = ModelConfig("sed", "test_efficientnet", hidden=16, pooling="gem")
+
+    def test_of_a_power_of_one_is_the_mean(self):
+        torch.manual_seed(0)
+        gem = build_model(self.CONFIG, 5, TINY_FRONTEND, start=False).eval()
+        mean = build_model(CONFIG, 5, TINY_FRONTEND, start=False).eval()
+        mean.load_state_dict({name: each for name, each in gem.state_dict().items() if name != "pooling.p"})
+        features = torch.rand(2, gem.hidden.in_features, 3, 4) + 0.1
+        assert not torch.allclose(gem.classify(features).clip, mean.classify(features).clip, atol=1e-4)
+        with torch.no_grad():
+            gem.pooling.p.fill_(1.0)
+        for found, expected in zip(gem.classify(features), mean.classify(features), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+    def test_its_power_learns_and_is_one_number(self):
+        gem = build_model(self.CONFIG, 5, TINY_FRONTEND, start=False)
+        mean = build_model(CONFIG, 5, TINY_FRONTEND, start=False)
+        gem(torch.randn(2, 1, 16, 64)).clip.sum().backward()
+        assert gem.pooling.p.grad.abs() > 0
+        n_parameters = [sum(each.numel() for each in model.parameters()) for model in (gem, mean)]
+        assert n_parameters[0] - n_parameters[1] == 1
+
+    def test_other_poolings_are_refused(self):
+        config = ModelConfig("sed", "test_efficientnet", pooling="max")
+        with pytest.raises(ConfigError, match="sed pools frequency alone - choose native"):
+            build_model(config, 5, TINY_FRONTEND, start=False)
