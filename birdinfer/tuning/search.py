@@ -27,9 +27,9 @@ from birdinfer.training.losses import build_loss
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.monitor import monitor_of
 from birdinfer.training.optim import build_optimiser
+from birdinfer.training.plan import check_folds, check_run_dir, debug, n_folds
 from birdinfer.training.recipe.schema import NOT_DECISIVE, Recipe, flatten
 from birdinfer.training.recipe.toml import change, load_recipe, write_recipe
-from birdinfer.training.run import check_folds, check_run_dir, debug, n_folds
 from birdinfer.tuning.sampling import SeededSampler, decoded, distributions
 from birdinfer.tuning.space import (
     Choices,

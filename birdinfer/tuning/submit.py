@@ -16,8 +16,8 @@ from birdinfer.training.launch.slurm import (
     submit_all,
 )
 from birdinfer.training.launch.submit import check_place, fold_array, machine_options
+from birdinfer.training.plan import Run, n_folds
 from birdinfer.training.recipe.toml import write_recipe
-from birdinfer.training.run import Run, n_folds
 from birdinfer.tuning.callbacks import TuningCallback
 from birdinfer.tuning.search import Search, TuningSettings, begin, plan_search
 from birdinfer.tuning.space import write_space

@@ -36,8 +36,9 @@ from birdinfer.training.callbacks import FoldResult, FoldStart, TrainingCallback
 from birdinfer.training.checkpoint import EpochRow, Progress, load_header
 from birdinfer.training.data.folds import FOLDS_FILE
 from birdinfer.training.monitor import best_so_far, monitor_of
+from birdinfer.training.plan import Run
 from birdinfer.training.recipe.toml import write_recipe
-from birdinfer.training.run import Run, train_run
+from birdinfer.training.run import train_run
 from birdinfer.tuning.callbacks import TuningCallback
 from birdinfer.tuning.search import MOST_SEED, Search, begin, check_device, score_meaning
 from birdinfer.tuning.space import with_values

@@ -17,9 +17,10 @@ from birdinfer.system.locks import locked
 from birdinfer.training import run as run_module
 from birdinfer.training.callbacks import FoldResult, FoldStart, TrainingCallback
 from birdinfer.training.checkpoint import EpochRow, load_checkpoint
+from birdinfer.training.plan import debug
 from birdinfer.training.recipe.schema import DataConfig
 from birdinfer.training.recipe.toml import load_recipe, write_recipe
-from birdinfer.training.run import Run, debug, train_run
+from birdinfer.training.run import Run, train_run
 from birdinfer.training.run_log import score_text
 from birdinfer.training.summary import summarise
 

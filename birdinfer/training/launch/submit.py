@@ -13,8 +13,9 @@ from birdinfer.training.callbacks import SILENT, TrainingCallback
 from birdinfer.training.distributed import Distributed, from_environment
 from birdinfer.training.launch import slurm
 from birdinfer.training.launch.slurm import ClusterSettings, JobArray, Submitted, check_cluster, job_array, submit_all
+from birdinfer.training.plan import Run, TrainingSettings, plan_runs, wanted_folds
 from birdinfer.training.recipe.toml import write_recipe
-from birdinfer.training.run import Run, TrainingSettings, plan_runs, prepare_run, wanted_folds
+from birdinfer.training.run import prepare_run
 
 
 def submit_folds(

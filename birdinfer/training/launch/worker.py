@@ -10,8 +10,9 @@ from pathlib import Path
 from birdinfer.runs.layout import RECIPE_FILE
 from birdinfer.training.callbacks import TrainingCallback
 from birdinfer.training.launch.local import Send, run_child, sending
+from birdinfer.training.plan import Run
 from birdinfer.training.recipe.toml import load_recipe
-from birdinfer.training.run import Run, train_run
+from birdinfer.training.run import train_run
 
 
 def main(arguments: list[str]) -> int:

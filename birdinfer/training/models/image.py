@@ -200,7 +200,7 @@ class GeneralisedMean(torch.nn.Module):
     SMALLEST = 1e-6
 
     def __init__(self, over: tuple[int, ...] = (2, 3)) -> None:
-        """Start; ``over`` are the dimensions that the mean is taken over."""
+        """Start; ``over`` are the dimensions of the mean, which are gone in the answer."""
         super().__init__()
         self._over = over
         self.p = torch.nn.Parameter(torch.tensor(self.START))

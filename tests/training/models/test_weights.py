@@ -16,8 +16,8 @@ from birdinfer.training.models import hub
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.models.weights import tensors_only
+from birdinfer.training.plan import TrainingSettings, plan_runs
 from birdinfer.training.recipe.schema import ModelConfig, Recipe
-from birdinfer.training.run import TrainingSettings, plan_runs
 
 TINY = ModelConfig(backbone="test_efficientnet")
 ON_TIMM = {
