@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 CORES = 2
 """Of each node."""
+ATTEMPTS = 3
+"""On a busy machine a node's daemon may give up before its agents, which have 15 seconds, have come up."""
 
 
 def why_not() -> str:
@@ -57,20 +59,22 @@ def ray_nodes(folder: Path, variables: dict[str, str]) -> Iterator[Nodes]:
     """Start two nodes and stop them; their sockets lie in ``folder``, whose path must be short."""
     environment = {**os.environ, **variables, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(folder)}
     environment["RAY_agent_register_timeout_ms"] = "300000"
-    with subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env=environment, text=True, process_group=0,
-    ) as server:  # fmt: skip
-        assert server.stdin is not None
-        assert server.stdout is not None
-        try:
-            words = server.stdout.readline().split()
-            if len(words) != 2:
-                raise RuntimeError("Ray does not come up")
-            yield Nodes(words[0], Path(words[1]), server)
-        finally:
-            server.stdin.close()
-            server.wait()
+    for _ in range(ATTEMPTS):
+        with subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=environment, text=True, process_group=0,
+        ) as server:  # fmt: skip
+            assert server.stdin is not None
+            assert server.stdout is not None
+            try:
+                words = server.stdout.readline().split()
+                if len(words) == 2:
+                    yield Nodes(words[0], Path(words[1]), server)
+                    return
+            finally:
+                server.stdin.close()
+                server.wait()
+    raise RuntimeError("Ray does not come up")
 
 
 class _PatientTime:
@@ -80,7 +84,7 @@ class _PatientTime:
 
     @staticmethod
     def monotonic() -> float:
-        return time.monotonic() / 10
+        return time.monotonic() / 2
 
 
 def _ports() -> dict[str, int]:
