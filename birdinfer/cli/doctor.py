@@ -36,6 +36,8 @@ EXTRAS = {
     "kaggle": ("kaggle",),
     "report": ("matplotlib",),
     "detect": ("pyarrow",),
+    "scale": ("fsspec", "s3fs"),
+    "ray": ("ray",),
     "pandas": ("pandas",),
     "tune": ("optuna",),
     "tensorboard": ("tensorboard",),
