@@ -17,6 +17,7 @@ from birdinfer.detections.location_model import LocationModel, check_place, week
 from birdinfer.detections.recordings import Recording
 from birdinfer.errors import ConfigError, LabelError
 from birdinfer.inference.external.label_lists import ListedLabel, read_names
+from birdinfer.inference.external.synonyms import newest_name
 from birdinfer.species import Species, SpeciesNames, fold_name
 from birdinfer.tables.cells import near_miss, plain_label
 from birdinfer.typing import Bool
@@ -26,7 +27,7 @@ _SHOWN = 5
 _ALIKE = 0.85
 """Ratio of difflib from which on a name is taken for a misspelled one."""
 _GENDER = re.compile("(us|um|a|is|e)$")
-"""Endings of an epithet that change with the genus: ``Parus caeruleus``, ``Sylvia caerulea``."""
+"""Endings of an epithet that change with the genus: ``Sitta caeruleus``, ``Sylvia caerulea``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,29 +70,29 @@ class SpeciesList:
 
 
 def read_species_list(path: Path, species: Sequence[Species]) -> SpeciesList:
-    r"""Find the species that a list names by label or code, scientific or common name.
+    r"""Find the species that a list names by label or code, scientific name or its synonym, common name.
 
     Names are compared without regard to case, spaces and underscores; a name that several species share means all of
     them. Blank lines and those that begin with ``#`` are skipped. ``Turdus merula_Eurasian Blackbird``, BirdNET's form,
     is read by either half.
 
-    >>> Path("list.txt").write_text("# seen in May\nTurdus merula\nParus caeruleus\n")
+    >>> Path("list.txt").write_text("# seen in May\nTurdus merula\nSitta caeruleus\n")
     44
     >>> bundle = [Species("eurbla", "Turdus merula"), Species("blutit", "Cyanistes caeruleus")]
     >>> found = read_species_list(Path("list.txt"), bundle)
     >>> found.labels, found.unknown
-    (('eurbla',), ("'Parus caeruleus' (perhaps 'Cyanistes caeruleus')",))
+    (('eurbla',), ("'Sitta caeruleus' (perhaps 'Cyanistes caeruleus')",))
 
     Raises:
         InputNotFoundError: there is no such file.
         LabelError: it is no list, or names no species of the bundle.
     """
-    names, found = SpeciesNames(species), set[str]()
+    names, newest, found = SpeciesNames(species), _by_newest_name(species), set[str]()
     unknown: dict[str, None] = {}
     for listed in read_names(path, "it lists species, one a line"):
         if not listed.label or listed.label.startswith(_COMMENT):
             continue
-        labels = _labels_of(listed, names)
+        labels = _labels_of(listed, names) or _synonyms_of(listed, newest)
         found.update(labels)
         if not labels:
             unknown[listed.scientific_name or listed.label] = None
@@ -173,6 +174,19 @@ def _check(settings: FilterSettings) -> None:
     check_place(settings.latitude, settings.longitude, settings.week)
     if not 0 <= settings.min_occurrence <= 1:
         raise ConfigError("--min-occurrence", f"is {settings.min_occurrence:g}, allowed are 0 to 1")
+
+
+def _by_newest_name(species: Sequence[Species]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for each in species:
+        found[newest_name(each.scientific_name or each.label)].append(each.label)
+    return {name: tuple(labels) for name, labels in found.items()}
+
+
+def _synonyms_of(listed: ListedLabel, newest: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """List the labels whose species goes by another scientific name elsewhere."""
+    texts = (listed.scientific_name, listed.label.partition("_")[0], listed.label)
+    return next((newest[name] for text in texts if text and (name := newest_name(text)) in newest), ())
 
 
 def _labels_of(listed: ListedLabel, names: SpeciesNames) -> tuple[str, ...]:

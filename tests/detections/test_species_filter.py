@@ -59,16 +59,25 @@ class TestSpeciesList:
         assert read("Insecta\n").labels == ("47158son16", "47158son17")
 
     def test_unknown_names_are_listed_with_what_may_be_meant(self, read):
-        found = read("Corvus corax\nTurdus merla\nParus caeruleus\nEurBla\nSwainson's Thrush\nSwainsons Thrush\n")
+        found = read("Corvus corax\nTurdus merla\nSitta caeruleus\nEurBla\nSwainson's Thrush\nSwainsons Thrush\n")
         assert found.labels == ("swathr",)
         assert found.unknown == (
             "'Turdus merla' (perhaps 'Turdus merula')",
-            "'Parus caeruleus' (perhaps 'Cyanistes caeruleus')",
+            "'Sitta caeruleus' (perhaps 'Cyanistes caeruleus')",
             "'EurBla' ('eurbla' but for case)",
             "'Swainsons Thrush' (perhaps \"Swainson's Thrush\")",
             "'Corvus corax'",
         )
         assert ": 5 of its names are no species of the bundle: 'Turdus merla' (perhaps" in found.problem()
+
+    @pytest.mark.parametrize("text", ["Parus caeruleus", "Parus caeruleus_Blue Tit", "parus  Caeruleus"])
+    def test_a_synonym_means_the_species(self, read, text):
+        found = read(f"{text}\nCorvus corax\n")
+        assert (found.labels, found.unknown) == (("blutit",), ("'Corvus corax'",))
+
+    def test_a_newer_name_than_the_bundles_means_the_species(self, read):
+        jackdaw = (Species("eurjac", "Corvus monedula"),)
+        assert read("Coloeus monedula\n", species=jackdaw).labels == ("eurjac",)
 
     @pytest.mark.parametrize("text", ["Corvus corax\n", "# none\n", ""])
     def test_a_list_without_any_species_is_refused(self, read, text):
