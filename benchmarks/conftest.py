@@ -60,7 +60,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     """With ``--smoke`` a bound that is missed is no failure: a busy machine proves nothing."""
     began = perf_counter()
     try:
-        return (yield)  # type: ignore[return-value]
+        return (yield)
     except AssertionError as error:
         if not pyfuncitem.config.getoption("--smoke"):
             raise

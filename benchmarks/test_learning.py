@@ -132,8 +132,8 @@ def write_teachers(place: Path) -> None:
     if not head.is_dir():
         how = ("--bundle", birdnet, "-o", place / "clips.csv", "--embeddings", place / "embeddings")
         run("predict", esc / "train_audio", *how, "--resume")
-        how = ("--embeddings", place / "embeddings", "--fold-column", "esc10_fold")
-        run("head", "fit", *how, "--labels", esc / "train.csv", "-o", head)
+        folds = ("--embeddings", place / "embeddings", "--fold-column", "esc10_fold")
+        run("head", "fit", *folds, "--labels", esc / "train.csv", "-o", head)
     for family, teacher in (("esc", head), ("bird", birdnet)):
         if not (folder := place / f"pseudo_{family}").is_dir():
             run("pseudo-label", place / f"unlabelled_{family}" / "audio", "--bundle", teacher, "-o", folder, "--resume")

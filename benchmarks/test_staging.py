@@ -38,7 +38,8 @@ def test_a_store_of_slow_streams_keeps_a_core_busy(b0, table, tmp_path, monkeypa
             began, began_core = time.perf_counter(), time.process_time()
             outcomes = list(worker.run(range(opened.plan.n_units)))
             wall, core = time.perf_counter() - began, time.process_time() - began_core
-    assert sum(len(marker.files) for _, marker in outcomes) == N_FILES
+    n_files = sum([len(marker.files) for _, marker in outcomes])
+    assert n_files == N_FILES
     assert all(marker.n_problems == 0 for _, marker in outcomes)
     rate = opened.plan.n_bytes / wall / 1e6
     table.append(
