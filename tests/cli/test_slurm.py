@@ -196,7 +196,7 @@ class TestSearch:
         assert workers[workers.index("runs/tiny-tune/logs/worker.sbatch") + 1 :] == [
             *PROGRAM, "tune", "--recipe", "runs/tiny-tune/recipe.toml", "--space", "runs/tiny-tune/space.toml",
             "--study", "tiny-tune", "--runs-dir", "runs", "--data", "data", "--fold", "0", "--trials", "8",
-            "--sampler", "tpe",
+            "--repeats", "1", "--sampler", "tpe",
             "--pruner", "halving", "--seed", "0", "--storage", "journal", "--device", "cpu",
         ]  # fmt: skip
         assert {"--array=0-2", "--dependency=afterok:$job", "--kill-on-invalid-dep=yes"} <= set(folds)
