@@ -4,11 +4,14 @@ A pool of threads per session, BLAS and OpenMP on the same few cores is slower t
 each other. Here parallelism comes from workers alone, and everything below a worker runs on the worker's thread.
 """
 
+import functools
 import os
 import platform
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import threadpoolctl
@@ -73,3 +76,19 @@ def variable(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@functools.cache
+def has_vnni() -> bool:
+    """Whether the processor adds four products of 8 bits in 32, so that none overflows.
+
+    Numpy asks the processor itself, but not for AVX-VNNI, which the system's table has. An emulator shows the table of
+    the machine beneath it: then it names more than the processor does, and is not believed.
+    """
+    core = "numpy._core" if find_spec("numpy._core") else "numpy.core"  # numpy before 2
+    found: dict[str, bool] = import_module(f"{core}._multiarray_umath").__cpu_features__
+    try:
+        flags = _CPU_INFO.read_text()
+    except OSError:
+        flags = ""
+    return found.get("AVX512VNNI", False) or ("avx_vnni" in flags and "avx512_vnni" not in flags)

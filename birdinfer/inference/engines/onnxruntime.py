@@ -14,6 +14,7 @@ from birdinfer.errors import BundleError, MissingExtraError
 from birdinfer.inference.engines.base import GraphFacts, run_in_batches
 from birdinfer.inference.onnx_files import other_kind
 from birdinfer.inference.weights_in_place import FOLDER_KEY, name_places
+from birdinfer.system.cpu import has_vnni
 from birdinfer.typing import Float32
 
 _OTHER_DOMAIN = re.compile(r"error: (\S+?)(?:\(-?\d+\))? is not a registered function/op")
@@ -54,10 +55,11 @@ def open_session(path: Path, providers: Sequence[object], content: bytes | None 
     # The worker threads already use all cores: a thread pool per session would compete with them.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # An x86 with AVX2 and without VNNI adds two products of 8 bits in 16, which overflow with S8 weights beyond 64 (a
-    # graph of dynamic INT8 then scores half of what it should). There such weights become U8, whose kernels are exact;
-    # elsewhere, and for weights of 7 bits, this changes nothing.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not has_vnni():
+        # There an x86 adds two products of 8 bits in 16, which overflow with S8 weights beyond 64 (a graph of dynamic
+        # INT8 scores half of what it should). Such weights become U8, whose kernels are exact.
+        # Not with VNNI: these kernels take twice as long, and nothing overflows.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     # Nothing below a fatal error on the screen: it raises the same text, which becomes one line.
     options.log_severity_level = 4
     onnxruntime.set_default_logger_severity(4)
