@@ -190,7 +190,7 @@ def unusable_wheels(folder: Path, image: Image) -> list[tuple[Path, str]]:
 _PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 """Platforms that projects publish for; pip includes manylinux2010 and manylinux1 in manylinux2014."""
 _MINUTES = 15
-_SOURCES = ("birdinfer", "exports/demo", "train/slurm")
+_SOURCES = ("birdinfer", "exports/demo", "exports/forest_demo", "train/slurm")
 _SOURCE_FILES = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE")
 _KERNEL_SOURCE = "birdinfer/features/kernels/log_mel.c"
 

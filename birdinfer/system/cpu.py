@@ -83,7 +83,8 @@ def has_vnni() -> bool:
     """Whether the processor adds four products of 8 bits in 32, so that none overflows.
 
     Numpy asks the processor itself, but not for AVX-VNNI, which the system's table has. An emulator shows the table of
-    the machine beneath it: then it names more than the processor does, and is not believed.
+    the machine beneath it: where that one has AVX-512 VNNI the table is not believed. One that has AVX-VNNI alone is
+    believed, also under an emulator that has none.
     """
     core = "numpy._core" if find_spec("numpy._core") else "numpy.core"  # numpy before 2
     found: dict[str, bool] = import_module(f"{core}._multiarray_umath").__cpu_features__
