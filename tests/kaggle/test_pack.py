@@ -3,6 +3,7 @@ import platform
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -272,6 +273,11 @@ class TestWheels:
 
 
 class TestBirdinfersOwnWheel:
+    def test_the_copy_holds_what_the_wheel_is_made_of(self):
+        root = wheel_sources.checkout()
+        wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+        assert set(wheel["force-include"]) | set(wheel["packages"]) == set(wheel_sources._SOURCES)
+
     @pytest.fixture
     def built(self, tmp_path, monkeypatch):
         """Built from the checkout, as on a machine of this kind."""
