@@ -136,7 +136,7 @@ def _folds(run: Path, epoch: int | None) -> dict[Path, Checkpoint]:
 def _weights(folder: Path, epoch: int | None) -> Path:
     """The weights of a fold's epoch; InputNotFoundError, which names those that are there, if they were not kept."""
     path = weights_file(folder, epoch)
-    if not path.is_file():
+    if epoch is not None and not path.is_file():
         kept = [str(int(each.stem.removeprefix("epoch"))) for each in sorted(path.parent.glob("epoch*.safetensors"))]
         there = f"kept are {', '.join(kept)}" if kept else "train with --set loop.keep_epochs=1 to keep each"
         raise InputNotFoundError(folder, f"has no weights of epoch {epoch}", there)
