@@ -260,7 +260,7 @@ def test_the_demo_bundle_is_found_and_loads():
 
 def test_an_installation_without_a_demo_bundle_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("birdinfer.inference.bundle.__file__", str(tmp_path / "birdinfer" / "inference" / "bundle.py"))
-    with pytest.raises(InputNotFoundError, match="has no demo bundle"):
+    with pytest.raises(InputNotFoundError, match="has no demo - python train"):
         demo_bundle_path()
 
 
