@@ -49,6 +49,7 @@ def run(command, tree):
     )
 
 
+@pytest.mark.slow
 def test_jupyter_runs_the_notebook_and_it_scores_as_predict_does(tmp_path, packed, soundscapes, birdinfer):
     # So many that the clock of the forecast, which looks 20 times a second, sees some of them done before others.
     tree = make_tree(tmp_path / "kaggle", packed, soundscapes, Layout.mounts_2026, n_test_files=60)

@@ -81,6 +81,7 @@ def test_workers_and_batches_change_no_bit(two_rates, sound_file, wanted, worker
     assert np.array_equal(other.predict(sound_file).probabilities, wanted)
 
 
+@pytest.mark.slow
 @given(cuts=st.lists(st.integers(0, len(SOUND)), max_size=8))
 def test_a_live_source_gives_the_bits_of_the_whole(model, wanted, cuts):
     windows = list(model.stream(np.split(SOUND, sorted(cuts)), RATE))

@@ -447,6 +447,7 @@ def test_plots_without_matplotlib_say_what_to_install(birdinfer, bundle, soundsc
     assert not (tmp_path / "s.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_plot_of_a_long_recording_shows_its_beginning(birdinfer, bundle, tmp_path, monkeypatch):
     plots = pytest.importorskip("birdinfer.plots.soundscape")
     drawn = {}

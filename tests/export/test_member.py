@@ -128,6 +128,7 @@ class TestLaterFolds:
         assert [set(member.graphs) for member in bundle.manifest.members] == [{"fp32", "int8"}] * 3
         assert len(searched) == len(set(made_by)) == 1
 
+    @pytest.mark.slow
     def test_search_for_themselves_where_that_was_refused(self, exported, monkeypatch):
         searched, Search = [], variants.Int8Search
         monkeypatch.setattr(

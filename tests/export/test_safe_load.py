@@ -293,6 +293,7 @@ def test_a_checkpoint_made_by_hand_is_refused_for_what_is_wrong_with_it(run, tmp
     assert len(line) < 1_000
 
 
+@pytest.mark.slow
 def test_what_training_alone_would_use_is_neither_fetched_nor_opened(run, tmp_path, birdinfer, network):
     """The recipe is kept as it was found: a bundle says how it was made."""
     best = run / "fold0" / "best.safetensors"

@@ -64,6 +64,7 @@ def test_kaggles_environment_is_made_once_and_for_each_list_of_packages(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({first.parts[-3], other.parts[-3]})
 
 
+@pytest.mark.slow
 def test_a_failed_installation_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "find_python", lambda minor: HERE)
     broken = Image("2026-01", IMAGE.python, "2.35", "x86_64", {"not a name": "1"})

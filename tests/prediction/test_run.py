@@ -329,6 +329,7 @@ def test_resume_processes_new_files(birdinfer, many, bundle, undisturbed, tmp_pa
     assert out.read_bytes() == undisturbed[0]
 
 
+@pytest.mark.slow
 def test_inputs_that_lack_finished_files_are_refused(birdinfer, many, bundle, undisturbed, tmp_path):
     """Half a disk is not the disk: no row is lost because a folder is not mounted."""
     out = tmp_path / "s.csv"

@@ -207,6 +207,7 @@ one_fold.train(one_fold.job(recipe, Path({str(clips_dir)!r}), Path({str(tmp_path
         train(job(tiny_recipe, clips_dir, tmp_path / "run"))
         assert_same_bits(tmp_path / "run", finished[0])
 
+    @pytest.mark.slow
     def test_worker_processes_change_nothing(self, finished, tiny_recipe, clips_dir, tmp_path):
         recipe = msgspec.structs.replace(tiny_recipe, loop=msgspec.structs.replace(tiny_recipe.loop, num_workers=1))
         train(job(recipe, clips_dir, tmp_path))

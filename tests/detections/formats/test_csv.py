@@ -55,7 +55,7 @@ NAMES = st.text(st.characters(exclude_characters="\0/"), min_size=1, max_size=6)
 
 @given(NAMES, NAMES)
 def test_odd_names_break_no_table(tmp_path, file, name):
-    rows = found_in(file, "b.wav", species=Species("eurbla", name, name))
+    rows = found_in(f"{file}.wav", "b.wav", species=Species("eurbla", name, name))
     path = write_table("csv", tmp_path, lambda: iter(rows), SETTINGS)
     table = read(path)
     assert table["File"].tolist()[1] == "b.wav"

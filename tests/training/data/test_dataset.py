@@ -220,6 +220,7 @@ class TestLoaders:
     def recipe(self, **loop):
         return msgspec.structs.replace(TINY, loop=LoopConfig(**loop))
 
+    @pytest.mark.slow
     def test_worker_processes_change_nothing(self, clips, gone, tmp_path):
         """The same batches decoded in this process and read from the cache in two others."""
         chosen = [*clips[:15], gone]
