@@ -46,6 +46,7 @@ def test_the_demo_predicts_scores_and_shows(tmp_path, capsys):
     assert len(rows[0]) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [11, 12])
 def test_the_demo_bundle_recognises_its_species(tmp_path, seed):
     """Measured on new soundscapes; the quick start promises 0.95."""

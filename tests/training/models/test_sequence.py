@@ -101,6 +101,7 @@ def test_answers_are_float32_under_mixed_precision():
     assert clip.dtype == frames.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_extreme_frames_stay_finite_in_the_graph(tmp_path, monkeypatch):
     """Exporters cut logsigmoid in two, and log(0) - log(0) is no number: frames of thousands gave NaN scores."""
     from birdinfer.config import FrontEndConfig, MelConfig
