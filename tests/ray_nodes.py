@@ -105,7 +105,6 @@ def _serve() -> None:
 
     ray._private.node.time = _PatientTime
     light = {"num_cpus": CORES, "object_store_memory": 80 << 20, "include_dashboard": False, "no_monitor": True}
-    light["node_ip_address"] = "127.0.0.1"
     cluster = Cluster(initialize_head=True, head_node_args={**light, **_ports()})
     try:
         second = cluster.add_node(wait=False, **light, **_ports())
