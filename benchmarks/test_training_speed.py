@@ -16,8 +16,9 @@ from birdinfer.config import FrontEndConfig
 from birdinfer.features import log_mel as mel
 from birdinfer.system.cpu import available_cores
 from birdinfer.training.data.cache import CacheSettings, build_cache
+from birdinfer.training.data.clip import Metadata
 from birdinfer.training.data.dataset import Batch
-from birdinfer.training.data.metadata import Metadata, read_metadata
+from birdinfer.training.data.metadata import read_metadata
 from birdinfer.training.data.sources import ClipSource
 from birdinfer.training.distributed import Distributed
 from birdinfer.training.fold import Fold, FoldData, learner_of

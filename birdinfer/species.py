@@ -16,6 +16,8 @@ from birdinfer.errors import LabelError
 SEPARATORS = ",;|"
 """Characters between the labels of one cell, as in secondary_labels."""
 RESERVED = "row_id"
+NO_CALL = "nocall"
+"""The label of sound in which no species is: BirdCLEF's word since 2021."""
 _SHOWN = 60
 
 

@@ -30,7 +30,7 @@ from birdinfer.system.locks import locked
 from birdinfer.system.outputs import check_folder
 from birdinfer.tables.csv import csv_text
 from birdinfer.training.checkpoint import Checkpoint, load_header
-from birdinfer.training.data.folds import FOLDS_FILE, folds_by_name
+from birdinfer.training.data.folds_file import FOLDS_FILE, folds_by_name
 from birdinfer.training.data.source_tables import PREFIX
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.version import __version__

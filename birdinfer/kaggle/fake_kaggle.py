@@ -18,7 +18,8 @@ from birdinfer.errors import InputNotFoundError, OutputError
 from birdinfer.inference.soundscapes import header_seconds
 from birdinfer.kaggle.competitions import Competition
 from birdinfer.kaggle.pack import DATASET_METADATA, not_uploaded
-from birdinfer.submission.formats import NO_CALL, TRUTHS, value_names
+from birdinfer.species import NO_CALL
+from birdinfer.submission.formats import TRUTHS, value_names
 from birdinfer.system.files import atomic_text, write_atomic
 from birdinfer.tables.csv import CsvWriter
 from birdinfer.tables.row_ids import ROW_SECONDS, make_row_id, row_stem

@@ -1,7 +1,7 @@
 """A data folder's tables -> the clips, species and soundscapes that they list, with every fault of a row kept.
 
 Training refuses a table at its first fault; here each becomes a line, so that all can be mended at once. The rows are
-read by training's own reader (``training/data/metadata.py``): what counts as a fault there counts here.
+read by training's own reader (``training/data/clip_table.py``): what counts as a fault there counts here.
 """
 
 import os
@@ -14,21 +14,15 @@ from pathlib import Path, PurePosixPath
 from birdinfer.audio.find import find_recordings
 from birdinfer.audio.kinds import sounds_by_name
 from birdinfer.errors import BirdinferError, InputNotFoundError
-from birdinfer.species import Species
-from birdinfer.tables.annotations import NO_CALL, read_annotations
+from birdinfer.species import NO_CALL, Species
+from birdinfer.tables.annotations import read_annotations
 from birdinfer.tables.cells import is_blank, near_miss
 from birdinfer.tables.csv import rows
 from birdinfer.tables.recording_names import parse_name
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.clip_files import ClipFiles, audio_folder
-from birdinfer.training.data.metadata import (
-    Clip,
-    NumberedRow,
-    find_table,
-    parse_rating,
-    parse_site,
-    read_clip,
-    read_rows,
-)
+from birdinfer.training.data.clip_table import parse_rating, parse_site, read_clip
+from birdinfer.training.data.train_table import NumberedRow, find_table, read_rows
 
 SOUNDSCAPE_FOLDERS = ("train_soundscapes", "unlabeled_soundscapes")
 SOUNDSCAPE_LABELS = ("train_soundscapes_labels.csv", "train_soundscape_labels.csv")

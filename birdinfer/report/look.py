@@ -27,7 +27,7 @@ from birdinfer.report.listing import Listing, read_listing
 from birdinfer.report.page import html_page
 from birdinfer.species import Species
 from birdinfer.tables.cells import near_miss
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.training.recipe.toml import load_recipe
 from birdinfer.typing import Float32

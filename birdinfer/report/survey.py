@@ -16,9 +16,12 @@ from birdinfer.report.files import FileFacts, identical_files, read_headers
 from birdinfer.report.listing import ListedClip, Listing, read_listing
 from birdinfer.report.progress import sound_progress
 from birdinfer.report.sound import SoundFacts, examine
+from birdinfer.training.data.clip import Clip, Metadata
 from birdinfer.training.data.duplicates import Decision, Duplicates, components, decide, overlaps
-from birdinfer.training.data.folds import LEFT_OUT, assign_folds, connected, leaks
-from birdinfer.training.data.metadata import Clip, Metadata, without_rare
+from birdinfer.training.data.fold_constraints import connected, leaks
+from birdinfer.training.data.folds import assign_folds
+from birdinfer.training.data.folds_file import LEFT_OUT
+from birdinfer.training.data.metadata import without_rare
 from birdinfer.training.recipe.schema import Recipe
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from birdinfer.report.survey import ClipFacts, Survey
-from birdinfer.training.data.folds import ALWAYS_TRAINING, LEFT_OUT, TEST
+from birdinfer.training.data.folds_file import ALWAYS_TRAINING, LEFT_OUT, TEST
 
 Cell = str | int | float | None
 FOLD_NAMES = {ALWAYS_TRAINING: "training only", TEST: "test", LEFT_OUT: "left out"}

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from birdinfer.errors import ConfigError, MetadataError
+from birdinfer.species import NO_CALL
 from birdinfer.submission.formats import (
-    NO_CALL,
     TRUTHS,
     Sample,
     check_shape,

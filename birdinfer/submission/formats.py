@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from birdinfer.errors import ConfigError, MetadataError
+from birdinfer.species import NO_CALL
 from birdinfer.tables.csv import csv_rows, numbered
 from birdinfer.tables.row_ids import PREFIX, Misspelling, misspelling
 from birdinfer.typing import Bool, Float32, Float64
 
 YEARS = (2021, 2022, 2023, 2024, 2025, 2026)
-NO_CALL = "nocall"
 BIRDS = "birds"
 TARGET = "target"
 TRUTHS = ("False", "True")

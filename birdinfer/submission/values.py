@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from birdinfer.submission.formats import NO_CALL, TRUTHS
+from birdinfer.species import NO_CALL
+from birdinfer.submission.formats import TRUTHS
 from birdinfer.submission.problems import NAMED, Kind, Problems
 from birdinfer.tables.cells import numbers_of
 from birdinfer.typing import Float64, Index

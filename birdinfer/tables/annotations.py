@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from birdinfer.errors import InputNotFoundError, MetadataError
+from birdinfer.species import NO_CALL
 from birdinfer.tables.cells import is_blank, labels_of, number_of, seconds_of
 from birdinfer.tables.csv import csv_rows, text_lines
 from birdinfer.tables.row_ids import ROW_SECONDS, split_row_id
 
-NO_CALL = "nocall"
 WINDOW_COLUMNS = ("filename", "start", "end", "primary_label")
 _LIST_COLUMNS = ("row_id", "birds")
 _FILE = (

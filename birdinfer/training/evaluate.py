@@ -24,8 +24,8 @@ from birdinfer.evaluation.metrics import (
 from birdinfer.species import Species
 from birdinfer.submission.formats import number_cells
 from birdinfer.tables.csv import csv_text
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.dataset import ClipWindows
-from birdinfer.training.data.metadata import Clip
 from birdinfer.training.data.targets import truth
 from birdinfer.training.models.base import Logits
 from birdinfer.typing import Float32, Int8

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
 from birdinfer.runs.layout import BEST, LAST, fold_dir
 from birdinfer.training.checkpoint import Header, load_header
-from birdinfer.training.data.folds import FOLDS_FILE
+from birdinfer.training.data.folds_file import FOLDS_FILE
 from birdinfer.training.fold import FOLD
 from birdinfer.training.models.activation import count_costly
 from birdinfer.training.models.registry import build_model

@@ -36,6 +36,7 @@ from birdinfer.training.checkpoint import (
     save_checkpoint,
     versions,
 )
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.dataset import (
     EpochBatches,
     TrainingWindows,
@@ -43,8 +44,7 @@ from birdinfer.training.data.dataset import (
     training_loader,
     validation_loader,
 )
-from birdinfer.training.data.folds import FOLDS_FILE, LEFT_OUT, TEST, VALIDATION, folds_by_name
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.folds_file import FOLDS_FILE, LEFT_OUT, TEST, VALIDATION, folds_by_name
 from birdinfer.training.data.source_draw import build_sampler
 from birdinfer.training.data.source_tables import TrainingSource
 from birdinfer.training.data.sources import ClipSource

@@ -18,8 +18,8 @@ from birdinfer.system.files import write_atomic
 from birdinfer.system.timing import Waiting
 from birdinfer.training.callbacks import FoldStart, TrainingCallback
 from birdinfer.training.checkpoint import EpochRow, Progress, average_weights, load_checkpoint
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.dataset import ClipWindows
-from birdinfer.training.data.metadata import Clip
 from birdinfer.training.devices import memory_advice, peak_gpu_mb, rss_mb
 from birdinfer.training.distillation import build_teacher
 from birdinfer.training.distributed import Distributed

@@ -14,8 +14,8 @@ import torch
 from birdinfer.config import FrontEndConfig
 from birdinfer.species import Species
 from birdinfer.training.augment import WaveformAugment, find_background, mix_waveforms
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.dataset import Batch, TrainingItem, TrainingWindows, WindowKey
-from birdinfer.training.data.metadata import Clip
 from birdinfer.training.data.source_tables import SourceClips, read_source
 from birdinfer.training.data.sources import DecodedSource
 from birdinfer.training.data.targets import TargetMaker, Targets

@@ -23,7 +23,7 @@ from birdinfer.training.augment import find_background
 from birdinfer.training.augment.background import Background
 from birdinfer.training.callbacks import SILENT, FoldResult, FoldStart, TrainingCallback
 from birdinfer.training.checkpoint import EpochRow, Progress, load_header, versions
-from birdinfer.training.data.folds import FOLDS_FILE, TEST
+from birdinfer.training.data.folds_file import FOLDS_FILE, TEST
 from birdinfer.training.data.prepare import PreparedData, open_source, prepare_data
 from birdinfer.training.data.sources import ClipSource
 from birdinfer.training.data.teacher import (

@@ -18,7 +18,7 @@ from birdinfer.system.files import write_atomic
 from birdinfer.system.locks import locked
 from birdinfer.training.callbacks import FoldResult
 from birdinfer.training.checkpoint import Progress, load_header
-from birdinfer.training.data.folds import FOLDS_FILE, LEFT_OUT, VALIDATION, folds_by_name
+from birdinfer.training.data.folds_file import FOLDS_FILE, LEFT_OUT, VALIDATION, folds_by_name
 from birdinfer.training.fold import OUT_OF_FOLD
 
 METRICS, SUMMARY = "metrics.json", "summary.json"

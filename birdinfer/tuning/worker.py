@@ -34,7 +34,7 @@ from birdinfer.system.files import write_atomic
 from birdinfer.system.signals import StopRequest
 from birdinfer.training.callbacks import FoldResult, FoldStart, TrainingCallback
 from birdinfer.training.checkpoint import EpochRow, Progress, load_header
-from birdinfer.training.data.folds import FOLDS_FILE
+from birdinfer.training.data.folds_file import FOLDS_FILE
 from birdinfer.training.monitor import best_so_far, monitor_of
 from birdinfer.training.plan import Run
 from birdinfer.training.recipe.toml import write_recipe

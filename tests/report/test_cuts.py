@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from birdinfer.report.cuts import cut_recordings
 from birdinfer.report.listing import ListedClip
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 
 
 def names(*found, author="someone", site="1.00,2.00", date="", seconds=10.0):

@@ -8,7 +8,7 @@ from tiny_clips import TINY_FRONTEND
 from birdinfer.callbacks import Callback
 from birdinfer.report.survey import take_survey
 from birdinfer.report.tables import make_tables
-from birdinfer.training.data.folds import LEFT_OUT, folds_by_name
+from birdinfer.training.data.folds_file import LEFT_OUT, folds_by_name
 from birdinfer.training.recipe.schema import DataConfig, Recipe
 
 PLAIN = Recipe(data=DataConfig(n_folds=3), frontend=TINY_FRONTEND)

@@ -10,8 +10,8 @@ from torch import nn
 from birdinfer.errors import ConfigError
 from birdinfer.evaluation.metrics import padded_cmap
 from birdinfer.species import Species
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.dataset import ClipWindows
-from birdinfer.training.data.metadata import Clip
 from birdinfer.training.evaluate import ClipScores, evaluating, oof_table, predict_clips, score
 from birdinfer.training.models.base import Logits
 

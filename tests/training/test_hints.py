@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from tiny_clips import LABELS, write_clips, write_table
 
 from birdinfer.errors import BirdinferError, ConfigError
-from birdinfer.training.data.folds import assign_folds, write_folds
-from birdinfer.training.data.metadata import Clip, read_metadata, without_rare
+from birdinfer.training.data.clip import Clip
+from birdinfer.training.data.folds import assign_folds
+from birdinfer.training.data.folds_file import write_folds
+from birdinfer.training.data.metadata import read_metadata, without_rare
 from birdinfer.training.recipe.schema import DataConfig, Recipe
 from birdinfer.training.recipe.toml import change
 

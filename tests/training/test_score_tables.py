@@ -7,7 +7,7 @@ from tiny_clips import LABELS
 
 from birdinfer.evaluation.metrics import macro_roc_auc, padded_cmap
 from birdinfer.species import Species
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.evaluate import CLASS_COLUMNS, TAXON_COLUMNS, ClipScores, classes_table, score, taxa_table
 
 SPECIES = [

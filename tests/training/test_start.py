@@ -7,7 +7,7 @@ from one_fold import Recorder, changed, job, session
 from birdinfer.errors import CheckpointError, InputNotFoundError
 from birdinfer.species import Species
 from birdinfer.training.checkpoint import Header, Progress, save_checkpoint
-from birdinfer.training.data.folds import TEST, write_folds
+from birdinfer.training.data.folds_file import TEST, write_folds
 from birdinfer.training.fold import check_species, check_start_weights, init_state, model_of_fold, seen_before
 from birdinfer.training.models.registry import build_model
 

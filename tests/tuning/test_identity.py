@@ -6,7 +6,7 @@ from one_fold import changed
 
 from birdinfer.errors import ConfigError
 from birdinfer.species import Species
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.prepare import PreparedData
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.tuning.search import FORMAT, Question, Search, check_question, clips_digest, load_question

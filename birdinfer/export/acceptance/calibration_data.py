@@ -17,7 +17,7 @@ import numpy as np
 from birdinfer.errors import AudioError, InputNotFoundError
 from birdinfer.export.acceptance.held_out import ClipWindows, Place, even_shares, evenly_spaced, trained_clips
 from birdinfer.training.checkpoint import Checkpoint
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.typing import Float32
 
 _CALIBRATION = 41  # first element of the seed: each purpose has a random stream of its own

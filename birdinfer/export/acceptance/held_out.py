@@ -20,11 +20,13 @@ from birdinfer.errors import AudioError, InputNotFoundError, MetadataError
 from birdinfer.features import log_mel as mel
 from birdinfer.runs.out_of_fold import OutOfFold, read_out_of_fold
 from birdinfer.training.checkpoint import Checkpoint
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.clip_files import ClipFiles, audio_folder, stretch_of
-from birdinfer.training.data.folds import FOLDS_FILE, LEFT_OUT, TEST, VALIDATION, folds_by_name
-from birdinfer.training.data.metadata import Clip, find_table, listed_clips
+from birdinfer.training.data.folds_file import FOLDS_FILE, LEFT_OUT, TEST, VALIDATION, folds_by_name
+from birdinfer.training.data.metadata import listed_clips
 from birdinfer.training.data.source_tables import is_of_source
 from birdinfer.training.data.sources import DecodedSource
+from birdinfer.training.data.train_table import find_table
 from birdinfer.training.fold import OUT_OF_FOLD
 from birdinfer.training.models.weights import summary
 from birdinfer.training.recipe.schema import Recipe

@@ -34,8 +34,8 @@ from birdinfer.tables.row_ids import make_row_id, split_row_id
 from birdinfer.tables.scores import ScoreTable
 from birdinfer.tables.truth import MIN_TAIL_SECONDS, Row, Scored, Truth, read_truth
 from birdinfer.training.checkpoint import Checkpoint
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.dataset import window_starts
-from birdinfer.training.data.metadata import Clip
 from birdinfer.training.data.targets import truth as truth_of
 from birdinfer.typing import Bool, Float32, Index
 

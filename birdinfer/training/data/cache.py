@@ -26,7 +26,7 @@ from birdinfer.system.cpu import available_cores
 from birdinfer.system.files import cache_path, check_writable
 from birdinfer.system.locks import try_lock
 from birdinfer.system.outputs import check_folder
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.sources import (
     CachedSource,
     CacheSettings,

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from birdinfer.errors import AudioError, InputNotFoundError
 from birdinfer.system.cpu import available_cores, one_thread_per_worker
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.source_draw import Mixer
 from birdinfer.training.data.source_tables import TrainingSource
 from birdinfer.training.data.sources import ClipSource

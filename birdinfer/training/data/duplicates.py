@@ -21,7 +21,7 @@ import numpy as np
 from birdinfer.audio.stream import AudioStream
 from birdinfer.errors import BirdinferError
 from birdinfer.system.cpu import available_cores, one_thread_per_worker
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.sources import Decoded
 from birdinfer.typing import Bool, Float32, Int64, UInt32
 

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 
 from birdinfer.errors import ConfigError
 from birdinfer.tables.recordings import is_tail, spelled
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.clip_files import stretch_of
 from birdinfer.training.data.duplicates import find_duplicates
-from birdinfer.training.data.folds import ALWAYS_TRAINING, LEFT_OUT
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.folds_file import ALWAYS_TRAINING, LEFT_OUT
 from birdinfer.training.data.source_tables import PREFIX
 from birdinfer.training.recipe.data_config import SourceConfig
 

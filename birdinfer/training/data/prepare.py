@@ -16,22 +16,22 @@ from birdinfer.errors import CheckpointError
 from birdinfer.species import Species
 from birdinfer.training.callbacks import SILENT, TrainingCallback
 from birdinfer.training.data.cache import CacheSettings, build_cache
+from birdinfer.training.data.clip import Clip, Metadata
 from birdinfer.training.data.duplicates import LONGEST_SECONDS, SAMPLE_RATE, Decision, decide, find_duplicates
-from birdinfer.training.data.folds import (
+from birdinfer.training.data.fold_constraints import coverage, leaks
+from birdinfer.training.data.folds import assign_folds
+from birdinfer.training.data.folds_file import (
     ALWAYS_TRAINING,
     FOLDS_FILE,
     LEFT_OUT,
     TEST,
     VALIDATION,
-    assign_folds,
-    coverage,
     folds_by_name,
     gone_clips,
-    leaks,
     read_folds,
     write_folds,
 )
-from birdinfer.training.data.metadata import Clip, Metadata, read_metadata, without_rare
+from birdinfer.training.data.metadata import read_metadata, without_rare
 from birdinfer.training.data.overlap import leave_out_overlaps
 from birdinfer.training.data.source_tables import SourceClips, TrainingSource, find_source, read_source
 from birdinfer.training.data.sources import ClipDecoder, ClipSource, DecodedSource

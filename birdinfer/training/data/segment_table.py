@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from birdinfer.errors import LabelError, MetadataError
-from birdinfer.tables.annotations import NO_CALL
+from birdinfer.species import NO_CALL
 from birdinfer.tables.cells import is_blank, labels_of, number_of, numbers_of, seconds_of
 from birdinfer.tables.csv import check_columns, csv_rows
 from birdinfer.tables.row_ids import split_row_id

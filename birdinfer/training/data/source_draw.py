@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.sampling import EpochSampler, SharedItems, SharedSampler, repeats
 from birdinfer.training.data.source_tables import TrainingSource, draw_weights
 from birdinfer.training.recipe.schema import Recipe

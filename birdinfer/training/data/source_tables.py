@@ -22,9 +22,10 @@ from birdinfer.tables.labelled_windows import read_labelled_windows
 from birdinfer.tables.pseudo_labels import Teacher, read_pseudo_labels
 from birdinfer.tables.recording_names import parse_name
 from birdinfer.tables.recordings import Recordings
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.clip_files import Stretch
 from birdinfer.training.data.label_rows import LabelRows, PseudoRows, Soft, TableRows, UnknownRows
-from birdinfer.training.data.metadata import Clip, clips_of_folder
+from birdinfer.training.data.metadata import clips_of_folder
 from birdinfer.training.data.segment_table import read_segments
 from birdinfer.training.recipe.data_config import SourceConfig
 from birdinfer.typing import Float32

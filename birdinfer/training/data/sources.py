@@ -23,7 +23,7 @@ from birdinfer.config import InputConfig
 from birdinfer.errors import AudioError, InputNotFoundError
 from birdinfer.inference.voice import VoiceDetector, detector_version
 from birdinfer.system.files import atomic_file
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.voice import remove_spans
 from birdinfer.typing import Float32, Int16
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from birdinfer.audio.windows import count_windows
 from birdinfer.errors import AudioError, InputNotFoundError
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.sources import ClipSource
 from birdinfer.training.recipe.schema import Recipe
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from birdinfer.errors import LabelError
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.source_tables import TrainingSource
 from birdinfer.training.recipe.data_config import LabelConfig
 from birdinfer.typing import Float32, Int8

@@ -30,7 +30,7 @@ from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
 from birdinfer.tables.pseudo_labels import read_teacher
 from birdinfer.training.data.cache import build_buckets, default_folder
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.source_tables import find_source
 from birdinfer.training.data.sources import CachedSource, CacheSettings, ClipSource, Decoded
 from birdinfer.training.data.starts import WindowPlan

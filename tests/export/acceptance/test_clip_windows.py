@@ -8,7 +8,7 @@ from birdinfer.audio.windows import read_window
 from birdinfer.errors import AudioError
 from birdinfer.export.acceptance.held_out import ClipWindows, Place, measured_clips, model_input
 from birdinfer.features import log_mel as mel
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 from pathlib import Path
 
-from birdinfer.training.data.folds import ALWAYS_TRAINING, TEST, connected, leaks
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
+from birdinfer.training.data.fold_constraints import connected, leaks
+from birdinfer.training.data.folds_file import ALWAYS_TRAINING, TEST
 from birdinfer.training.recipe.schema import DataConfig
 
 

@@ -12,6 +12,7 @@ from stand_ins import AsTheyAre, CountsThreads, OneHot, RandomGain, Shuffled
 from tiny_clips import LABELS, RATE, TINY_FRONTEND
 
 from birdinfer.training.data.cache import CacheSettings, build_cache
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.dataset import (
     EpochBatches,
     TrainingWindows,
@@ -21,7 +22,7 @@ from birdinfer.training.data.dataset import (
     validation_loader,
     window_starts,
 )
-from birdinfer.training.data.metadata import Clip, read_metadata
+from birdinfer.training.data.metadata import read_metadata
 from birdinfer.training.data.sources import DecodedSource
 from birdinfer.training.recipe.schema import DataConfig, LoopConfig, Recipe
 

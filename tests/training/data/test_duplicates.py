@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_bundles import write_sound
 
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.duplicates import Duplicates, Fingerprint, alike, decide, find_duplicates, is_alike
-from birdinfer.training.data.metadata import Clip, read_metadata
+from birdinfer.training.data.metadata import read_metadata
 
 RATE = 32_000
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from birdinfer.errors import InputNotFoundError, MetadataError, OutputError
-from birdinfer.training.data.folds import LEFT_OUT, gone_clips, read_folds, write_folds
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
+from birdinfer.training.data.folds_file import LEFT_OUT, gone_clips, read_folds, write_folds
 
 CLIPS = [Clip(f"0012/{name}.ogg", Path("x"), "0012", group="g") for name in ("a", "b, c", "\xe4")]
 HEADER = "filename,primary_label,group,fold\n"

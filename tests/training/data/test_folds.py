@@ -6,17 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.data.folds import (
-    ALWAYS_TRAINING,
-    LEFT_OUT,
-    TEST,
-    assign_folds,
-    given_folds,
-    leaks,
-    validated_folds,
-    write_folds,
-)
-from birdinfer.training.data.metadata import Clip, read_metadata
+from birdinfer.training.data.clip import Clip
+from birdinfer.training.data.fold_constraints import leaks, validated_folds
+from birdinfer.training.data.folds import assign_folds, given_folds
+from birdinfer.training.data.folds_file import ALWAYS_TRAINING, LEFT_OUT, TEST, write_folds
+from birdinfer.training.data.metadata import read_metadata
 from birdinfer.training.recipe.schema import DataConfig
 
 KINDS = ("author", "recording", "site")

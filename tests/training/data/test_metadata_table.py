@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.training.data.metadata import parse_rating, parse_site
+from birdinfer.training.data.clip_table import parse_rating, parse_site
 
 
 class TestRating:

@@ -12,7 +12,7 @@ from tiny_clips import LABELS, RATE, call, write_clips
 from birdinfer.errors import ConfigError
 from birdinfer.training.callbacks import TrainingCallback
 from birdinfer.training.data import sources
-from birdinfer.training.data.folds import TEST
+from birdinfer.training.data.folds_file import TEST
 from birdinfer.training.data.prepare import open_source, prepare_data
 from birdinfer.training.data.sources import CachedSource, DecodedSource
 

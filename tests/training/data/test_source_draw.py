@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.label_rows import TableRows
-from birdinfer.training.data.metadata import Clip
 from birdinfer.training.data.sampling import EpochSampler, SharedItems, SharedSampler
 from birdinfer.training.data.source_draw import Mixer, build_sampler
 from birdinfer.training.data.source_tables import TrainingSource

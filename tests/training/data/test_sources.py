@@ -12,7 +12,8 @@ from birdinfer.audio.windows import read_window
 from birdinfer.config import WaveformConfig
 from birdinfer.errors import AudioError, InputNotFoundError
 from birdinfer.training.data.cache import CacheSettings, build_cache
-from birdinfer.training.data.metadata import Clip, read_metadata
+from birdinfer.training.data.clip import Clip
+from birdinfer.training.data.metadata import read_metadata
 from birdinfer.training.data.sources import DecodedSource, bucket_of
 
 HEARINGS = [TINY_FRONTEND, WaveformConfig(TINY_FRONTEND.audio, TINY_FRONTEND.window)]

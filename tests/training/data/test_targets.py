@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny_clips import LABELS
 
 from birdinfer.errors import LabelError
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.targets import TargetMaker, truth
 from birdinfer.training.recipe.schema import LabelConfig
 

@@ -11,7 +11,7 @@ from voices import load, needs_silero
 from birdinfer.config import AudioConfig, FrontEndConfig
 from birdinfer.errors import ConfigError
 from birdinfer.training.data.cache import CacheSettings, build_cache
-from birdinfer.training.data.metadata import Clip
+from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.voice import remove_spans
 
 
