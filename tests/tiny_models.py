@@ -11,6 +11,8 @@ TINY = {
     "cnn": ModelConfig("cnn", "test_efficientnet"),
     "cnn-gem": ModelConfig("cnn", "test_efficientnet", pooling="gem", in_channels=3),
     "sed": ModelConfig("sed", "test_efficientnet", hidden=16),
+    "cnn-stages": ModelConfig("cnn", "test_efficientnet", pooling="gem", feature_stages=2),
+    "sed-stages": ModelConfig("sed", "test_efficientnet", hidden=16, feature_stages=3),
     "gru": ModelConfig("rnn", "gru", hidden=16),
     "lstm": ModelConfig("rnn", "lstm", hidden=16, layers=1),
     "vit": ModelConfig("vit", "test_vit"),

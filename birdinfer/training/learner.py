@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from birdinfer.training.data.targets import Targets
-from birdinfer.training.models.base import Logits, Network
+from birdinfer.training.models.base import Logits, Maps, Network
 from birdinfer.training.recipe.schema import DistilConfig
 
 
@@ -70,13 +70,14 @@ class Learner(torch.nn.Module):
     def forward(self, inputs: torch.Tensor) -> Taught:
         """Log-mels or waveforms -> logits, and the embedding."""
         features = self.network.features(inputs)
-        logits = self.network.classify(features.detach() if self.is_detached else features)
+        own = tuple(each.detach() for each in features) if self.is_detached else features
+        logits = self.network.classify(own)
         return Taught(logits, self.projection(pooled(features)) if self._has_embedding else None)
 
 
-def pooled(features: torch.Tensor) -> torch.Tensor:
-    """The mean over a map [windows, features, rows, columns], or over steps [windows, steps, features]."""
-    return features.mean(dim=(2, 3) if features.ndim == 4 else 1)
+def pooled(features: Maps) -> torch.Tensor:
+    """The mean over each map [windows, features, rows, columns], or over steps [windows, steps, features]."""
+    return torch.cat([each.mean(dim=(2, 3) if each.ndim == 4 else 1) for each in features], dim=1)
 
 
 def teacher_loss(taught: Taught, targets: Targets, config: DistilConfig) -> torch.Tensor:

@@ -125,15 +125,18 @@ class TestLearner:
         learner.is_detached = True
         learner(inputs).logits.clip.sum().backward()
         assert any(x.grad is not None and x.grad.any() for x in network.parameters())
-        reached = torch.autograd.grad(network.features(inputs).sum(), list(network.parameters()), allow_unused=True)
+        reached = torch.autograd.grad(network.features(inputs)[0].sum(), list(network.parameters()), allow_unused=True)
         before = [x for x, way in zip(network.parameters(), reached, strict=True) if way is not None]
         assert not any(x.grad is not None and x.grad.any() for x in before)
         learner(inputs).embedding.sum().backward()
         assert any(x.grad is not None and x.grad.any() for x in before)
 
     def test_features_are_averaged_over_places_or_steps(self):
-        assert pooled(torch.ones(2, 3, 4, 5)).shape == (2, 3)
-        assert pooled(torch.ones(2, 7, 3)).shape == (2, 3)
+        assert pooled((torch.ones(2, 3, 4, 5),)).shape == (2, 3)
+        assert pooled((torch.ones(2, 7, 3),)).shape == (2, 3)
+
+    def test_features_of_several_stages_stand_side_by_side(self):
+        assert pooled((torch.ones(2, 3, 8, 10), torch.zeros(2, 4, 4, 5))).tolist() == [[1.0] * 3 + [0.0] * 4] * 2
 
 
 def test_phases_teach_alone_first_and_then_beside_the_labels():

@@ -61,14 +61,19 @@ class Logits(NamedTuple):
     """[windows, frames, labels] of a sound event detector; None for other networks."""
 
 
+Maps = tuple[torch.Tensor, ...]
+"""Feature maps [windows, features, rows, columns] of one or several stages of a network, or steps [windows, steps,
+features]."""
+
+
 class Network(torch.nn.Module):
     """A network in two parts, so that what is between them can be compared with a teacher's embedding."""
 
-    def features(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Inputs -> a feature map [windows, features, rows, columns], or steps [windows, steps, features]."""
+    def features(self, inputs: torch.Tensor) -> Maps:
+        """Inputs -> features."""
         raise NotImplementedError
 
-    def classify(self, features: torch.Tensor) -> Logits:
+    def classify(self, features: Maps) -> Logits:
         """Features -> logits."""
         raise NotImplementedError
 

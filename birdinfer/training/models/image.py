@@ -5,7 +5,6 @@ our own, its feature map [windows, features, rows / stride, columns / stride].
 """
 
 import difflib
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +12,8 @@ import torch
 from torch.nn import functional
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.models.base import Blueprint, Logits, Network
+from birdinfer.training.models.base import Blueprint, Logits, Maps, Network
+from birdinfer.training.models.pooling import POOLINGS, side_by_side
 from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.models.weights import tensors_only
 from birdinfer.training.recipe.schema import ModelConfig
@@ -94,26 +94,57 @@ def slopes(log_mel: torch.Tensor) -> torch.Tensor:
     return total / (2 * sum(n * n for n in steps))
 
 
-class Features(NamedTuple):
+class Stages(NamedTuple):
     """A timm network without pooling and classifier."""
 
     backbone: torch.nn.Module
-    """[windows, channels, rows, columns] -> [windows, n_features, h, w], h being frequency and w time."""
-    n_features: int
+    """[windows, channels, rows, columns] -> [windows, features, h, w], h being frequency and w time."""
+    n_features: tuple[int, ...]
+    """Of each map that :func:`stage_maps` gives, the last one being the backbone's own."""
 
 
-def create_features(blueprint: Blueprint) -> Features:
-    """A timm network that ends in its feature map.
+def create_stages(blueprint: Blueprint) -> Stages:
+    """A timm network that ends in its feature map, and how many features its last stages have.
 
     What it does to its features before it classifies them (mobilenetv3's last 1 x 1 convolution, convnext's last norm)
     is done at every place of the map, so that no layer lies idle.
 
     Raises:
-        ConfigError: it cannot be built, or has no such map.
+        ConfigError: it cannot be built, has no such map, or fewer stages.
     """
-    drops = dropouts(blueprint.config, "drop_path_rate")
-    backbone = create_backbone(blueprint, num_classes=0, global_pool="", **drops)
-    return Features(backbone, _count_features(backbone, blueprint.config))
+    config = blueprint.config
+    backbone = create_backbone(blueprint, num_classes=0, global_pool="", **dropouts(config, "drop_path_rate"))
+    n_last = _count_features(backbone, config)
+    if config.feature_stages == 1:
+        return Stages(backbone, (n_last,))
+    channels = getattr(backbone, "feature_info", None)
+    n_stages = len(channels) if channels is not None else 0
+    if not hasattr(backbone, "forward_intermediates") or not n_stages:
+        raise ConfigError("model.feature_stages", f"{config.backbone} gives one map only", "set it to 1")
+    if config.feature_stages > n_stages:
+        what = f"is {config.feature_stages}, {config.backbone} has {n_stages}"
+        raise ConfigError("model.feature_stages", what, f"set it to at most {n_stages}")
+    was_training = backbone.training
+    with torch.no_grad():
+        maps = stage_maps(backbone.eval(), _probe(config), config.feature_stages)
+    backbone.train(was_training)
+    return Stages(backbone, tuple(each.shape[1] for each in maps))
+
+
+def stage_maps(backbone: torch.nn.Module, pictures: torch.Tensor, n_stages: int) -> Maps:
+    """The feature maps of a backbone's last stages, each [windows, features, h, w], the finest first.
+
+    The last one is what the backbone ends in, with all that it does after its last stage.
+    """
+    if n_stages == 1:
+        return (backbone(pictures),)
+    network: Any = backbone
+    last, stages = network.forward_intermediates(pictures, indices=n_stages, output_fmt="NCHW")
+    return (*stages[:-1], network.forward_head(last))
+
+
+def _probe(config: ModelConfig) -> torch.Tensor:
+    return torch.zeros(1, config.in_channels, _PROBE_SIZE, _PROBE_SIZE)
 
 
 def _count_features(backbone: torch.nn.Module, config: ModelConfig) -> int:
@@ -126,7 +157,7 @@ def _count_features(backbone: torch.nn.Module, config: ModelConfig) -> int:
     backbone.eval()
     try:
         with torch.no_grad():
-            features = backbone(torch.zeros(1, config.in_channels, _PROBE_SIZE, _PROBE_SIZE))
+            features = backbone(_probe(config))
     except (AssertionError, RuntimeError) as error:
         raise _no_map(config) from error
     finally:
@@ -162,89 +193,6 @@ def _unknown(backbone: str, known: list[str]) -> ConfigError:
     return ConfigError("model.backbone", f"timm knows no {backbone!r}", hint)
 
 
-# ---- A feature map [windows, features, h, w] -> one vector a window [windows, features]
-
-
-class Average(torch.nn.Module):
-    """The mean over all places."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[windows, features, h, w] -> [windows, features]."""
-        return features.mean(dim=(2, 3))
-
-
-class Maximum(torch.nn.Module):
-    """The loudest place."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[windows, features, h, w] -> [windows, features]."""
-        return features.amax(dim=(2, 3))
-
-
-class AveragePlusMaximum(torch.nn.Module):
-    """The sum of both."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[windows, features, h, w] -> [windows, features]."""
-        return features.mean(dim=(2, 3)) + features.amax(dim=(2, 3))
-
-
-class GeneralisedMean(torch.nn.Module):
-    """(mean of x^p)^(1/p), x at least 1e-6, p learnt: GeM (Radenovic et al. 2018, "Fine-tuning CNN Image Retrieval").
-
-    p = 1 is the mean, a large p the maximum.
-    """
-
-    START = 3.0
-    """The paper's."""
-    SMALLEST = 1e-6
-
-    def __init__(self, over: tuple[int, ...] = (2, 3)) -> None:
-        """Start; ``over`` are the dimensions of the mean, which are gone in the answer."""
-        super().__init__()
-        self._over = over
-        self.p = torch.nn.Parameter(torch.tensor(self.START))
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[windows, features, h, w] -> float32 [windows, features], or what else is left."""
-        # float32 also under mixed precision: a power of 3 leaves fp16's range at 40.
-        powers = features.float().clamp(min=self.SMALLEST).pow(self.p)
-        return powers.mean(dim=self._over).pow(1.0 / self.p)
-
-
-class MeanFrequency(torch.nn.Module):
-    """The mean over frequency, then mean plus maximum over time."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[windows, features, h, w] -> [windows, features]."""
-        in_time = features.mean(dim=2)
-        return in_time.mean(dim=2) + in_time.amax(dim=2)
-
-
-POOLINGS: dict[str, Callable[[], torch.nn.Module]] = {
-    "avg": Average,
-    "max": Maximum,
-    "avgmax": AveragePlusMaximum,
-    "gem": GeneralisedMean,
-    "meanfreq": MeanFrequency,
-}
-
-
-def smooth_in_time(sequence: torch.Tensor) -> torch.Tensor:
-    """Maximum plus mean of each step and its two neighbours, [windows, features, steps] -> the same shape.
-
-    PANNs (Kong et al. 2020, "PANNs: Large-Scale Pretrained Audio Neural Networks", its decision-level models). Beyond
-    the ends there is nothing, not zeros.
-    """
-    average = functional.avg_pool1d(sequence, 3, stride=1, padding=1, count_include_pad=False)
-    return functional.max_pool1d(sequence, 3, stride=1, padding=1) + average
-
-
-def mean_and_maximum(sequence: torch.Tensor) -> torch.Tensor:
-    """[windows, steps, features] -> [windows, 2 x features]: the mean over time, then the maximum."""
-    return torch.cat([sequence.mean(dim=1), sequence.amax(dim=1)], dim=1)
-
-
 # ---- Family ``cnn``: log-mel [windows, 1, rows, columns] -> clip logits, by a timm network
 
 
@@ -274,18 +222,17 @@ class Native(Network):
             blueprint, num_classes=blueprint.n_labels, **dropouts(config, "drop_rate", "drop_path_rate")
         )
 
-    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+    def features(self, inputs: torch.Tensor) -> Maps:
         """[windows, 1, rows, columns] -> the feature map, as timm has it."""
-        features: torch.Tensor = self.backbone.forward_features(coloured(inputs, self._config))  # type: ignore[operator]
-        return features
+        return (self.backbone.forward_features(coloured(inputs, self._config)),)  # type: ignore[operator]
 
-    def classify(self, features: torch.Tensor) -> Logits:
+    def classify(self, features: Maps) -> Logits:
         """The feature map -> clip logits [windows, labels]."""
-        return Logits(self.backbone.forward_head(features))  # type: ignore[operator]
+        return Logits(self.backbone.forward_head(*features))  # type: ignore[operator]
 
 
 class Pooled(Network):
-    """Feature map -> pooling -> dropout -> one linear layer."""
+    """Feature maps -> pooling -> their vectors side by side -> dropout -> one linear layer."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         """Build it.
@@ -295,19 +242,21 @@ class Pooled(Network):
         """
         super().__init__()
         self._config = blueprint.config
-        self.backbone, n_features = create_features(blueprint)
-        self.pooling = POOLINGS[blueprint.config.pooling]()
+        self.backbone, n_features = create_stages(blueprint)
+        make = POOLINGS[blueprint.config.pooling]
+        self.pooling, self.earlier_poolings = make(), torch.nn.ModuleList(make() for _ in n_features[:-1])
         self.dropout = torch.nn.Dropout(blueprint.config.drop_rate)
-        self.head = torch.nn.Linear(n_features, blueprint.n_labels)
+        self.head = torch.nn.Linear(sum(n_features), blueprint.n_labels)
 
-    def features(self, inputs: torch.Tensor) -> torch.Tensor:
-        """[windows, 1, rows, columns] -> [windows, features, h, w]."""
-        features: torch.Tensor = self.backbone(coloured(inputs, self._config))
-        return features
+    def features(self, inputs: torch.Tensor) -> Maps:
+        """[windows, 1, rows, columns] -> [windows, features, h, w] of each stage."""
+        return stage_maps(self.backbone, coloured(inputs, self._config), self._config.feature_stages)
 
-    def classify(self, features: torch.Tensor) -> Logits:
-        """[windows, features, h, w] -> clip logits [windows, labels]."""
-        return Logits(self.head(self.dropout(self.pooling(features))))
+    def classify(self, features: Maps) -> Logits:
+        """[windows, features, h, w] of each stage -> clip logits [windows, labels]."""
+        poolings = (*self.earlier_poolings, self.pooling)
+        vectors = [pool(each) for pool, each in zip(poolings, features, strict=True)]
+        return Logits(self.head(self.dropout(side_by_side(vectors))))
 
 
 # ---- Family ``vit``: log-mel [windows, 1, rows, columns] -> clip logits, by a vision transformer of timm
@@ -343,15 +292,14 @@ class Transformer(Network):
             **dropouts(config, "drop_rate", "drop_path_rate"),
         )
 
-    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+    def features(self, inputs: torch.Tensor) -> Maps:
         """[windows, 1, rows, columns] -> tokens [windows, tokens, features]."""
         whole = functional.pad(inputs, (0, self._more_columns, 0, self._more_rows))
-        tokens: torch.Tensor = self.backbone.forward_features(coloured(whole, self._config))  # type: ignore[operator]
-        return tokens
+        return (self.backbone.forward_features(coloured(whole, self._config)),)  # type: ignore[operator]
 
-    def classify(self, features: torch.Tensor) -> Logits:
+    def classify(self, features: Maps) -> Logits:
         """Tokens -> clip logits [windows, labels]."""
-        return Logits(self.backbone.forward_head(features))  # type: ignore[operator]
+        return Logits(self.backbone.forward_head(*features))  # type: ignore[operator]
 
 
 def _patch_size(blueprint: Blueprint) -> tuple[int, int]:

@@ -33,12 +33,14 @@ class Family(NamedTuple):
     """Keys of the recipe that it has no use for: set to something, they are refused rather than passed over."""
 
 
+_OF_MAPS = ("pooling", "feature_stages", "activation")
+
 FAMILIES = {
     "cnn": Family(build_cnn, ()),
     "sed": Family(build_sed, ()),
-    "rnn": Family(build_rnn, ("pretrained", "in_channels", "channels", "pooling", "activation", "drop_path_rate")),
-    "vit": Family(build_vit, ("pooling", "activation")),
-    "raw": Family(build_raw, ("pretrained", "in_channels", "channels", "pooling", "activation")),
+    "rnn": Family(build_rnn, ("pretrained", "in_channels", "channels", *_OF_MAPS, "drop_path_rate")),
+    "vit": Family(build_vit, _OF_MAPS),
+    "raw": Family(build_raw, ("pretrained", "in_channels", "channels", *_OF_MAPS)),
 }
 
 

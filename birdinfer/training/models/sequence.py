@@ -4,18 +4,21 @@ Sound event detection with attention over time (Kong et al. 2020, "PANNs: Large-
 Networks", section III): a timm network's feature map, its mean over frequency (or GeM, ``model.pooling``), the maximum
 and mean of neighbouring steps, a hidden layer, and for each label two convolutions, what sounds (``classes``) and where
 to attend (``attention``). A network of stride 32 makes 10 frames of 320 columns; frame j of T stands for the window
-from j / T to (j + 1) / T (of columns that the stride does not divide, the last frame covers a few less).
+from j / T to (j + 1) / T (of columns that the stride does not divide, the last frame covers a few less). Where
+``model.feature_stages`` asks for earlier, finer stages, the mean of the steps that lie in a frame stands beside it.
 """
 
 import torch
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.models.base import Blueprint, Logits, Network
-from birdinfer.training.models.image import (
+from birdinfer.training.models.base import Blueprint, Logits, Maps, Network
+from birdinfer.training.models.image import coloured, create_stages, stage_maps
+from birdinfer.training.models.pooling import (
+    Average,
     GeneralisedMean,
-    coloured,
-    create_features,
+    in_steps,
     mean_and_maximum,
+    side_by_side,
     smooth_in_time,
 )
 
@@ -46,24 +49,28 @@ class Detector(Network):
         super().__init__()
         config = blueprint.config
         self._config = config
-        self.backbone, n_features = create_features(blueprint)
+        self.backbone, n_features = create_stages(blueprint)
         # The mean over frequency keeps what is common, a generalised one what is loud in few bands.
-        self.pooling = GeneralisedMean(over=(2,)) if config.pooling == "gem" else None
+        make = GeneralisedMean if config.pooling == "gem" else Average
+        self.pooling = make(over=(2,))
+        self.earlier_poolings = torch.nn.ModuleList(make(over=(2,)) for _ in n_features[:-1])
         self.dropout = torch.nn.Dropout(config.drop_rate)
-        self.hidden = torch.nn.Linear(n_features, config.hidden)
+        self.hidden = torch.nn.Linear(sum(n_features), config.hidden)
         self.attention = torch.nn.Linear(config.hidden, blueprint.n_labels)
         self.classes = torch.nn.Linear(config.hidden, blueprint.n_labels)
         self._pool = pool_probabilities if blueprint.activation == "sigmoid" else pool_logits
 
-    def features(self, inputs: torch.Tensor) -> torch.Tensor:
-        """[windows, 1, rows, columns] -> [windows, features, h, w]."""
-        features: torch.Tensor = self.backbone(coloured(inputs, self._config))
-        return features
+    def features(self, inputs: torch.Tensor) -> Maps:
+        """[windows, 1, rows, columns] -> [windows, features, h, w] of each stage."""
+        return stage_maps(self.backbone, coloured(inputs, self._config), self._config.feature_stages)
 
-    def classify(self, features: torch.Tensor) -> Logits:
-        """[windows, features, h, w] -> clip [windows, labels] and frames [windows, frames, labels], float32."""
-        in_time = features.mean(dim=2) if self.pooling is None else self.pooling(features)
-        steps = smooth_in_time(in_time).transpose(1, 2)
+    def classify(self, features: Maps) -> Logits:
+        """[windows, features, h, w] of each stage -> clip [windows, labels] and frames [windows, frames, labels]."""
+        *earlier, last = features
+        in_time = [
+            in_steps(pool(each), int(last.shape[3])) for pool, each in zip(self.earlier_poolings, earlier, strict=True)
+        ]
+        steps = smooth_in_time(side_by_side([*in_time, self.pooling(last)])).transpose(1, 2)
         hidden = self.dropout(torch.relu(self.hidden(self.dropout(steps))))
         attention, frames = self.attention(hidden).float(), self.classes(hidden).float()
         return Logits(self._pool(attention, frames), frames)
@@ -157,13 +164,12 @@ class Recurrent(Network):
         self.dropout = torch.nn.Dropout(config.drop_rate)
         self.head = torch.nn.Linear(4 * config.hidden, blueprint.n_labels)
 
-    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+    def features(self, inputs: torch.Tensor) -> Maps:
         """[windows, 1, mels, frames] -> [windows, steps, features]."""
         steps = torch.nn.functional.gelu(self.norm(self.stem(inputs.squeeze(1)).transpose(1, 2)))
         # No initial state is handed in: zeros of the batch's size are then the graph's own, whatever that size.
-        recurrent: torch.Tensor = self.recurrent(steps)[0]
-        return recurrent
+        return (self.recurrent(steps)[0],)
 
-    def classify(self, features: torch.Tensor) -> Logits:
+    def classify(self, features: Maps) -> Logits:
         """[windows, steps, features] -> clip logits [windows, labels]."""
-        return Logits(self.head(self.dropout(mean_and_maximum(features))))
+        return Logits(self.head(self.dropout(mean_and_maximum(*features))))

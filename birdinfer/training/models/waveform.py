@@ -25,8 +25,8 @@ import torch
 from torch.nn import functional
 
 from birdinfer.errors import ConfigError
-from birdinfer.training.models.base import Blueprint, Logits, Network
-from birdinfer.training.models.image import mean_and_maximum
+from birdinfer.training.models.base import Blueprint, Logits, Maps, Network
+from birdinfer.training.models.pooling import mean_and_maximum
 from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.models.wav2vec2 import Wav2Vec2, Wav2Vec2Size
 
@@ -75,14 +75,13 @@ class RawNetwork(Network):
         self.dropout = torch.nn.Dropout(blueprint.config.drop_rate)
         self.head = torch.nn.Linear(2 * width, blueprint.n_labels)
 
-    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+    def features(self, inputs: torch.Tensor) -> Maps:
         """[windows, samples] -> [windows, steps, features]."""
-        steps: torch.Tensor = self.backbone(normalised(inputs))
-        return steps
+        return (self.backbone(normalised(inputs)),)
 
-    def classify(self, features: torch.Tensor) -> Logits:
+    def classify(self, features: Maps) -> Logits:
         """[windows, steps, features] -> clip logits [windows, labels]."""
-        return Logits(self.head(self.dropout(mean_and_maximum(features))))
+        return Logits(self.head(self.dropout(mean_and_maximum(*features))))
 
 
 def normalised(waveforms: torch.Tensor) -> torch.Tensor:

@@ -160,6 +160,9 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a cnn's feature map becomes one vector: as timm has it; mean, maximum, their sum; generalised mean
     (Radenovic 2018); or the mean over frequency, then mean plus maximum over time. Of sed, how frequency is pooled:
     native is the mean, or ``gem``."""
+    feature_stages: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
+    """How many of a backbone's last stages the head of cnn and sed gets, each pooled by itself, side by side: 2 adds
+    the stage of half the stride, which is finer in time and frequency. cnn needs a pooling other than native."""
     activation: Literal["native", "relu"] = "native"
     """``relu`` puts it in the place of every SiLU, GELU or hard-swish on a feature map of cnn and sed: what is exported
     is faster, most of all in INT8 (efficientnet_b0: 1.15 times in fp32, 1.5 times in INT8; see
@@ -177,6 +180,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.channels == "delta" and self.in_channels != 3:
             raise ValueError("channels is delta, it needs in_channels = 3")
+        if self.feature_stages > 1 and self.family == "cnn" and self.pooling == "native":
+            raise ValueError(f"feature_stages is {self.feature_stages}, it needs a pooling other than native, as gem")
 
 
 class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,8 @@ import pytest
 import torch
 from awkward_network import INPUT_CONFIG, SHAPE, LogitsOf, graph_logits
 from onnx import TensorProto, helper
+from tiny_models import TINY
+from tiny_models import windows as tiny_windows
 
 from birdinfer.errors import ConfigError, OutputError
 from birdinfer.export.int8.qdq import FORMATS, TARGETS, native_target
@@ -26,6 +28,7 @@ from birdinfer.export.onnx.torch_export import INPUT_NAME, OUTPUT_NAME, export_g
 from birdinfer.inference.activation import sigmoid
 from birdinfer.inference.engines import EnginePlan, EngineSpec, load_engine
 from birdinfer.inference.engines.openvino import unite_activations
+from birdinfer.training.models.registry import build_model
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +257,20 @@ def test_a_calibrated_graph_is_not_changed_by_writing_it(awkward_calibrated):
 )
 def test_settings_say_what_was_done(settings, text):
     assert str(settings) == text
+
+
+@pytest.mark.parametrize("name", ["cnn-stages", "sed-stages"])
+def test_maps_of_several_stages_are_quantised_up_to_their_pooling(name, tmp_path):
+    input_config, windows = tiny_windows(TINY[name], 12, seed=1)
+    torch.manual_seed(0)
+    model = build_model(TINY[name], 3, input_config, start=True)
+    with torch.no_grad():
+        model(windows)  # norms of noise, not of nothing
+    fp32, int8 = tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    export_graph(model.eval(), input_config, fp32, {}, "torchscript")
+    write_int8(calibrate_graph(fp32, np.split(windows.numpy(), 12)), int8)
+    wanted, found = (graph_logits(path, windows.numpy()) for path in (fp32, int8))
+    # Logits of noise hardly differ: what INT8 adds is held against how much they do.
+    assert np.sqrt(np.square(found - wanted).mean()) < 0.3 * wanted.std(axis=0).min()
+    quantised = [node.op_type for node in onnx.load(int8).graph.node].count("DequantizeLinear")
+    assert quantised > 2 * [node.op_type for node in onnx.load(fp32).graph.node].count("Conv")

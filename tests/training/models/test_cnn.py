@@ -4,7 +4,8 @@ from tiny_clips import TINY_FRONTEND
 
 from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.errors import ConfigError
-from birdinfer.training.models.image import POOLINGS, coloured, slopes
+from birdinfer.training.models.image import coloured, slopes
+from birdinfer.training.models.pooling import POOLINGS
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.recipe.schema import ModelConfig
@@ -138,3 +139,47 @@ class TestSlopes:
     def test_need_three_channels(self):
         with pytest.raises(ConfigError, match="it needs in_channels = 3"):
             load_recipe(None, ["model.channels=delta"])
+
+
+class TestStages:
+    CONFIG = ModelConfig(backbone="test_efficientnet", pooling="avg", feature_stages=3)
+
+    def test_the_head_gets_each_stages_mean_beside_that_of_the_feature_map(self):
+        """Against timm's own features, and the same backbone under one stage."""
+        model = build_model(self.CONFIG, 5, TINY_FRONTEND, start=False).eval()
+        timm, weights = import_timm(), model.backbone.state_dict()
+        stages = timm.create_model("test_efficientnet", in_chans=1, features_only=True, out_indices=(2, 3)).eval()
+        whole = timm.create_model("test_efficientnet", in_chans=1, num_classes=0).eval()
+        stages.load_state_dict(weights, strict=False)
+        whole.load_state_dict(weights)
+        log_mel, given = torch.randn(2, 1, 16, 64), []
+        model.head.register_forward_pre_hook(lambda _, inputs: given.extend(inputs))
+        with torch.no_grad():
+            model(log_mel)
+            wanted = torch.cat([*(each.mean((2, 3)) for each in stages(log_mel)), whole(log_mel)], dim=1)
+        torch.testing.assert_close(given[0], wanted)
+
+    def test_each_has_a_pooling_that_learns_by_itself(self):
+        config = ModelConfig(backbone="test_efficientnet", pooling="gem", feature_stages=2)
+        model = build_model(config, 5, TINY_FRONTEND, start=False)
+        model(torch.randn(2, 1, 16, 64)).clip.sum().backward()
+        assert model.pooling.p.grad != model.earlier_poolings[0].p.grad
+        assert {name for name in model.state_dict() if "pooling" in name} == {"pooling.p", "earlier_poolings.0.p"}
+
+    def test_one_stage_has_the_names_of_older_checkpoints(self):
+        model = build_model(ModelConfig(backbone="test_efficientnet", pooling="gem"), 5, TINY_FRONTEND, start=False)
+        assert [name for name in model.state_dict() if not name.startswith("backbone.")] == [
+            "pooling.p", "head.weight", "head.bias",
+        ]  # fmt: skip
+
+    def test_more_than_the_backbone_has_are_refused(self):
+        config = ModelConfig(backbone="resnet18", pooling="avg", feature_stages=5)
+        build_model(config, 5, TINY_FRONTEND, start=False)
+        config = ModelConfig(backbone="convnext_atto", pooling="avg", feature_stages=5)
+        with pytest.raises(ConfigError, match="feature_stages: is 5, convnext_atto has 4 - set it to at most 4"):
+            build_model(config, 5, TINY_FRONTEND, start=False)
+
+    def test_need_a_pooling_of_our_own(self):
+        with pytest.raises(ConfigError, match="feature_stages is 2, it needs a pooling other than native"):
+            load_recipe(None, ["model.feature_stages=2"])
+        assert load_recipe(None, ["model.feature_stages=2", "model.family=sed"]).model.feature_stages == 2

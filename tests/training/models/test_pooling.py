@@ -6,7 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdinfer.training.models.image import POOLINGS, GeneralisedMean, mean_and_maximum, smooth_in_time
+from birdinfer.training.models.pooling import (
+    POOLINGS,
+    GeneralisedMean,
+    in_steps,
+    mean_and_maximum,
+    smooth_in_time,
+)
 
 FEATURES = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 DEFINITIONS = {
@@ -55,3 +61,18 @@ def test_neighbours_are_the_maximum_plus_the_mean_of_those_there_are():
 def test_mean_stands_before_maximum():
     sequence = torch.tensor([[[1.0, 5.0], [3.0, -5.0]]])
     assert mean_and_maximum(sequence).tolist() == [[2.0, 0.0, 3.0, 5.0]]
+
+
+class TestFinerSteps:
+    def test_are_averaged_within_a_coarser_one(self):
+        sequence = torch.arange(12.0).reshape(1, 1, 12)
+        assert in_steps(sequence, 6).tolist() == [[[0.5, 2.5, 4.5, 6.5, 8.5, 10.5]]]
+        assert in_steps(sequence, 3).tolist() == [[[1.5, 5.5, 9.5]]]
+        assert torch.equal(in_steps(sequence, 12), sequence)
+
+    def test_of_a_width_that_does_not_divide_the_last_step_counts_what_it_holds(self):
+        sequence = torch.tensor([[[1.0, 3.0, 5.0, 7.0, 9.0]]])
+        assert in_steps(sequence, 3).tolist() == [[[2.0, 6.0, 9.0]]]
+
+    def test_of_a_network_that_rounds_down_the_rest_is_cut_off(self):
+        assert in_steps(torch.tensor([[[1.0, 3.0, 5.0, 7.0, 100.0]]]), 2).tolist() == [[[2.0, 6.0]]]

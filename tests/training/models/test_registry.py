@@ -85,6 +85,7 @@ class TestRefusals:
             (ModelConfig("rnn", "gru", drop_path_rate=0.1), "drop_path_rate"),
             (ModelConfig("raw", "small", in_channels=3, channels="delta"), "in_channels"),
             (ModelConfig("vit", "test_vit", pooling="gem"), "pooling"),
+            (ModelConfig("rnn", "gru", feature_stages=2), "feature_stages"),
             (ModelConfig("raw", "small", pretrained=True), "pretrained"),
         ],
     )

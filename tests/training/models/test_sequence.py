@@ -130,10 +130,10 @@ class TestGeneralisedMeanOverFrequency:
         mean = build_model(CONFIG, 5, TINY_FRONTEND, start=False).eval()
         mean.load_state_dict({name: each for name, each in gem.state_dict().items() if name != "pooling.p"})
         features = torch.rand(2, gem.hidden.in_features, 3, 4) + 0.1
-        assert not torch.allclose(gem.classify(features).clip, mean.classify(features).clip, atol=1e-4)
+        assert not torch.allclose(gem.classify((features,)).clip, mean.classify((features,)).clip, atol=1e-4)
         with torch.no_grad():
             gem.pooling.p.fill_(1.0)
-        for found, expected in zip(gem.classify(features), mean.classify(features), strict=True):
+        for found, expected in zip(gem.classify((features,)), mean.classify((features,)), strict=True):
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
     def test_its_power_learns_and_is_one_number(self):

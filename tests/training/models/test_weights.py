@@ -315,3 +315,11 @@ class TestHeads:
             assert row is None or torch.equal(own[index], theirs[row])
         if labels == "xcay":
             assert "classifier of 2 of 4 species taken" in notes[0]
+
+    def test_a_backbone_moves_under_a_head_of_more_stages(self, pretrained):
+        folder, source = pretrained
+        config = ModelConfig("sed", "test_efficientnet", hidden=16, feature_stages=2, weights=str(folder))
+        model = build_model(config, 3, TINY_FRONTEND, start=True, labels="abc")
+        theirs = source.backbone.state_dict()
+        for name, tensor in model.backbone.state_dict().items():
+            assert torch.equal(tensor, theirs[name])
