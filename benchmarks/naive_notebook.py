@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 
 from birdinfer.config import FrontEndConfig
-from birdinfer.features.log_mel import floor_power
 from bundles import LABELS
 
 
@@ -49,7 +48,7 @@ def _image(padded: np.ndarray, index: int, rate: float, frontend: FrontEndConfig
         y=window, sr=rate, n_fft=mel.n_fft, hop_length=mel.hop_length, n_mels=mel.n_mels, fmin=mel.f_min_hz,
         fmax=mel.f_max_hz, center=False,
     )[:, : frontend.frames_per_window]  # fmt: skip
-    decibels = 10 * np.log10(power / (mel.n_fft / 4) ** 2 + floor_power(mel))
+    decibels = 10 * np.log10(power / (mel.n_fft / 4) ** 2 + mel.floor_power)
     return ((decibels - decibels.mean()) / (decibels.std() + 1e-5)).astype(np.float32)
 
 

@@ -198,7 +198,7 @@ def log_mel(network: Network, image: str) -> Stage:
         "n_fft": np.array(config.n_fft, np.int64),
         "hann": mel.hann_window(config),
         "filters": mel.filterbank(config, network.frontend.audio.sample_rate),
-        "floor": np.array(mel.floor_power(config), np.float32),
+        "floor": np.array(config.floor_power, np.float32),
     }
     return Stage(nodes, constants)
 

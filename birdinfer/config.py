@@ -112,16 +112,17 @@ class MelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     floor_db: float = -100.0
     """dB of a full-scale sine, added as power before the logarithm: what is quieter fades to the floor instead of to
-    minus infinity. Of no effect on ``pcen``, which has an epsilon of its own."""
+    minus infinity. Of no effect on PCEN, which has an epsilon of its own."""
 
     normalisation: Literal["zscore", "minmax", "frequency", "none"] = "zscore"
     """Per window, never per batch or file, so that no score depends on its neighbours: to mean 0 and standard deviation
     1; to 0 .. 1; each mel band by itself to mean 0 and standard deviation 1 over time; or left as it is."""
 
-    compression: Literal["log", "pcen"] = "log"
+    compression: Literal["log", "pcen", "log_pcen"] = "log"
     """Power becomes decibels, or per-channel energy normalisation (PCEN, Wang et al. 2017, "Trainable frontend for
-    robust and far-field keyword spotting"): each band by its own running loudness, then a root. Gain, bias, power and
-    time are Wang's; Lostanlen et al. 2019 recommend 0.8, 10, 0.25 and 0.06 s for birds outdoors."""
+    robust and far-field keyword spotting"): each band by its own running loudness, then a root. ``log_pcen`` gives the
+    network both as two channels, each normalised by itself. Gain, bias, power and time are Wang's; Lostanlen et al.
+    2019 recommend 0.8, 10, 0.25 and 0.06 s for birds outdoors."""
 
     pcen_gain: float = 0.98
     """Power of the running loudness that a band is divided by: 0 not at all, 1 wholly."""
@@ -161,6 +162,11 @@ class MelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(
                 f"f_min_hz is {self.f_min_hz} and f_max_hz {self.f_max_hz}, needed is 0 <= f_min_hz < f_max_hz"
             )
+
+    @property
+    def floor_power(self) -> float:
+        """``floor_db`` as power, of which a full-scale sine has 1: -100 dB is 1e-10."""
+        return float(10.0 ** (self.floor_db / 10.0))
 
 
 class WindowedAudio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -203,6 +209,20 @@ class FrontEndConfig(WindowedAudio, frozen=True, forbid_unknown_fields=True):
     def input_shape(self) -> tuple[int, int]:
         """Rows and columns of a model's input: the mel bands and frames, or what they are resized to."""
         return (self.mel.n_mels, self.frames_per_window) if self.mel.resize == (0, 0) else self.mel.resize
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of a model's input."""
+        return (len(self.channels), *self.input_shape)
+
+    @property
+    def channels(self) -> tuple["FrontEndConfig", ...]:
+        """The front end of each channel of a model's input, in their order."""
+        if self.mel.compression != "log_pcen":
+            return (self,)
+        kinds: tuple[Literal["log", "pcen"], ...] = ("log", "pcen")
+        replace = msgspec.structs.replace
+        return tuple(replace(self, mel=replace(self.mel, compression=kind)) for kind in kinds)
 
     @property
     def margin_samples(self) -> int:

@@ -1,5 +1,6 @@
 """One tiny network of each family, and what it takes: windows of 1 s at 8 kHz."""
 
+import msgspec
 import torch
 from tiny_clips import TINY_FRONTEND
 
@@ -18,6 +19,10 @@ TINY = {
     "vit": ModelConfig("vit", "test_vit"),
     "raw": ModelConfig("raw", "small"),
 }
+LOG_PCEN = msgspec.structs.replace(
+    TINY_FRONTEND, mel=msgspec.structs.replace(TINY_FRONTEND.mel, compression="log_pcen")
+)
+"""Of two channels."""
 
 
 def windows(config, n=3, seed=0):

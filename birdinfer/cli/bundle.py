@@ -142,7 +142,8 @@ def input_text(input_config: InputConfig) -> str:
     """Describe the input of a member: ``mel 128 x 320 of 5 s at 32 kHz``, ``waveform of 3 s at 48 kHz``."""
     what = "waveform"
     if isinstance(input_config, FrontEndConfig):
-        what = "mel {} x {}".format(*input_config.input_shape)
+        channels, *sizes = input_config.sample_shape
+        what = f"mel {' x '.join(map(str, sizes if channels == 1 else (channels, *sizes)))}"
     elif isinstance(input_config, SpectrogramConfig):
         what = f"spectrogram {' x '.join(map(str, input_config.input_shape))}"
     return f"{what} of {input_config.window.window_seconds:g} s at {input_config.audio.sample_rate / 1000:g} kHz"

@@ -1,4 +1,4 @@
-"""The one front end: waveform [samples] with its margins -> mel spectrograms [windows, 1, rows, columns].
+"""The one front end: waveform [samples] with its margins -> mel spectrograms [windows, channels, rows, columns].
 
 * Waveforms are float32 in [-1, 1], mono, at the bundle's rate (Hz).
 * Frame t of a window is centred on sample ``t * hop_length`` of that window and reaches ``n_fft / 2``
@@ -81,11 +81,6 @@ def hann_window(config: MelConfig) -> Float32:
     return scaled
 
 
-def floor_power(config: MelConfig) -> float:
-    """Return the power that is added before the logarithm: -100 dB is 1e-10 of a full-scale sine."""
-    return float(10.0 ** (config.floor_db / 10.0))
-
-
 def front_end_name() -> str:
     """Return what computes log-mels here: ``compiled`` or ``numpy``."""
     return "numpy" if kernels.library() is None else "compiled"
@@ -101,7 +96,7 @@ def log_mel(samples: Float32, n_frames: int, config: MelConfig, sample_rate: int
     (3, 64)
     """
     decibels = np.empty((1, config.n_mels, n_frames), np.float32)
-    _write_decibels(_plain(samples), 0, _Scale(config, sample_rate, floor_power(config)), decibels)
+    _write_decibels(_plain(samples), 0, _Scale(config, sample_rate, config.floor_power), decibels)
     frames_first: Float32 = decibels[0].T
     return frames_first
 
@@ -200,7 +195,7 @@ def windows_to_input(
     stride = config.window_samples if stride_samples is None else stride_samples
     if stride < 1:
         raise ValueError(f"stride_samples is {stride}, at least 1 is needed")
-    floor = pcen.MIN_POWER if config.mel.compression == "pcen" else floor_power(config.mel)
+    floor = config.mel.floor_power if config.mel.compression == "log" else pcen.MIN_POWER
     scale = _Scale(config.mel, config.audio.sample_rate, floor)
     batch = np.empty((n_windows, config.mel.n_mels, config.frames_per_window), np.float32)
     if stride < config.window_samples and stride % config.mel.hop_length == 0:
@@ -224,8 +219,8 @@ def fingerprint(config: FrontEndConfig) -> list[float]:
 
     Returns 64 numbers: the un-normalised log-mel (dB) of a full-band exponential chirp with a decaying level, averaged
     over an 8 x 8 grid of bands and frames and rounded to 0.001, then one number: the mean absolute value of the
-    normalised input. With PCEN, ``frequency`` or a resize, 64 more: the input for the chirp over a hiss, sampled at the
-    middles of such a grid. Compare with a tolerance of 0.01, for processors differ.
+    normalised input. With PCEN, ``frequency`` or a resize, 64 more for each channel: the input for the chirp over a
+    hiss, sampled at the middles of such a grid. Compare with a tolerance of 0.01, for processors differ.
     """
     sound = chirp(config.audio.sample_rate, config.window_samples + 2 * config.margin_samples)
     decibels = log_mel(sound, config.frames_per_window, config.mel, config.audio.sample_rate)
@@ -247,11 +242,11 @@ def chirp(rate: int, n_samples: int) -> Float32:
 
 
 def _input_grid(sound: Float32, config: FrontEndConfig) -> Float32:
-    """64 values of the model input for the chirp over a hiss of -40 dB, which drowns the rounding of an FFT."""
+    """64 values of each channel of the input for the chirp over a hiss of -40 dB, which drowns an FFT's rounding."""
     place = np.arange(len(sound), dtype=np.uint64)
     # Not numpy's generator, whose numbers may change with its version: a hash of each place with Knuth's 2^32 / phi.
     hashed = (place * place * np.uint64(2_654_435_761) >> np.uint64(16)) & np.uint64(0xFFFF)
-    picture = windows_to_input(sound + np.float32(0.01) * (hashed / 32_767.5 - 1).astype(np.float32), 1, config)[0, 0]
-    rows, columns = ((2 * np.arange(8) + 1) * size // 16 for size in picture.shape)
-    sampled: Float32 = picture[np.ix_(rows, columns)].ravel()
+    pictures = windows_to_input(sound + np.float32(0.01) * (hashed / 32_767.5 - 1).astype(np.float32), 1, config)[0]
+    rows, columns = ((2 * np.arange(8) + 1) * size // 16 for size in config.input_shape)
+    sampled: Float32 = pictures[:, rows[:, None], columns].ravel()
     return sampled

@@ -1,8 +1,8 @@
-"""Decibels of windows [windows, n_mels, frames] -> model input [windows, 1, rows, columns], float32.
+"""Decibels of windows [windows, n_mels, frames] -> model input [windows, channels, rows, columns], float32.
 
 Three steps, each window by itself, so that no score depends on what else is in the batch: PCEN if the settings ask for
-it (:mod:`birdinfer.features.pcen`), normalisation, and a bilinear resize to a picture of fixed size. The torch front
-end of training does the same computations with the same tables.
+it (:mod:`birdinfer.features.pcen`), in the place of decibels or as a second channel, normalisation, and a bilinear
+resize to a picture of fixed size. The torch front end of training does the same computations with the same tables.
 """
 
 import functools
@@ -37,13 +37,32 @@ def least_band_spread(config: MelConfig) -> float:
 def to_input(decibels: Float32, config: FrontEndConfig) -> Float32:
     """Apply all three steps.
 
-    ``decibels``: contiguous [windows, n_mels, frames], overwritten: what :func:`birdinfer.features.pcen.compress`
-    takes for PCEN, else log-mel as :mod:`birdinfer.features.log_mel` defines it.
-    Returns contiguous [windows, 1, rows, columns], ``config.input_shape``. A window's values are the same bits,
-    whatever is beside it.
+    ``decibels``: contiguous [windows, n_mels, frames], overwritten: log-mel as :mod:`birdinfer.features.log_mel`
+    defines it, or, where PCEN is among the channels, what :func:`birdinfer.features.pcen.compress` takes.
+    Returns contiguous [windows, ``*config.sample_shape``]. A window's values are the same bits, whatever is beside it.
     """
-    values = pcen.compress(decibels, config) if config.mel.compression == "pcen" else decibels
-    return resize(normalise(values, config.mel), config)[:, None]
+    if len(config.channels) == 1:
+        values = pcen.compress(decibels, config) if config.mel.compression == "pcen" else decibels
+        return resize(normalise(values, config.mel), config)[:, None]
+    log, own = config.channels
+    found = np.empty((len(decibels), *config.sample_shape), np.float32)
+    found[:, 0] = resize(normalise(with_floor(decibels, log.mel), log.mel), log)
+    found[:, 1] = resize(normalise(pcen.compress(decibels, own), own.mel), own)
+    return found
+
+
+def with_floor(decibels: Float32, config: MelConfig) -> Float32:
+    """Compute the log-mel of decibels that have no floor yet but ``pcen.MIN_POWER``, the same shape.
+
+    Equal to log-mel as :mod:`birdinfer.features.log_mel` computes it but for the rounding of float32, 1e-5 dB.
+    """
+    lifted = decibels * np.float32(np.log(10.0) / 10.0)
+    for window in lifted:
+        np.exp(window, out=window)
+        window += np.float32(config.floor_power)
+        np.log(window, out=window)
+        window *= np.float32(10.0 / np.log(10.0))
+    return lifted
 
 
 def normalise(values: Float32, config: MelConfig) -> Float32:

@@ -220,7 +220,7 @@ def _loaded_member(bundle: Bundle, index: int, member: Member, path: Path, graph
 def sample_shape(input_config: InputConfig) -> tuple[int, ...]:
     """Return the shape of one window of a graph's input."""
     if isinstance(input_config, FrontEndConfig):
-        return (1, *input_config.input_shape)
+        return input_config.sample_shape
     if isinstance(input_config, SpectrogramConfig):
         return input_config.input_shape
     n_samples = input_config.window_samples

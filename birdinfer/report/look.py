@@ -276,7 +276,9 @@ def _plain(clip: Clip, recipe: Recipe) -> str:
         return ""
     margin = config.margin_samples
     window = samples[margin : len(samples) - margin]
-    picture = windows_to_input(samples, 1, config)[0, 0] if isinstance(config, FrontEndConfig) else None
+    from birdinfer.training.preview import picture_of
+
+    picture = picture_of(windows_to_input(samples, 1, config)[0]) if isinstance(config, FrontEndConfig) else None
     return _figure(window, picture, recipe, "its first window, as it is")
 
 

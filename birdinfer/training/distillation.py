@@ -34,7 +34,7 @@ class Teacher:
         """Cross-entropy of the learner's probabilities with the teacher's, a scalar.
 
         Args:
-            inputs: of both networks: log-mels [windows, 1, rows, columns] or waveforms [windows, samples].
+            inputs: of both networks: log-mels [windows, channels, rows, columns] or waveforms [windows, samples].
             answer: of the network in training.
             window_weights: [windows], 0 for a window that could not be decoded.
         """

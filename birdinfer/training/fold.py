@@ -356,7 +356,7 @@ def learner_of(model: torch.nn.Module, fold: Fold, device: torch.device) -> dict
         return {}
     assert isinstance(model, Network)  # all families are
     config = fold.recipe.input_config
-    shape = (1, *config.input_shape) if isinstance(config, FrontEndConfig) else (config.window_samples,)
+    shape = config.sample_shape if isinstance(config, FrontEndConfig) else (config.window_samples,)
     n_numbers = fold.teacher.n_numbers if fold.recipe.distil.target == "embedding" else 0
     learner = Learner(model, n_numbers, torch.zeros(1, *shape, device=device))
     return {"learner": learner, "beside": learner.projection}

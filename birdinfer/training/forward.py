@@ -24,7 +24,7 @@ class Augmented(NamedTuple):
     """Training windows on the device, augmented."""
 
     inputs: torch.Tensor
-    """Log-mels [windows, 1, rows, columns], or waveforms [windows, samples]."""
+    """Log-mels [windows, channels, rows, columns], or waveforms [windows, samples]."""
     targets: Targets
 
 

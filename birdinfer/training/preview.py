@@ -36,7 +36,7 @@ class Draw:
     waveform: Float32
     """[samples] at the recipe's rate, augmented and mixed with others, without its margins."""
     picture: Float32 | None
-    """[rows, columns], the network's input; None of a network that takes the waveform."""
+    """[rows, columns], the network's input, channels above one another; None of a network that takes the waveform."""
     targets: tuple[tuple[str, float], ...]
     """What is asked of the network: labels and their targets from 0.05 on, the highest first."""
     problem: str = ""
@@ -90,12 +90,17 @@ def draw_windows(
         drawn.append([
             Draw(
                 waveform=mixed[index].numpy()[margin : mixed.shape[1] - margin],
-                picture=made.inputs[index, 0].float().numpy() if is_picture else None,
+                picture=picture_of(made.inputs[index].float().numpy()) if is_picture else None,
                 targets=_listed(made.targets.values[index].tolist(), labels), problem=items[index].failed,
             )
             for index in range(len(clips))
         ])  # fmt: skip
     return drawn
+
+
+def picture_of(channels: Float32) -> Float32:
+    """A network's input [channels, rows, columns] as one picture: the first channel above the second."""
+    return np.concatenate(channels[::-1], axis=0)
 
 
 def _read_sources(recipe: Recipe, species: Sequence[Species], data_dir: Path) -> list[SourceClips]:

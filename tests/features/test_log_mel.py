@@ -48,7 +48,7 @@ def test_pitfall_2_log_mel_equals_librosas_on_the_same_frames(config, front_end)
     n_frames = (len(wave) - config.n_fft) // config.hop_length + 1
     spectrum = librosa.stft(wave, n_fft=config.n_fft, hop_length=config.hop_length, window="hann", center=False)
     power = np.abs(spectrum) ** 2 / (config.n_fft / 4) ** 2  # half the sum of a Hann window is n_fft / 4
-    wanted = 10 * np.log10(mel.filterbank(config, RATE).T @ power + mel.floor_power(config))
+    wanted = 10 * np.log10(mel.filterbank(config, RATE).T @ power + config.floor_power)
     found = mel.log_mel(wave, n_frames, config, RATE)
     np.testing.assert_allclose(found.T, wanted[:, :n_frames], atol=1e-3)
 
@@ -69,7 +69,7 @@ def test_mel_and_hz_are_inverse(scale, hz):
 
 MADE = [
     {"compression": compression, "normalisation": normalisation, "resize": resize}
-    for compression in ("log", "pcen")
+    for compression in ("log", "pcen", "log_pcen")
     for normalisation in ("zscore", "minmax", "frequency", "none")
     for resize in ((0, 0), (96, 64))
 ]
@@ -93,7 +93,7 @@ def test_slicing_one_spectrogram_equals_each_window_alone(hop_length, made, fron
     config = FrontEndConfig(mel=MelConfig(hop_length=hop_length, **made))
     (run,) = cut_batches([tone(20.0)], 12, make_grid(config, AggregationConfig(), config.window))
     together = mel.windows_to_input(run.samples, 4, config)
-    assert together.shape == (4, 1, *config.input_shape)
+    assert together.shape == (4, *config.sample_shape)
     assert together.flags.c_contiguous
     assert together.dtype == np.float32
     for index in range(4):
@@ -122,7 +122,7 @@ def test_pitfall_1_a_window_is_the_same_bits_wherever_it_stands(
     step = config.window_samples if stride is None else stride
     stretch = NOISE[first : first + max(0, n_windows - 1) * step + config.window_samples + n_fft]
     together = mel.windows_to_input(stretch, n_windows, config, stride)
-    assert together.shape == (n_windows, 1, *config.input_shape)
+    assert together.shape == (n_windows, *config.sample_shape)
     for index, window in enumerate(together):
         begin = first + index * step
         alone = mel.windows_to_input(NOISE[begin : begin + config.window_samples + n_fft], 1, config)
@@ -268,7 +268,7 @@ def test_real_sound_is_well_above_the_floor(shared_data):
     assert np.median(decibels) > -95
 
 
-@pytest.mark.parametrize("name", ["default", "htk_512", "minmax_256", "pcen_frequency", "picture"])
+@pytest.mark.parametrize("name", ["default", "htk_512", "minmax_256", "pcen_frequency", "picture", "log_pcen"])
 def test_fingerprint_equals_the_stored_one(name, front_end):
     """Against stored fingerprints: a change here would silently change the scores of every exported bundle."""
     from golden.make_golden import CONFIGS, FINGERPRINTS

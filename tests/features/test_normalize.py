@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from birdinfer.config import AudioConfig, FrontEndConfig, MelConfig, WindowConfig
+from birdinfer.features import log_mel as mel
 from birdinfer.features import normalize as mel_input
 
 
@@ -62,7 +63,7 @@ class TestNormalise:
     @given(
         st.permutations(range(4)),
         st.sampled_from(["zscore", "minmax", "frequency"]),
-        st.sampled_from(["log", "pcen"]),
+        st.sampled_from(["log", "pcen", "log_pcen"]),
         st.sampled_from([(0, 0), (24, 16)]),
     )
     def test_pitfall_1_a_windows_input_does_not_depend_on_its_neighbours(self, order, kind, compression, resize):
@@ -123,3 +124,31 @@ def test_normalisation_comes_before_the_stretch(resize):
     assert found.flags.c_contiguous
     assert found.dtype == np.float32
     assert np.array_equal(found[:, 0], mel_input.resize(mel_input.normalise(values, config.mel), config))
+
+
+class TestBothChannels:
+    """``log_pcen``: decibels first, PCEN second, each what it is alone."""
+
+    @pytest.mark.parametrize("normalisation", ["zscore", "minmax", "frequency", "none"])
+    def test_are_those_of_the_front_ends_apart(self, normalisation):
+        wave = np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32)
+        wave[:9_000] *= 3e-3  # about as loud as the floor
+        made = {"normalisation": normalisation, "resize": (24, 40), "n_fft": 512, "n_mels": 16, "f_max_hz": 4_000.0}
+        both, log, own = (
+            mel.windows_to_input(wave, 2, input_of(compression=kind, **made), 8_000)
+            for kind in ("log_pcen", "log", "pcen")
+        )
+        assert both.shape == (2, 2, 24, 40)
+        assert np.array_equal(both[:, 1:], own)
+        np.testing.assert_allclose(both[:, :1], log, atol=1e-4)
+
+    def test_their_floors_are_their_own(self):
+        silence = np.zeros(8_000 + 512, np.float32)
+        config = input_of(compression="log_pcen", normalisation="none", n_fft=512, floor_db=-77.0, f_max_hz=4_000.0)
+        log, own = mel.windows_to_input(silence, 1, config)[0]
+        np.testing.assert_allclose(log, -77.0, atol=1e-4)
+        np.testing.assert_allclose(own, 0.0, atol=1e-6)
+
+
+def input_of(**made):
+    return FrontEndConfig(AudioConfig(8_000), WindowConfig(1.0), MelConfig(**made))

@@ -51,7 +51,7 @@ def test_equals_librosas_pcen_that_begins_with_the_first_frame(settings, hop_len
         power=settings.pcen_power, time_constant=settings.pcen_time_seconds, eps=settings.pcen_epsilon,
         zi=signal.lfilter_zi([s], [1, s - 1]) * energy[..., :1],
     )  # fmt: skip
-    np.testing.assert_allclose(compress(power, config), wanted, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(compress(power, config), wanted, atol=1e-5, rtol=1e-5)
 
 
 @given(

@@ -15,6 +15,7 @@ CONFIGS = {
     "minmax_256": FrontEndConfig(mel=MelConfig(n_mels=256, normalisation="minmax", floor_db=-90.0)),
     "pcen_frequency": FrontEndConfig(mel=MelConfig(compression="pcen", normalisation="frequency")),
     "picture": FrontEndConfig(mel=MelConfig(resize=(256, 256))),
+    "log_pcen": FrontEndConfig(mel=MelConfig(compression="log_pcen")),
 }
 FINGERPRINTS = Path(__file__).parent / "frontend_fingerprints.json"
 

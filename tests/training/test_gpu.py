@@ -16,7 +16,10 @@ from birdinfer.training.run import Run, train_run
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-@pytest.mark.parametrize("keys", [{}, {"compression": "pcen"}, {"normalisation": "minmax", "resize": (256, 256)}])
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"compression": "pcen"}, {"compression": "log_pcen"}, {"normalisation": "minmax", "resize": (256, 256)}],
+)
 def test_the_front_end_is_the_cpus(keys):
     config = FrontEndConfig(mel=MelConfig(**keys))
     waveforms = torch.randn(4, config.window_samples + 2 * config.margin_samples) * 0.1

@@ -46,7 +46,7 @@ T = TypeVar("T")
 class LabelledWindows:
     """Windows and their labels."""
 
-    inputs: Float32  # what a network takes: log-mel [windows, 1, rows, columns] or waveforms [windows, samples]
+    inputs: Float32  # what a network takes: log-mel [windows, channels, rows, columns] or waveforms [windows, samples]
     truth: Bool  # [windows, labels], whether the label is present
     known: Bool  # [windows, labels], False where it is not known whether the label is present: left out of scores
     recordings: Index  # [windows], number of the recording that each was cut from, from 0

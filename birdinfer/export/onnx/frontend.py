@@ -1,7 +1,7 @@
 """A member's graph with its front end inside, for hosts without birdinfer: a phone, a web page, another program.
 
-In: a graph that takes log-mel [batch, 1, rows, columns], and its front end. Out: one ONNX file that takes ``waveform``
-[batch, window_samples], float32 in -1 .. 1 at the bundle's rate, and returns the graph's own outputs and
+In: a graph that takes log-mel [batch, channels, rows, columns], and its front end. Out: one ONNX file that takes
+``waveform`` [batch, window_samples], float32 in -1 .. 1 at the bundle's rate, and returns the graph's own outputs and
 ``probabilities`` [batch, labels]. Its ``metadata_props`` hold all that a host needs to know. A window's first and last
 frames reach n_fft / 2 samples beyond it: the graph reflects it there, as prediction does at the two ends of a file. A
 file of one window gets the same scores from both; windows of a longer file, for which prediction reads the true
@@ -38,12 +38,15 @@ from birdinfer.version import __version__
 def front_end(write: NodeWriter, waveform: ir.Value, config: FrontEndConfig) -> ir.Value:
     """Write the whole front end of a waveform [batch, window_samples], whose full-scale sine has an amplitude of 1.
 
-    Returns [batch, 1, rows, columns] of ``config.input_shape``, equal to that of
+    Returns [batch, channels, rows, columns], ``config.sample_shape``, equal to that of
     :func:`birdinfer.features.log_mel.windows_to_input` for a file of exactly one window, except for rounding.
     """
     power = mel_power(write, frames(write, waveform, config), config)
-    compress = pcen_of if config.mel.compression == "pcen" else decibels_of
-    return stretched(write, normalised(write, compress(write, power, config), config), config)
+    channels = []
+    for each in config.channels:
+        compress = pcen_of if each.mel.compression == "pcen" else decibels_of
+        channels.append(stretched(write, normalised(write, compress(write, power, each), each), each))
+    return channels[0] if len(channels) == 1 else write("Concat", *channels, axis=1)
 
 
 def frames(write: NodeWriter, waveform: ir.Value, config: FrontEndConfig) -> ir.Value:
@@ -76,7 +79,7 @@ def mel_power(write: NodeWriter, framed: ir.Value, config: FrontEndConfig) -> ir
 
 def decibels_of(write: NodeWriter, power: ir.Value, config: FrontEndConfig) -> ir.Value:
     """Turn mel power into dB relative to a full-scale sine, the same shape."""
-    lifted = write("Add", power, _number(mel.floor_power(config.mel)))
+    lifted = write("Add", power, _number(config.mel.floor_power))
     return write("Mul", write("Log", lifted), _number(10.0 / np.log(10.0)))
 
 
@@ -184,7 +187,7 @@ def export_with_frontend(
     takes or gives something else, LabelError if it was exported with other labels.
     """
     config = _checked(graph, input_config, activation, check_on)
-    facts = _load(graph, [], (1, *config.input_shape), 1).facts
+    facts = _load(graph, [], config.sample_shape, 1).facts
     clip = _clip_output(graph, facts, config, labels)
     model = _load_for_front_end(graph)
     put_front_end_before(model.graph, config)
@@ -244,7 +247,7 @@ def _checked(graph: Path, input_config: InputConfig, activation: str, check_on: 
 
 
 def _clip_output(graph: Path, facts: GraphFacts, config: FrontEndConfig, labels: Sequence[str]) -> str:
-    taken, given = facts.input_shape, (1, *config.input_shape)
+    taken, given = facts.input_shape, config.sample_shape
     if len(taken) != 4 or any(size not in (None, other) for size, other in zip(taken[1:], given, strict=True)):
         raise BundleError(graph, f"takes {list(taken[1:])}, its front end gives {list(given)}", "export it again")
     stamped = facts.metadata.get("labels_sha256", "")

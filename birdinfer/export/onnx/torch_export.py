@@ -1,6 +1,6 @@
 """Model -> ONNX graph, compared with the model on real windows.
 
-A graph takes log-mel [batch, 1, rows, columns] or waveforms [batch, samples] of any batch size. Its outputs are
+A graph takes log-mel [batch, channels, rows, columns] or waveforms [batch, samples] of any batch size. Its outputs are
 ``logits`` [batch, labels] and, for a sound event detector, ``frame_logits`` [batch, frames, labels]. PyTorch has two
 exporters: ``dynamo``, which it will keep, and the older ``torchscript``, which exports in a tenth of the time. Which
 makes the faster graph is measured in :mod:`birdinfer.export.onnx.choose_exporter`.
@@ -107,9 +107,9 @@ EXPORTERS: dict[Exporter, Export] = {"dynamo": _by_dynamo, "torchscript": _by_to
 
 
 def sample_shape(input_config: InputConfig) -> tuple[int, ...]:
-    """Return the shape of one window as a model takes it: (1, rows, columns) of log-mel, or (samples,)."""
+    """Return the shape of one window as a model takes it: (channels, rows, columns) of log-mel, or (samples,)."""
     if isinstance(input_config, FrontEndConfig):
-        return (1, *input_config.input_shape)
+        return input_config.sample_shape
     return (input_config.window_samples,)
 
 

@@ -1,12 +1,12 @@
-"""Spectrograms of a batch: float32 [windows, 1, rows, frames] -> the same shape, augmented, on the batch's device.
+"""Spectrograms of a batch: float32 [windows, channels, rows, frames] -> the same shape, augmented, on its device.
 
 The order is: what the air and the microphone do (filter), contrast (power, brightness), other
 windows (mixup, cutmix), and what is hidden (masks).
 
 Spectrograms come normalised per window to mean 0 and deviation 1, to 0 .. 1, band by band, or not at all, of decibels
-or of PCEN. So every operation is relative to the window's own spread and range: scaling or shifting a spectrogram
-before it is augmented scales and shifts the result, and nothing else. The same generator gives the same result on every
-device, and a spectrogram that is not chosen keeps its bits.
+or of PCEN, or of both. So every operation is relative to a channel's own spread and range: scaling or shifting a
+spectrogram before it is augmented scales and shifts the result, and nothing else. The same generator gives the same
+result on every device, and a spectrogram that is not chosen keeps its bits.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def mask(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rng) -> torch.T
     in_frequency = _hidden(n_windows, n_rows, config.frequency_masks, config.frequency_mask_share, rng)
     hidden = beside((in_time & is_chosen[:, None])[:, None, None, :], spectrograms)
     hidden = hidden | beside((in_frequency & is_chosen[:, None])[:, None, :, None], spectrograms)
-    return torch.where(hidden, spectrograms.mean((1, 2, 3), keepdim=True), spectrograms)
+    return torch.where(hidden, spectrograms.mean((2, 3), keepdim=True), spectrograms)
 
 
 def _hidden(n_windows: int, length: int, n_masks: int, widest_share: float, rng: Rng) -> Bool:
@@ -89,8 +89,8 @@ def raise_power(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rng) -> 
     n_windows = len(spectrograms)
     is_chosen = chosen(n_windows, config.power_probability, rng)
     exponent = beside(rng.uniform(*config.power_exponent, n_windows), spectrograms)
-    low = spectrograms.amin((1, 2, 3), keepdim=True)
-    span = spectrograms.amax((1, 2, 3), keepdim=True) - low
+    low = spectrograms.amin((2, 3), keepdim=True)
+    span = spectrograms.amax((2, 3), keepdim=True) - low
     scaled = (spectrograms - low) / torch.where(span > 0, span, 1.0)
     raised = low + span * scaled**exponent
     return torch.where(beside(is_chosen, spectrograms), raised, spectrograms)
@@ -110,5 +110,5 @@ def change_brightness(spectrograms: torch.Tensor, config: AugmentConfig, rng: Rn
 
 
 def _mean_and_spread(spectrograms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    mean = spectrograms.mean((1, 2, 3), keepdim=True)
-    return mean, (spectrograms - mean).square().mean((1, 2, 3), keepdim=True).sqrt()
+    mean = spectrograms.mean((2, 3), keepdim=True)
+    return mean, (spectrograms - mean).square().mean((2, 3), keepdim=True).sqrt()

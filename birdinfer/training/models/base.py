@@ -33,6 +33,16 @@ class Blueprint:
             raise self._refusal("takes a log-mel, it was given waveforms")
         return self.input_config.input_shape
 
+    def n_channels(self) -> int:
+        """Channels of the picture that a network of timm gets: ``in_channels``, and never fewer than the front end's.
+
+        Raises:
+            ConfigError: the input is a waveform.
+        """
+        if not isinstance(self.input_config, FrontEndConfig):
+            raise self._refusal("takes a log-mel, it was given waveforms")
+        return max(self.config.in_channels, len(self.input_config.channels))
+
     def window_samples(self) -> int:
         """Samples of the waveform that it takes.
 
@@ -78,5 +88,5 @@ class Network(torch.nn.Module):
         raise NotImplementedError
 
     def forward(self, inputs: torch.Tensor) -> Logits:
-        """Log-mels [windows, 1, rows, columns], or waveforms [windows, samples], -> logits."""
+        """Log-mels [windows, channels, rows, columns], or waveforms [windows, samples], -> logits."""
         return self.classify(self.features(inputs))

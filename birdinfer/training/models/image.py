@@ -1,6 +1,6 @@
-"""timm's networks on spectrograms: [windows, 1, rows, columns] -> whatever the network makes of it.
+"""timm's networks on spectrograms: [windows, channels, rows, columns] -> whatever the network makes of it.
 
-Here is all that the families on timm share: the network by its name, one or three input channels, and, for heads of
+Here is all that the families on timm share: the network by its name, one to three input channels, and, for heads of
 our own, its feature map [windows, features, rows / stride, columns / stride].
 """
 
@@ -38,7 +38,7 @@ def create_backbone(blueprint: Blueprint, **settings: Any) -> torch.nn.Module:
     try:
         with tensors_only():
             model: torch.nn.Module = timm.create_model(
-                config.backbone, pretrained=blueprint.pretrained, in_chans=config.in_channels, **settings
+                config.backbone, pretrained=blueprint.pretrained, in_chans=blueprint.n_channels(), **settings
             )
     except TypeError as error:
         raise ConfigError("model", f"{config.backbone} takes no such setting ({error})", "set it to 0") from error
@@ -59,12 +59,14 @@ def dropouts(config: ModelConfig, *names: str) -> dict[str, float]:
     return {name: getattr(config, name) for name in names if getattr(config, name)}
 
 
-def coloured(log_mel: torch.Tensor, config: ModelConfig) -> torch.Tensor:
-    """[windows, 1, rows, columns] -> [windows, in_channels, rows, columns], as ``model.channels`` says."""
+def coloured(inputs: torch.Tensor, config: ModelConfig) -> torch.Tensor:
+    """[windows, channels, rows, columns] -> [windows, in_channels, rows, columns], as ``model.channels`` says."""
     if config.channels == "delta":
-        slope = slopes(log_mel)
-        return torch.cat([log_mel, slope, slopes(slope)], dim=1)
-    return log_mel if config.in_channels == 1 else log_mel.expand(-1, config.in_channels, -1, -1)
+        slope = slopes(inputs[:, :1])
+        # Of two channels, log-mel and PCEN, there is place for the slope of the first.
+        more = slopes(slope) if inputs.shape[1] == 1 else inputs[:, 1:]
+        return torch.cat([inputs[:, :1], slope, more], dim=1)
+    return inputs if config.in_channels == 1 else inputs.expand(-1, config.in_channels, -1, -1)
 
 
 _REACH = 4
@@ -114,7 +116,8 @@ def create_stages(blueprint: Blueprint) -> Stages:
     """
     config = blueprint.config
     backbone = create_backbone(blueprint, num_classes=0, global_pool="", **dropouts(config, "drop_path_rate"))
-    n_last = _count_features(backbone, config)
+    probe = torch.zeros(1, blueprint.n_channels(), _PROBE_SIZE, _PROBE_SIZE)
+    n_last = _count_features(backbone, config, probe)
     if config.feature_stages == 1:
         return Stages(backbone, (n_last,))
     channels = getattr(backbone, "feature_info", None)
@@ -126,7 +129,7 @@ def create_stages(blueprint: Blueprint) -> Stages:
         raise ConfigError("model.feature_stages", what, f"set it to at most {n_stages}")
     was_training = backbone.training
     with torch.no_grad():
-        maps = stage_maps(backbone.eval(), _probe(config), config.feature_stages)
+        maps = stage_maps(backbone.eval(), probe, config.feature_stages)
     backbone.train(was_training)
     return Stages(backbone, tuple(each.shape[1] for each in maps))
 
@@ -143,11 +146,7 @@ def stage_maps(backbone: torch.nn.Module, pictures: torch.Tensor, n_stages: int)
     return (*stages[:-1], network.forward_head(last))
 
 
-def _probe(config: ModelConfig) -> torch.Tensor:
-    return torch.zeros(1, config.in_channels, _PROBE_SIZE, _PROBE_SIZE)
-
-
-def _count_features(backbone: torch.nn.Module, config: ModelConfig) -> int:
+def _count_features(backbone: torch.nn.Module, config: ModelConfig, probe: torch.Tensor) -> int:
     """Channels of the feature map.
 
     Raises:
@@ -157,7 +156,7 @@ def _count_features(backbone: torch.nn.Module, config: ModelConfig) -> int:
     backbone.eval()
     try:
         with torch.no_grad():
-            features = backbone(_probe(config))
+            features = backbone(probe)
     except (AssertionError, RuntimeError) as error:
         raise _no_map(config) from error
     finally:
@@ -193,7 +192,7 @@ def _unknown(backbone: str, known: list[str]) -> ConfigError:
     return ConfigError("model.backbone", f"timm knows no {backbone!r}", hint)
 
 
-# ---- Family ``cnn``: log-mel [windows, 1, rows, columns] -> clip logits, by a timm network
+# ---- Family ``cnn``: log-mel [windows, channels, rows, columns] -> clip logits, by a timm network
 
 
 def build_cnn(blueprint: Blueprint) -> torch.nn.Module:
@@ -223,7 +222,7 @@ class Native(Network):
         )
 
     def features(self, inputs: torch.Tensor) -> Maps:
-        """[windows, 1, rows, columns] -> the feature map, as timm has it."""
+        """[windows, channels, rows, columns] -> the feature map, as timm has it."""
         return (self.backbone.forward_features(coloured(inputs, self._config)),)  # type: ignore[operator]
 
     def classify(self, features: Maps) -> Logits:
@@ -249,7 +248,7 @@ class Pooled(Network):
         self.head = torch.nn.Linear(sum(n_features), blueprint.n_labels)
 
     def features(self, inputs: torch.Tensor) -> Maps:
-        """[windows, 1, rows, columns] -> [windows, features, h, w] of each stage."""
+        """[windows, channels, rows, columns] -> [windows, features, h, w] of each stage."""
         return stage_maps(self.backbone, coloured(inputs, self._config), self._config.feature_stages)
 
     def classify(self, features: Maps) -> Logits:
@@ -259,7 +258,7 @@ class Pooled(Network):
         return Logits(self.head(self.dropout(side_by_side(vectors))))
 
 
-# ---- Family ``vit``: log-mel [windows, 1, rows, columns] -> clip logits, by a vision transformer of timm
+# ---- Family ``vit``: log-mel [windows, channels, rows, columns] -> clip logits, by a vision transformer of timm
 
 
 def build_vit(blueprint: Blueprint) -> torch.nn.Module:
@@ -293,7 +292,7 @@ class Transformer(Network):
         )
 
     def features(self, inputs: torch.Tensor) -> Maps:
-        """[windows, 1, rows, columns] -> tokens [windows, tokens, features]."""
+        """[windows, channels, rows, columns] -> tokens [windows, tokens, features]."""
         whole = functional.pad(inputs, (0, self._more_columns, 0, self._more_rows))
         return (self.backbone.forward_features(coloured(whole, self._config)),)  # type: ignore[operator]
 

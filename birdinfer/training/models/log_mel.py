@@ -1,4 +1,4 @@
-"""The front end in torch: waveforms with margins [windows, samples] -> model input [windows, 1, rows, columns].
+"""The front end in torch: waveforms with margins [windows, samples] -> model input [windows, channels, rows, columns].
 
 It defines nothing: window, filterbank, floor, smoother, epsilons and resizing matrices are those of
 :mod:`birdinfer.features.log_mel`, :mod:`birdinfer.features.pcen` and :mod:`birdinfer.features.normalize`, and a test
@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import torch
 
-from birdinfer.config import FrontEndConfig
+from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.features import log_mel as mel
 from birdinfer.features import normalize as mel_input
 from birdinfer.features import pcen
 
 FrontEnd = Callable[[torch.Tensor], torch.Tensor]
-"""Waveforms with margins [windows, samples] -> model input [windows, 1, rows, columns], float32 on the same device."""
+"""Waveforms with margins [windows, samples] -> model input [windows, channels, rows, columns], float32, same device."""
 
 
 def front_end_on(device: torch.device, config: FrontEndConfig) -> FrontEnd:
@@ -58,11 +58,13 @@ class LogMel(torch.nn.Module):
             waveforms: ``margin_samples``, one window, ``margin_samples`` each; float32 [windows, samples].
 
         Returns:
-            Float32 [windows, 1, rows, columns] of ``config.input_shape``: log-mel or PCEN, normalised per window and
-            resized as the config says.
+            Float32 [windows, channels, rows, columns], ``config.sample_shape``: log-mel, PCEN or both, normalised per
+            window and resized as the config says.
         """
         with torch.autocast(waveforms.device.type, enabled=False):
-            return self._resized(self._normalised(self._compressed(self._power(waveforms.float()))))[:, None]
+            power = self._power(waveforms.float())
+            channels = [self._normalised(self._compressed(power, each.mel), each.mel) for each in self._config.channels]
+            return self._resized(torch.stack(channels, dim=1))
 
     def _power(self, waveforms: torch.Tensor) -> torch.Tensor:
         """[windows, samples] -> mel power [windows, n_mels, frames], a full-scale sine having 1."""
@@ -79,10 +81,9 @@ class LogMel(torch.nn.Module):
         power = torch.view_as_real(spectrum).square().sum(-1)
         return (power.transpose(1, 2) @ self.get_buffer("bank")).transpose(1, 2)
 
-    def _compressed(self, power: torch.Tensor) -> torch.Tensor:
-        config = self._config.mel
+    def _compressed(self, power: torch.Tensor, config: MelConfig) -> torch.Tensor:
         if config.compression == "log":
-            return 10.0 * (power + mel.floor_power(config)).log10()
+            return 10.0 * (power + config.floor_power).log10()
         energy = (power + pcen.MIN_POWER) * pcen.FULL_SCALE_POWER
         divisor = (self._running_loudness(energy) + config.pcen_epsilon).pow(config.pcen_gain)
         return (energy / divisor + config.pcen_bias).pow(config.pcen_power) - float(config.pcen_bias**config.pcen_power)
@@ -98,8 +99,8 @@ class LogMel(torch.nn.Module):
             before = blocks[-1][..., -1:]
         return torch.cat(blocks, dim=-1)
 
-    def _normalised(self, values: torch.Tensor) -> torch.Tensor:
-        kind = self._config.mel.normalisation
+    def _normalised(self, values: torch.Tensor, config: MelConfig) -> torch.Tensor:
+        kind = config.normalisation
         if kind == "none":
             return values
         if kind == "minmax":
@@ -111,7 +112,7 @@ class LogMel(torch.nn.Module):
         # About the mean as it was rounded, as numpy does: torch's std takes one of its own.
         spread = centred.square().mean(over, keepdim=True).sqrt()
         if kind == "frequency":
-            return centred / spread.clamp(min=mel_input.least_band_spread(self._config.mel))
+            return centred / spread.clamp(min=mel_input.least_band_spread(config))
         has_spread = spread > mean.abs() * mel_input.ROUNDING_OF_MEAN
         return centred / (spread + mel_input.NORMALISATION_EPSILON).where(has_spread, torch.inf)
 

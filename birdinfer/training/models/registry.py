@@ -1,4 +1,4 @@
-"""Networks: log-mel [windows, 1, rows, columns], or waveforms [windows, samples], -> :class:`Logits`.
+"""Networks: log-mel [windows, channels, rows, columns], or waveforms [windows, samples], -> :class:`Logits`.
 
 A model family is one file, one function and one entry in ``FAMILIES``. Weights to start from are timm's or a local
 file; no object is ever unpickled.

@@ -1,4 +1,4 @@
-"""Family ``sed``: log-mel [windows, 1, rows, columns] -> frame logits and clip logits.
+"""Family ``sed``: log-mel [windows, channels, rows, columns] -> frame logits and clip logits.
 
 Sound event detection with attention over time (Kong et al. 2020, "PANNs: Large-Scale Pretrained Audio Neural
 Networks", section III): a timm network's feature map, its mean over frequency (or GeM, ``model.pooling``), the maximum
@@ -61,7 +61,7 @@ class Detector(Network):
         self._pool = pool_probabilities if blueprint.activation == "sigmoid" else pool_logits
 
     def features(self, inputs: torch.Tensor) -> Maps:
-        """[windows, 1, rows, columns] -> [windows, features, h, w] of each stage."""
+        """[windows, channels, rows, columns] -> [windows, features, h, w] of each stage."""
         return stage_maps(self.backbone, coloured(inputs, self._config), self._config.feature_stages)
 
     def classify(self, features: Maps) -> Logits:
@@ -125,7 +125,7 @@ def _log_sum_exp(values: torch.Tensor) -> torch.Tensor:
     return (values - highest).exp().sum(dim=1).log() + highest.squeeze(1)
 
 
-# ---- Family ``rnn``: log-mel [windows, 1, mels, frames] -> clip logits, by a recurrent network
+# ---- Family ``rnn``: log-mel [windows, channels, mels, frames] -> clip logits, by a recurrent network
 
 _CELLS: dict[str, type[torch.nn.GRU] | type[torch.nn.LSTM]] = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
 _KERNEL, _STRIDE = 5, 2
@@ -149,8 +149,9 @@ class Recurrent(Network):
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__()
         config = blueprint.config
-        n_mels, _ = blueprint.input_shape()
-        self.stem = torch.nn.Conv1d(n_mels, config.hidden, _KERNEL, _STRIDE, _KERNEL // 2)
+        n_rows, _ = blueprint.input_shape()
+        n_rows *= blueprint.n_channels()  # above one another
+        self.stem = torch.nn.Conv1d(n_rows, config.hidden, _KERNEL, _STRIDE, _KERNEL // 2)
         self.norm = torch.nn.LayerNorm(config.hidden)
         self.recurrent = _CELLS[config.backbone](
             config.hidden,
@@ -165,8 +166,8 @@ class Recurrent(Network):
         self.head = torch.nn.Linear(4 * config.hidden, blueprint.n_labels)
 
     def features(self, inputs: torch.Tensor) -> Maps:
-        """[windows, 1, mels, frames] -> [windows, steps, features]."""
-        steps = torch.nn.functional.gelu(self.norm(self.stem(inputs.squeeze(1)).transpose(1, 2)))
+        """[windows, channels, mels, frames] -> [windows, steps, features]."""
+        steps = torch.nn.functional.gelu(self.norm(self.stem(inputs.flatten(1, 2)).transpose(1, 2)))
         # No initial state is handed in: zeros of the batch's size are then the graph's own, whatever that size.
         return (self.recurrent(steps)[0],)
 

@@ -88,9 +88,9 @@ def load_weights(model: torch.nn.Module, path: Path, labels: Sequence[str] = ())
     Names are matched without what training loops put before them (``module.``, ``model.``, ``backbone.`` ...); a weight
     that is stored as length and direction (weight normalisation) is multiplied out. Where
     none fits, tensors are matched in their order if the shapes are those of the network's backbone one after another.
-    A first convolution for three channels is summed into one, position embeddings of a square picture are resampled to
-    ours. Rows of a classifier are taken by label where the file names its labels. Tensors of another shape and unknown
-    names are left out.
+    A first convolution for another number of channels is summed and shared out, position embeddings of a square picture
+    are resampled to ours. Rows of a classifier are taken by label where the file names its labels. Tensors of another
+    shape and unknown names are left out.
 
     Args:
         model: changed in place.
@@ -197,9 +197,13 @@ def _in_order(given: Tensors, own: Tensors) -> dict[str, str]:
     return {}
 
 
+_CHANNELS = {1, 2, 3}
+"""Of pictures: what the first convolution of a network may take."""
+
+
 def _same_layer(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors have one shape, but for the channels of a picture."""
-    is_first = one.ndim == other.ndim == 4 and {one.shape[1], other.shape[1]} == {1, 3}
+    is_first = one.ndim == other.ndim == 4 and {one.shape[1], other.shape[1]} <= _CHANNELS
     return one.shape == other.shape or (is_first and one[:, :1].shape == other[:, :1].shape)
 
 
@@ -230,10 +234,10 @@ def _adapted(name: str, tensor: torch.Tensor, own: torch.Tensor, model: torch.nn
     """The tensor in our shape where there is a way to it, else as it is."""
     if name == f"{_BACKBONE}pos_embed":
         return _resampled(tensor, own, model)
-    if tensor.ndim == own.ndim == 4 and (tensor.shape[1], own.shape[1]) == (3, 1):
-        return tensor.sum(dim=1, keepdim=True)  # answers to grey as the three did
-    if tensor.ndim == own.ndim == 4 and (tensor.shape[1], own.shape[1]) == (1, 3):
-        return (tensor / 3).repeat(1, 3, 1, 1)
+    n_own = own.shape[1] if own.ndim == 4 else 0
+    if tensor.ndim == own.ndim == 4 and tensor.shape[1] != n_own and {tensor.shape[1], n_own} <= _CHANNELS:
+        # The sum answers to grey as all channels did; each of ours gets its share of it.
+        return (tensor.sum(dim=1, keepdim=True) / n_own).repeat(1, n_own, 1, 1)
     return tensor
 
 

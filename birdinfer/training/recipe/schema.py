@@ -153,9 +153,11 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     species may be others; "" for none. ``{fold}`` in it stands for the fold's number: with runs/NAME/fold{fold} each
     fold continues its own, and what it held out stays held out."""
     in_channels: Literal[1, 3] = 1
-    """3 gives a network the same spectrogram three times, as its pictures had three colours; 1 sums its first layer."""
+    """3 gives a network the same spectrogram three times, as its pictures had three colours; 1 sums its first layer.
+    With mel.compression = "log_pcen" a network has two, and in_channels stays 1."""
     channels: Literal["same", "delta"] = "same"
-    """``delta``: the second and third channel are the slope over time and the slope's slope (in_channels = 3)."""
+    """``delta``: the second and third channel are the slope over time and the slope's slope (in_channels = 3); with
+    log_pcen the slope of the log-mel and PCEN."""
     pooling: Literal["native", "avg", "max", "avgmax", "gem", "meanfreq"] = "native"
     """How a cnn's feature map becomes one vector: as timm has it; mean, maximum, their sum; generalised mean
     (Radenovic 2018); or the mean over frequency, then mean plus maximum over time. Of sed, how frequency is pooled:
@@ -420,6 +422,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"distil.alone_epochs is {self.distil.alone_epochs}, more than {self.loop.epochs} epochs")
         if self.distil.alone_epochs and self.loop.patience:
             raise ValueError("loop.patience may end the run while distil.alone_epochs last, set one of them to 0")
+        if (
+            self.frontend.mel.compression == "log_pcen"
+            and self.model.in_channels == 3
+            and self.model.channels == "same"
+        ):
+            raise ValueError(
+                "model.in_channels is 3, log_pcen gives two: set it to 1, or model.channels to delta for a third"
+            )
         self._check_frozen_norms()
 
     @property

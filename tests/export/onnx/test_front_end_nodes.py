@@ -46,7 +46,7 @@ def write_front_end(path, config):
     waveform = ir.Value(name="waveform", type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
     write = NodeWriter()
     inputs = front_end(write, waveform, config)
-    inputs.name, inputs.shape = "inputs", ir.Shape(["batch", 1, *config.input_shape])
+    inputs.name, inputs.shape = "inputs", ir.Shape(["batch", *config.sample_shape])
     # Opset 17 is the oldest that a member may have.
     made = {"nodes": write.nodes, "initializers": write.constants, "opset_imports": {"": 17}, "name": "front_end"}
     graph = ir.Graph([waveform], [inputs], **made)
@@ -68,7 +68,7 @@ def as_predicted(waveforms, config):
 
 KINDS = [
     {"compression": compression, "normalisation": normalisation, "resize": resize}
-    for compression in ("log", "pcen")
+    for compression in ("log", "pcen", "log_pcen")
     for normalisation in ("zscore", "minmax", "frequency", "none")
     for resize in ((0, 0), (24, 40))
 ]
@@ -80,7 +80,7 @@ class TestEveryKind:
         config = input_config(**kind)
         waveforms = sounds(config.window_samples)
         found, wanted = run(write_front_end(tmp_path / "a.onnx", config), waveforms), as_predicted(waveforms, config)
-        assert found.shape == wanted.shape == (5, 1, *config.input_shape)
+        assert found.shape == wanted.shape == (5, *config.sample_shape)
         np.testing.assert_allclose(found, wanted, atol=2e-4)
         assert np.ptp(found[0]) > 1_000 * 2e-4  # the sounds make pictures in which a fault would show
 

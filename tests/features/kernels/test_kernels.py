@@ -47,7 +47,7 @@ def soundscape(seconds=2.0):
 
 
 def scale_of(config):
-    return mel._Scale(config, RATE, mel.floor_power(config))
+    return mel._Scale(config, RATE, config.floor_power)
 
 
 def with_numpy(samples, n_frames, config):
@@ -194,7 +194,7 @@ for lanes in (4, 8, 16):
             samples = fenced((n_frames - 1) * hop + n_fft, at_end)
             samples[:] = 0.1
             out = fenced(n_mels * n_frames, at_end).reshape(1, n_mels, n_frames)
-            scale = mel._Scale(config, 32_000, mel.floor_power(config))
+            scale = mel._Scale(config, 32_000, config.floor_power)
             mel._kernel(scale)(samples, 0, out, lanes)
             assert np.isfinite(out).all()
 if sys.argv[1:]:  # the fence itself: reading one float behind it must kill

@@ -44,6 +44,14 @@ class TestEveryStep:
             untouched += (after == spectrograms).flatten(1).all(1).sum().item()
         assert 20 <= untouched <= 65
 
+    def test_a_channel_goes_by_its_own_range(self, config, spectrograms, targets):
+        """Decibels beside PCEN: one does not become louder by the other's scale."""
+        both = torch.cat([spectrograms, 100 * spectrograms + 7], dim=1)
+        after, _ = augment_spectrograms(both, targets, config, rng(1))
+        alone, _ = augment_spectrograms(spectrograms, targets, config, rng(1))
+        torch.testing.assert_close(after[:, :1], alone)
+        torch.testing.assert_close(after[:, 1:], 100 * alone + 7, rtol=1e-4, atol=1e-2)
+
     @pytest.mark.parametrize("level", [0.0, -100.0])
     def test_a_silent_picture_stays_one(self, level, config, targets):
         silent = torch.full((4, 1, 16, 40), level)

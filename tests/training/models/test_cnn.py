@@ -1,6 +1,7 @@
 import pytest
 import torch
 from tiny_clips import TINY_FRONTEND
+from tiny_models import LOG_PCEN
 
 from birdinfer.config import FrontEndConfig, MelConfig
 from birdinfer.errors import ConfigError
@@ -183,3 +184,31 @@ class TestStages:
         with pytest.raises(ConfigError, match="feature_stages is 2, it needs a pooling other than native"):
             load_recipe(None, ["model.feature_stages=2"])
         assert load_recipe(None, ["model.feature_stages=2", "model.family=sed"]).model.feature_stages == 2
+
+
+class TestTwoChannels:
+    """The front end gives log-mel and PCEN."""
+
+    GIVEN = torch.randn(2, 2, 16, 64, generator=torch.Generator().manual_seed(0))
+
+    @pytest.mark.parametrize("pooling", ["native", "gem"])
+    def test_are_the_networks_input(self, pooling):
+        model = build_model(ModelConfig(backbone="test_efficientnet", pooling=pooling), 5, LOG_PCEN, start=False).eval()
+        assert model.backbone.conv_stem.weight.shape[1] == 2
+        clip = model(self.GIVEN).clip
+        for channel in range(2):
+            changed = self.GIVEN.clone()
+            changed[:, channel] += torch.randn(16, 64)
+            assert not torch.allclose(model(changed).clip, clip)
+
+    def test_have_place_for_the_slope_of_the_first(self):
+        config = ModelConfig(backbone="test_efficientnet", in_channels=3, channels="delta")
+        three = coloured(self.GIVEN, config)
+        torch.testing.assert_close(
+            three, torch.stack([self.GIVEN[:, 0], slopes(self.GIVEN)[:, 0], self.GIVEN[:, 1]], 1)
+        )
+        assert build_model(config, 5, LOG_PCEN, start=False).eval()(self.GIVEN).clip.shape == (2, 5)
+
+    def test_are_not_three(self):
+        with pytest.raises(ConfigError, match=r"model.in_channels is 3, log_pcen gives two: set it to 1"):
+            load_recipe(None, ["frontend.mel.compression=log_pcen", "model.in_channels=3"])

@@ -53,19 +53,19 @@ class TestParity:
         assert np.abs(numpy - torched).max() < 1e-3
 
     @pytest.mark.parametrize("resize", [(0, 0), (224, 256)])
-    @pytest.mark.parametrize("compression", ["log", "pcen"])
+    @pytest.mark.parametrize("compression", ["log", "pcen", "log_pcen"])
     @pytest.mark.parametrize("normalisation", ["zscore", "minmax", "frequency", "none"])
     def test_all_that_is_made_of_mels(self, normalisation, compression, resize):
         made = {"normalisation": normalisation, "compression": compression, "resize": resize}
         config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32, **made))
         numpy, torched = both(config, random_windows(config))
-        assert torched.shape == numpy.shape == (3, 1, *config.input_shape)
+        assert torched.shape == numpy.shape == (3, *config.sample_shape)
         assert np.isfinite(torched).all()
         # The quiet tone divides float32 rounding by a small spread in both.
         np.testing.assert_allclose(torched, numpy, atol=1e-3)
 
     @pytest.mark.parametrize("melconfig", MELS[:2])
-    @pytest.mark.parametrize("compression", ["log", "pcen"])
+    @pytest.mark.parametrize("compression", ["log", "pcen", "log_pcen"])
     @pytest.mark.parametrize(
         ("normalisation", "tolerance"), [("zscore", 1e-4), ("minmax", 1e-4), ("frequency", 3e-4), ("none", 1e-3)]
     )
@@ -100,7 +100,7 @@ def _fields(config):
     return ((name, getattr(config, name)) for name in config.__struct_fields__)
 
 
-@pytest.mark.parametrize("compression", ["log", "pcen"])
+@pytest.mark.parametrize("compression", ["log", "pcen", "log_pcen"])
 @pytest.mark.parametrize("normalisation", ["zscore", "minmax", "frequency"])
 def test_pitfall_1_no_spectrogram_depends_on_the_batch(compression, normalisation):
     """Pitfall 1: a window alone, and among louder ones."""
@@ -111,7 +111,7 @@ def test_pitfall_1_no_spectrogram_depends_on_the_batch(compression, normalisatio
     torch.testing.assert_close(frontend(windows[1:2]), together[1:2], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("compression", ["log", "pcen"])
+@pytest.mark.parametrize("compression", ["log", "pcen", "log_pcen"])
 def test_computes_in_float32_under_mixed_precision(compression):
     config = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32, compression=compression, resize=(48, 64)))
     windows, frontend = torch.from_numpy(random_windows(config)), LogMel(config)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tiny_clips import TINY_FRONTEND
-from tiny_models import TINY, WAVEFORM, windows
+from tiny_models import LOG_PCEN, TINY, WAVEFORM, windows
 
 from birdinfer.errors import ConfigError
 from birdinfer.training.models.registry import FAMILIES, build_model
@@ -60,6 +60,14 @@ class TestEveryFamily:
             logits = model(output).clip
         logits.float().square().mean().backward()
         assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("name", ["sed-stages", "gru", "vit"])
+def test_a_second_channel_reaches_every_family_of_log_mels(name):
+    model = build_model(TINY[name], 5, LOG_PCEN, start=False).eval()
+    given = torch.randn(2, 2, *LOG_PCEN.input_shape)
+    louder = given + torch.tensor([0.0, 1.0])[:, None, None] * torch.randn(2, 1, *LOG_PCEN.input_shape)
+    assert not torch.allclose(model(given).clip, model(louder).clip)
 
 
 class TestRefusals:

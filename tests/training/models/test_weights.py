@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny_clips import TINY_FRONTEND
+from tiny_models import LOG_PCEN
 
 from birdinfer.errors import CheckpointError, ConfigError, InputNotFoundError
 from birdinfer.training.models import hub
@@ -128,6 +129,15 @@ class TestTimmsFiles:
         coloured = build(weights=str(tmp_path / "w.safetensors"), in_channels=3).eval()
         log_mel = torch.randn(2, 1, 16, 64)
         torch.testing.assert_close(coloured(log_mel).clip, grey(log_mel).clip)
+
+    @pytest.mark.parametrize("n_given", [1, 3])
+    def test_two_channels_get_half_of_what_others_answered_to_grey(self, n_given, tmp_path):
+        source = build(in_channels=n_given).eval()
+        save_file(source.state_dict(), tmp_path / "w.safetensors")
+        config = ModelConfig(backbone="test_efficientnet", weights=str(tmp_path / "w.safetensors"))
+        two = build_model(config, 5, LOG_PCEN, start=True).eval()
+        log_mel = torch.randn(2, 1, 16, 64)
+        torch.testing.assert_close(two(log_mel.repeat(1, 2, 1, 1)).clip, source(log_mel).clip)
 
     def test_missing(self, tmp_path):
         with pytest.raises(InputNotFoundError, match="no such weights"):
