@@ -92,7 +92,7 @@ class Trainer:
 
     def _build(self, job: Fold) -> None:
         wanted = job.recipe
-        self._forward = Forward(wanted, job.clips_per_label(), DEVICE)
+        self._forward = Forward(wanted, job.clips_per_output(), DEVICE)
         torch.manual_seed(0)
         model = build_model(wanted.model, len(job.species), wanted.input_config, start=False).to(DEVICE)
         scaler = torch.amp.GradScaler(DEVICE.type, enabled=self._forward.precision == "fp16")

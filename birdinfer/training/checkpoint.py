@@ -26,6 +26,7 @@ from birdinfer.system.files import write_atomic
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.models.weights import check_fits, check_values, summary
+from birdinfer.training.outputs import Outputs, attach, outputs_of
 from birdinfer.training.recipe.data_config import Share
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.version import __version__
@@ -133,6 +134,13 @@ class Header(msgspec.Struct, frozen=True):
     """Where the clips were, as an absolute path."""
     versions: dict[str, str]
     format_version: int = FORMAT_VERSION
+    taxa: tuple[str, ...] = ()
+    """Of each species, "" where unknown; empty without ``labels.taxon``."""
+
+    @property
+    def outputs(self) -> Outputs:
+        """Columns of the network's logits in training."""
+        return outputs_of(self.species, self.taxa, self.recipe.labels)
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ class Checkpoint:
 
     @property
     def species(self) -> tuple[Species, ...]:
-        """Columns of its logits."""
+        """Columns of its answers."""
         return self.header.species
 
     @property
@@ -202,9 +210,11 @@ class Checkpoint:
     def _network(self) -> torch.nn.Module:
         recipe = self.recipe
         try:
-            return build_model(
-                recipe.model, len(self.species), recipe.input_config, start=False, activation=recipe.loss.activation
+            outputs = self.header.outputs
+            model = build_model(
+                recipe.model, len(outputs.names), recipe.input_config, start=False, activation=recipe.loss.activation
             )
+            return attach(model, outputs, recipe.labels)
         except Exception as error:  # what a recipe from elsewhere makes timm and torch raise has no common type
             what = f"holds a recipe that no network can be built of ({summary(error)})"
             raise CheckpointError(self.path, what, "train it again") from error

@@ -14,6 +14,7 @@ from birdinfer.training.data.targets import Targets
 from birdinfer.training.fold import model_of_fold
 from birdinfer.training.losses import bce, ce
 from birdinfer.training.models.base import Logits
+from birdinfer.training.models.weight_files import weight_path
 from birdinfer.training.recipe.schema import LossConfig, Recipe
 
 
@@ -27,6 +28,8 @@ class Teacher:
             InputNotFoundError, CheckpointError: there is none, or it is damaged.
         """
         model = load_checkpoint(path).build_model().requires_grad_(False)
+        # All that it has learned, as the network in training gives it.
+        model.merge = None  # type: ignore[assignment]
         self._model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config = config
 
@@ -64,4 +67,4 @@ def build_teacher(recipe: Recipe, fold: int, device: torch.device) -> Teacher | 
     """
     if not recipe.loss.teacher_share:
         return None
-    return Teacher(Path(model_of_fold(recipe.model, fold).weights), recipe.loss, device)
+    return Teacher(weight_path(Path(model_of_fold(recipe.model, fold).weights)), recipe.loss, device)

@@ -71,7 +71,7 @@ class Validation:
     padded_cmap: float | None
     """The metric of BirdCLEF 2023, 0 to 1."""
     top1: float | None
-    """Share of the clips whose most probable species is their primary label."""
+    """Share of the clips with a species whose most probable one is their primary label."""
     f1: float | None = None
     """Mean over the species that occur, at ``loop.f1_threshold``, 0 to 1."""
 
@@ -136,7 +136,7 @@ def score(
         loss=_cross_entropy(present, probabilities),
         macro_auc=_or_none(macro_roc_auc(present, probabilities)),
         padded_cmap=_or_none(padded_cmap(present, probabilities)),
-        top1=_top1(kept, probabilities, labels),
+        top1=_or_none(_top1(kept, probabilities, labels)),
         f1=_or_none(macro_f1(present, probabilities, f1_threshold)),
     )
 
@@ -192,7 +192,8 @@ def _cross_entropy(present: Int8, probabilities: Float32) -> float:
 
 def _top1(clips: Sequence[Clip], probabilities: Float32, labels: Sequence[str]) -> float:
     guessed = [labels[index] for index in probabilities.argmax(axis=1)]
-    return float(np.mean([clip.primary_label == label for clip, label in zip(clips, guessed, strict=True)]))
+    right = [clip.primary_label == label for clip, label in zip(clips, guessed, strict=True) if clip.primary_label]
+    return float(np.mean(right)) if right else np.nan
 
 
 def _or_none(score: float) -> float | None:

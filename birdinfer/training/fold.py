@@ -5,7 +5,6 @@ oof.csv (out-of-fold probabilities), classes.csv, taxa.csv and test.csv in the f
 which a kill at any moment loses nothing.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +59,7 @@ from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.weight_files import weight_path
 from birdinfer.training.models.weights import check_weights
 from birdinfer.training.monitor import best_epochs, monitor_of
+from birdinfer.training.outputs import Outputs, attach, outputs_of
 from birdinfer.training.recipe.schema import NOT_DECISIVE, ModelConfig, Recipe, flatten
 from birdinfer.training.state import TrainingState
 
@@ -87,19 +87,25 @@ class Fold:
     """The recipe's ``data.sources``, to which some of the clips belong."""
     background: tuple[Path, ...] = ()
     """Files to mix in (``augment.background_dir``)."""
+    taxa: tuple[str, ...] = ()
+    """Of each species, "" where unknown; empty without ``labels.taxon``."""
     data_dir: Path
     folder: Path
     """Where everything of the fold is written."""
 
     @property
     def labels(self) -> list[str]:
-        """Columns of the logits."""
+        """Columns of the scores."""
         return [species.label for species in self.species]
 
-    def clips_per_label(self) -> list[int]:
-        """How many training clips have each label as their primary one."""
-        counts = Counter(clip.primary_label for clip in self.training)
-        return [counts[label] for label in self.labels]
+    @property
+    def outputs(self) -> Outputs:
+        """Columns of the logits in training."""
+        return outputs_of(self.species, self.taxa, self.recipe.labels)
+
+    def clips_per_output(self) -> list[int]:
+        """How many training clips have the label of each column of the logits as their primary one."""
+        return self.outputs.clips_per_output(clip.primary_label for clip in self.training)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +135,7 @@ class FoldData:
         """
         recipe = fold.recipe
         augment = WaveformAugment(recipe.augment, recipe.input_config, fold.background)
-        targets = TargetMaker(fold.labels, recipe.labels, fold.training, fold.sources)
+        targets = TargetMaker(fold.outputs, recipe.labels, fold.training, fold.sources)
         windows = TrainingWindows(
             fold.training, recipe, fold.source, targets, augment, teacher=fold.teacher, sources=fold.sources
         )
@@ -157,7 +163,13 @@ class FoldFiles:
     def __init__(self, fold: Fold, state: TrainingState, processes: Distributed) -> None:
         self._fold, self._state, self._writes = fold, state, processes.is_first
         self._header = Header(
-            fold.recipe, fold.species, fold.number, Progress(), str(fold.data_dir.resolve()), versions()
+            fold.recipe,
+            fold.species,
+            fold.number,
+            Progress(),
+            str(fold.data_dir.resolve()),
+            versions(),
+            taxa=fold.taxa,
         )
 
     def save_last(self, progress: Progress) -> None:
@@ -248,7 +260,9 @@ def check_start_weights(recipe: Recipe, folds: Sequence[int]) -> None:
         if recipe.model.weights:
             check_weights(path)
         if _continues(recipe):
-            _check_fold(load_header(weight_path(path)), path, fold)
+            header = load_header(weight_path(path))
+            _check_fold(header, path, fold)
+            _check_learned(header, path, recipe)
 
 
 def check_species(recipe: Recipe, fold: int, species: Sequence[Species]) -> None:
@@ -287,6 +301,14 @@ def _check_fold(header: Header, path: Path, fold: int) -> None:
         raise CheckpointError(path, what, f"write model.weights with {FOLD} for the fold's number")
 
 
+def _check_learned(header: Header, path: Path, recipe: Recipe) -> None:
+    """A teacher's logits are compared column by column: it must have learned what is learned now."""
+    its, own = (each.labels for each in (header.recipe, recipe))
+    if recipe.loss.teacher_share and (its.taxon, its.nocall) != (own.taxon, own.nocall):
+        what = f"was trained with labels.taxon = {its.taxon!r} and labels.nocall = {str(its.nocall).lower()}"
+        raise CheckpointError(path, what, "set the same, or loss.teacher_share=0")
+
+
 # ---- The state that training starts from: a new one, or the one that an interrupted run has saved
 
 _INIT = 10
@@ -304,7 +326,7 @@ def init_state(fold: Fold, precision: Precision, session: Session) -> tuple[Trai
     saved = load_checkpoint(path) if path.exists() else None
     if saved is not None:
         check_same_recipe(saved.recipe, recipe, path, saved.epoch)
-        if saved.species != fold.species:
+        if saved.species != fold.species or saved.header.taxa != fold.taxa:
             raise CheckpointError(path, "was trained for other species", "train into another run with --run")
     else:
         check_species(recipe, fold.number, fold.species)
@@ -316,13 +338,14 @@ def init_state(fold: Fold, precision: Precision, session: Session) -> tuple[Trai
     torch.manual_seed(int(np.random.default_rng((_INIT, recipe.seed, fold.number)).integers(2**62)))
     model = build_model(
         model_of_fold(recipe.model, fold.number),
-        len(fold.species),
+        len(fold.outputs.names),
         recipe.input_config,
         start=saved is None,
         activation=recipe.loss.activation,
         note=session.callback.on_message,
-        labels=fold.labels,
+        labels=fold.outputs.names,
     )
+    attach(model, fold.outputs, recipe.labels)
     # channels_last: the memory layout in which convolutions are fastest on CPU and GPU.
     model = model.to(session.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     scaler = torch.amp.GradScaler(session.device.type, enabled=precision == "fp16")

@@ -10,7 +10,7 @@ import torch
 from birdinfer.config import FrontEndConfig
 from birdinfer.training.augment import augment_spectrograms, mix_waveforms
 from birdinfer.training.data.dataset import Batch
-from birdinfer.training.data.targets import Targets
+from birdinfer.training.data.targets import Targets, with_nocall
 from birdinfer.training.devices import autocast, precision_for
 from birdinfer.training.distillation import Teacher
 from birdinfer.training.learner import Taught, phase_of, teacher_loss, teacher_weights
@@ -38,7 +38,7 @@ class Forward:
 
         Args:
             recipe: decides all of it.
-            clips_per_label: training clips of each label, [labels]; weighs the classes.
+            clips_per_label: training clips of each column of the logits, [labels]; weighs the classes.
             device: where it happens.
             teacher: gives ``loss.teacher_share`` of the loss.
 
@@ -47,7 +47,7 @@ class Forward:
         """
         input_config = recipe.input_config
         self._frontend = front_end_on(device, input_config) if isinstance(input_config, FrontEndConfig) else None
-        self._augment, self._device = recipe.augment, device
+        self._augment, self._device, self._learns_nocall = recipe.augment, device, recipe.labels.nocall
         self._loss_of = build_loss(recipe.loss, clips_per_label)
         self._weight_of = build_weight(recipe.loss, clips_per_label)
         self._teacher, self._teacher_share = teacher, recipe.loss.teacher_share
@@ -62,10 +62,11 @@ class Forward:
         """A batch, or a part of one, as the network's input; ``rng`` decides how it is augmented."""
         waveforms, targets = self._to_device(batch)
         waveforms, targets = mix_waveforms(waveforms, targets, self._augment, rng)
-        if self._frontend is None:
-            return Augmented(waveforms, targets)
-        with autocast(self._device, self.precision):
-            return Augmented(*augment_spectrograms(self._frontend(waveforms), targets, self._augment, rng))
+        inputs = waveforms
+        if self._frontend is not None:
+            with autocast(self._device, self.precision):
+                inputs, targets = augment_spectrograms(self._frontend(waveforms), targets, self._augment, rng)
+        return Augmented(inputs, with_nocall(targets) if self._learns_nocall else targets)
 
     def weights(self, part: Augmented) -> torch.Tensor:
         """What a part counts in the mean over its batch: float32 [2], for the loss and for the teacher."""

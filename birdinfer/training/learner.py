@@ -96,7 +96,8 @@ def teacher_loss(taught: Taught, targets: Targets, config: DistilConfig) -> torc
         if config.loss == "cosine":
             costs = 1 - functional.cosine_similarity(given, wanted, dim=1)
     else:
-        logits = taught.logits.clip.float() / config.temperature
+        # The species stand first; a teacher says nothing of what else is learned.
+        logits = taught.logits.clip[:, : wanted.shape[1]].float() / config.temperature
         if config.loss == "kl":
             logits = logits.masked_fill(~is_known, torch.finfo(logits.dtype).min)
             cells = torch.where(is_known, -wanted * functional.log_softmax(logits, dim=1), 0.0)

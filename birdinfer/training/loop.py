@@ -64,7 +64,7 @@ class FoldTrainer:
         recipe, device = fold.recipe, session.device
         teacher = build_teacher(recipe, fold.number, device)
         self._fold, self._session = fold, session
-        self._forward = Forward(recipe, fold.clips_per_label(), device, teacher)
+        self._forward = Forward(recipe, fold.clips_per_output(), device, teacher)
         self._data = FoldData(fold, session.processes, pin=device.type == "cuda")
         self._state, self._progress = init_state(fold, self._forward.precision, session)
         self._files = FoldFiles(fold, self._state, session.processes)

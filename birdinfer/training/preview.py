@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 
@@ -20,6 +21,7 @@ from birdinfer.training.data.source_tables import SourceClips, read_source
 from birdinfer.training.data.sources import DecodedSource
 from birdinfer.training.data.targets import TargetMaker, Targets
 from birdinfer.training.forward import Forward
+from birdinfer.training.outputs import Outputs
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.typing import Float32
 
@@ -67,6 +69,9 @@ def draw_windows(
     Raises:
         BirdinferError: the recipe's folder of background, or a source, cannot be used.
     """
+    # Taxa and no call follow from the species that are shown.
+    learned = msgspec.structs.replace(recipe.labels, taxon="", nocall=False)
+    recipe = msgspec.structs.replace(recipe, labels=learned)
     sources = [] if data_dir is None else _read_sources(recipe, species, data_dir)
     labels = [one.label for one in species]
     whole = [*clips, *others, *(clip for each in sources for clip in each.clips)]
@@ -74,7 +79,7 @@ def draw_windows(
     augment = WaveformAugment(recipe.augment, recipe.input_config, background)
     source = DecodedSource(recipe.input_config, recipe.data.max_seconds)
     of_sources = tuple(each.source for each in sources)
-    targets = TargetMaker(labels, recipe.labels, whole, of_sources)
+    targets = TargetMaker(Outputs(tuple(labels)), recipe.labels, whole, of_sources)
     windows = TrainingWindows(whole, recipe, source, targets, augment, sources=of_sources)
     first = {clip: item for item, (clip, _) in reversed(list(enumerate(windows.items)))}
     forward = Forward(recipe, [1] * len(labels), torch.device("cpu"))

@@ -318,6 +318,7 @@ def _train_run(run: Run, callback: TrainingCallback, name: str, processes: Distr
                 test=data.held_out(TEST),
                 source=source,
                 sources=data.sources,
+                taxa=data.taxa,
                 background=background.files,
                 data_dir=run.data_dir,
                 folder=fold_dir(run.run_dir, number),

@@ -149,7 +149,7 @@ def test_phases_teach_alone_first_and_then_beside_the_labels():
 def test_the_loss_weighs_labels_and_teacher_by_the_phase(taught_job):
     fold = taught_job("x", weight=2.0, alone_epochs=1)
     recipe = changed(fold.recipe, augment={"mixup_probability": 0.0})
-    forward = Forward(recipe, fold.clips_per_label(), CPU)
+    forward = Forward(recipe, fold.clips_per_output(), CPU)
     network = build_model(recipe.model, 4, recipe.input_config, start=False).eval()
     learner = Learner(network, 16, torch.zeros(1, 1, *recipe.input_config.input_shape))
     batch = next(iter(FoldData(fold, Distributed(), pin=False).training))
@@ -157,7 +157,7 @@ def test_the_loss_weighs_labels_and_teacher_by_the_phase(taught_job):
     alone = forward.loss(learner, part, ones)
     torch.testing.assert_close(alone, teacher_loss(learner(part.inputs), part.targets, recipe.distil))
     forward.begin(1)
-    plain = Forward(changed(recipe, distil={"teacher": ""}), fold.clips_per_label(), CPU).loss(network, part, ones)
+    plain = Forward(changed(recipe, distil={"teacher": ""}), fold.clips_per_output(), CPU).loss(network, part, ones)
     torch.testing.assert_close(forward.loss(learner, part, ones), plain + 2.0 * alone)
 
 

@@ -20,6 +20,7 @@ from birdinfer.training.data.targets import TargetMaker
 from birdinfer.training.distributed import Distributed
 from birdinfer.training.fold import Fold, FoldData
 from birdinfer.training.loop import train_fold
+from birdinfer.training.outputs import Outputs
 from birdinfer.training.recipe.data_config import LabelConfig, SourceConfig
 
 SOUND = {"path": "sound", "table": "labels.csv", "kind": "soundscapes"}
@@ -105,7 +106,9 @@ class TestTargets:
         found, _ = prepare({**PSEUDO, "mix_probability": 1.0, "mix_label_sum": 0.5, "weight": 2.0})
         own, other = found.clips[0], of_source(found.clips)[0]
         for kind in ("hard", "soft"):
-            maker = TargetMaker(LABELS, LabelConfig(kind=kind, secondary="ignored"), found.clips, found.sources)
+            maker = TargetMaker(
+                Outputs(tuple(LABELS)), LabelConfig(kind=kind, secondary="ignored"), found.clips, found.sources
+            )
             values, weights, _ = maker(own, other)
             wanted = np.array([1, 0.1, 0.15, 0.2])  # scores .1 .2 .3 .4, halved
             assert values == pytest.approx(wanted / (wanted.sum() if kind == "soft" else 1), abs=1e-3)
@@ -115,7 +118,7 @@ class TestTargets:
     def test_a_window_without_species_has_no_target(self, prepare):
         found, _ = prepare(SOUND)
         silent = next(clip for clip in found.clips if not clip.primary_label)
-        maker = TargetMaker(LABELS, LabelConfig(kind="soft"), found.clips, found.sources)
+        maker = TargetMaker(Outputs(tuple(LABELS)), LabelConfig(kind="soft"), found.clips, found.sources)
         assert maker(silent)[0].tolist() == [0, 0, 0, 0]
 
 

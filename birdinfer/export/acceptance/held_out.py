@@ -61,7 +61,9 @@ def validated_clips(folder: Path, checkpoint: Checkpoint, data_dir: Path | None)
     root = data_dir or Path(checkpoint.data_dir)
     clips = _clips(folder / OUT_OF_FOLD, names, root)
     labels = frozenset(species.label for species in checkpoint.species)
-    listed = {(clip.filename, clip.primary_label): clip for clip in listed_clips(root, labels)}
+    listed = {
+        (clip.filename, clip.primary_label): clip for clip in listed_clips(root, labels, checkpoint.recipe.labels)
+    }
     missing = [name for name in names if name not in listed]
     if missing:
         what = f"has no row for {len(missing)} of {len(names)} held-out clips with their label, first {missing[0][0]}"

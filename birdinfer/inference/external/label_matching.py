@@ -14,7 +14,7 @@ from birdinfer.errors import LabelError
 from birdinfer.inference.external.label_lists import NO_CODE, ListedLabel
 from birdinfer.inference.external.synonyms import newest_name, wider_name
 from birdinfer.postprocess.taxonomy import genus_of
-from birdinfer.species import Species, label_problem
+from birdinfer.species import NO_CALL, Species, label_problem
 
 Rule = Literal[
     "label", "scientific name", "synonym", "common name", "wider species", "narrower species", "other genus", "spelling"
@@ -44,13 +44,13 @@ class Match(NamedTuple):
 def species_of(listed: Sequence[ListedLabel], path: Path) -> tuple[Species, ...]:
     """Turn the labels into the species of a bundle of their own; LabelError for one that cannot be a label there.
 
-    Columns without a label are left out. Where a common name cannot be in a label (it has a comma), the scientific name
-    is the label.
+    Columns without a label are left out, and ``nocall``, which is none. Where a common name cannot be in a label (it
+    has a comma), the scientific name is the label.
     """
     species = []
     taken = {each.label for each in listed}
     for each in listed:
-        if each.label == NO_CODE:
+        if each.label == NO_CODE or each.label.casefold() == NO_CALL:
             continue
         label, problem = each.label, label_problem(each.label)
         if problem and each.scientific_name not in taken and not label_problem(each.scientific_name):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from birdinfer.species import Species
+from birdinfer.training.outputs import shared_taxa
 
 
 class Clip(NamedTuple):
@@ -14,6 +15,7 @@ class Clip(NamedTuple):
     """Its name in the run's tables: that of its file below the folder of clips, with ``#t=5,10`` for a part of it."""
     path: Path
     primary_label: str
+    """"" if it is known to have no species; or a taxon of several, where these are learned, too."""
     secondary_labels: tuple[str, ...] = ()
     author: str = ""
     group: str = ""
@@ -58,8 +60,17 @@ class Metadata(NamedTuple):
     """In the order of taxonomy.csv: the order of the scores' columns."""
     notes: tuple[str, ...]
     """What was left out, one line each."""
+    taxa: tuple[str, ...] = ()
+    """Of each species, "" where unknown; empty unless they are learned (``labels.taxon``)."""
+    has_nocall: bool = False
+    """Whether clips without a species are learned from as such (``labels.nocall``)."""
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The columns of the scores."""
         return tuple(species.label for species in self.species)
+
+    @property
+    def also(self) -> frozenset[str]:
+        """Primary labels that are no column of the scores: taxa, and "" for no species."""
+        return frozenset((*shared_taxa(self.taxa), *([""] if self.has_nocall else []))).difference(self.labels)

@@ -26,6 +26,16 @@ _LIST = re.compile(r"[;|]|^\s*[\[({]")
 """What shows that a cell holds several labels."""
 
 
+def silent_rows(rows: Sequence[NumberedRow]) -> list[NumberedRow]:
+    """The rows, with the label ``nocall`` for parts of files without one."""
+    named = []
+    for number, cells in rows:
+        label = cells["primary_label"].strip()
+        is_silent = label.casefold() == NO_CALL or (not label and _is_part((number, cells)))
+        named.append((number, cells | {"primary_label": NO_CALL} if is_silent else cells))
+    return named
+
+
 def without_silent(path: Path, rows: Sequence[NumberedRow]) -> tuple[list[NumberedRow], list[str]]:
     """Rows that are about a species; parts of files may be about none, whole clips may not."""
     kept = [row for row in rows if not _is_part(row) or row[1]["primary_label"].strip() not in {"", NO_CALL}]
@@ -73,11 +83,19 @@ def read_clip(path: Path, row: NumberedRow, files: ClipFiles, labels: Collection
     Raises:
         MetadataError, LabelError: a cell is no use.
     """
-    return clip_of_row(path, primary_first(path, row, labels), files, labels, fold_column)
+    return _clip(path, primary_first(path, row, labels), files, labels, fold_column)
 
 
-def clip_of_row(path: Path, row: NumberedRow, files: ClipFiles, labels: Collection[str], fold_column: str) -> Clip:
-    """As :func:`read_clip`, of a row that :func:`primary_first` gave."""
+def clips_of_rows(
+    path: Path, rows: Sequence[NumberedRow], files: ClipFiles, labels: Collection[str], fold_column: str = ""
+) -> list[Clip]:
+    """As :func:`read_clip`, of rows that :func:`primary_first` gave; ``nocall``, unless it is a label, is none."""
+    clips = (_clip(path, row, files, labels, fold_column) for row in rows)
+    is_none = {NO_CALL} - set(labels)
+    return [clip._replace(primary_label="") if clip.primary_label in is_none else clip for clip in clips]
+
+
+def _clip(path: Path, row: NumberedRow, files: ClipFiles, labels: Collection[str], fold_column: str) -> Clip:
     number, cells = row
     label = cells["primary_label"]
     author, group, url, collection = (_text(cells, name) for name in ("author", "group", "url", "collection"))
@@ -199,9 +217,9 @@ def without_repeats(path: Path, rows: Sequence[NumberedRow], listed: Sequence[Cl
         part = clip.path, clip.begin_seconds, clip.end_seconds
         before, kept = first.setdefault(part, (number, clip))
         if clip.is_part:
-            labels = dict.fromkeys((*kept.secondary_labels, clip.primary_label, *clip.secondary_labels))
-            others = tuple(label for label in labels if label != kept.primary_label)
-            first[part] = before, kept._replace(secondary_labels=others)
+            every = (kept.primary_label, *kept.secondary_labels, clip.primary_label, *clip.secondary_labels)
+            labels = [label for label in dict.fromkeys(every) if label]
+            first[part] = before, kept._replace(primary_label="".join(labels[:1]), secondary_labels=tuple(labels[1:]))
         elif kept.primary_label != clip.primary_label:
             both = f"{kept.primary_label!r} and {clip.primary_label!r}"
             what = f"rows {before} and {number}: {clip.filename} is labelled {both}"

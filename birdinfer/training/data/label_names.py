@@ -3,10 +3,11 @@
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from birdinfer.errors import LabelError
-from birdinfer.species import Species, check_labels, label_problem
-from birdinfer.tables.cells import near_miss, plain_label
+from birdinfer.errors import ConfigError, LabelError
+from birdinfer.species import NO_CALL, Species, check_labels, label_problem
+from birdinfer.tables.cells import is_blank, near_miss, plain_label
 from birdinfer.training.data.train_table import NumberedRow, read_rows
+from birdinfer.training.outputs import GENUS, shared_taxa
 
 
 def read_taxonomy(path: Path) -> dict[str, Species]:
@@ -24,6 +25,34 @@ def read_taxonomy(path: Path) -> dict[str, Species]:
     check_labels((row["primary_label"] for _, row in rows), str(path))
     species = (Species(row["primary_label"], *(row.get(name, "") for name in names)) for _, row in rows)
     return {one.label: one for one in species}
+
+
+def read_taxa(path: Path, species: Sequence[Species], taxon: str) -> tuple[str, ...]:
+    """Read the taxon of each species.
+
+    Args:
+        path: taxonomy.csv, which may be missing.
+        species: of the scores.
+        taxon: a column of it; ``genus`` may be missing, and is then the first word of the scientific name.
+
+    Returns:
+        Of each species its taxon, "" where unknown.
+
+    Raises:
+        ConfigError: there is no such column, or no taxon has two species.
+    """
+    rows = read_rows(path, ["primary_label"]) if path.is_file() else []
+    if rows and taxon in rows[0][1]:
+        of_label = {row["primary_label"]: row[taxon].strip() for _, row in rows if not is_blank(row[taxon])}
+        taxa = tuple(of_label.get(one.label, "") for one in species)
+    elif taxon == GENUS:
+        taxa = tuple(one.scientific_name.partition(" ")[0] for one in species)
+    else:
+        known = f"its columns are {', '.join(rows[0][1])}" if rows else "there is no taxonomy.csv"
+        raise ConfigError("labels.taxon", f"is {taxon!r}, no column of {path}", known)
+    if not shared_taxa(taxa):
+        raise ConfigError("labels.taxon", f"is {taxon!r}, of which no one has two species in {path}", "leave it out")
+    return taxa
 
 
 def species_of_table(path: Path, rows: Iterable[NumberedRow]) -> tuple[Species, ...]:
@@ -54,7 +83,8 @@ def check_labels_known(path: Path, rows: Sequence[NumberedRow], labels: Collecti
     for number, label in in_order[:1]:
         others = f", nor are {len(unknown) - 1} others" if len(unknown) > 1 else ""
         what = f"row {number} has the label {label!r}, which is not in taxonomy.csv{others}"
-        raise LabelError(path, what, "add the species there, or take its rows out")
+        hint = "add the species there, or take its rows out"
+        raise LabelError(path, what, "set labels.nocall=true to learn it" if label == NO_CALL else hint)
 
 
 def check_label(path: Path, number: int, label: str) -> None:

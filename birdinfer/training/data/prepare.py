@@ -50,6 +50,8 @@ class PreparedData(NamedTuple):
     """Of each clip: 0 and up, -1 always in training, -2 test, -4 always in validation."""
     sources: tuple[TrainingSource, ...] = ()
     """The recipe's ``data.sources``."""
+    taxa: tuple[str, ...] = ()
+    """Of each species, "" where unknown; empty without ``labels.taxon``."""
 
     def training(self, fold: int) -> tuple[Clip, ...]:
         """What a fold's model learns from."""
@@ -59,7 +61,10 @@ class PreparedData(NamedTuple):
     def held_out(self, fold: int) -> tuple[Clip, ...]:
         """What a fold's model is validated on; ``TEST`` gives the clips that no fold sees."""
         wanted = {fold} if fold == TEST else {fold, VALIDATION}
-        return tuple(clip for clip, its in zip(self.clips, self.folds, strict=True) if its in wanted)
+        held_out = (clip for clip, its in zip(self.clips, self.folds, strict=True) if its in wanted)
+        # What is labelled with a taxon alone says nothing about a column of the scores.
+        scored = {one.label for one in self.species} | {""}
+        return tuple(clip for clip in held_out if not self.taxa or clip.primary_label in scored)
 
 
 def prepare_data(recipe: Recipe, data_dir: Path, run_dir: Path, callback: TrainingCallback = SILENT) -> PreparedData:
@@ -72,9 +77,17 @@ def prepare_data(recipe: Recipe, data_dir: Path, run_dir: Path, callback: Traini
         find_source(config, data_dir)
     # The headers of 50,000 clips take half a minute.
     callback.on_message(f"reading {data_dir}")
-    metadata = without_rare(read_metadata(data_dir, recipe.data.fold_column), recipe.data.min_clips_per_species)
+    metadata = read_metadata(data_dir, recipe.data.fold_column, recipe.labels)
+    metadata = without_rare(metadata, recipe.data.min_clips_per_species)
     sources = [
-        read_source(config, number, data_dir, metadata.species, recipe.input_config.window.window_seconds)
+        read_source(
+            config,
+            number,
+            data_dir,
+            metadata.species,
+            recipe.input_config.window.window_seconds,
+            metadata.also,
+        )
         for number, config in enumerate(recipe.data.sources, start=1)
     ]
     every = (*metadata.clips, *(clip for source in sources for clip in source.clips))
@@ -95,9 +108,12 @@ def prepare_data(recipe: Recipe, data_dir: Path, run_dir: Path, callback: Traini
     kept = [(clip, fold) for clip, fold in zip(every, folds, strict=True) if fold != LEFT_OUT]
     clips, its = tuple(clip for clip, _ in kept), tuple(fold for _, fold in kept)
     notes += [_describe(source, number, kept) for number, source in enumerate(sources, start=1)]
-    for note in (*notes, *leaks(clips, its, recipe.data), *coverage(clips, its, recipe.data)):
+    of_taxa = metadata.also - {""}
+    in_a_column = [(clip, fold) for clip, fold in kept if clip.primary_label not in of_taxa]
+    covered = coverage([clip for clip, _ in in_a_column], [fold for _, fold in in_a_column], recipe.data)
+    for note in (*notes, *leaks(clips, its, recipe.data), *covered):
         callback.on_message(note)
-    return PreparedData(metadata.species, clips, its, tuple(one.source for one in sources))
+    return PreparedData(metadata.species, clips, its, tuple(one.source for one in sources), metadata.taxa)
 
 
 def _of_source(source: SourceClips, recipe: Recipe) -> list[int]:

@@ -7,7 +7,7 @@ widened to it, and has the labels of all windows that lie in it by half or more.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -83,7 +83,12 @@ def is_of_source(filename: str) -> bool:
 
 
 def read_source(
-    config: SourceConfig, number: int, data_dir: Path, species: Sequence[Species], window_seconds: float
+    config: SourceConfig,
+    number: int,
+    data_dir: Path,
+    species: Sequence[Species],
+    window_seconds: float,
+    also: Collection[str] = (),
 ) -> SourceClips:
     """Read a source.
 
@@ -93,17 +98,18 @@ def read_source(
         data_dir: the data folder.
         species: the columns of the scores.
         window_seconds: length of the network's windows.
+        also: primary labels of clips besides these (:attr:`~birdinfer.training.data.clip.Metadata.also`).
 
     Raises:
         BirdinferError: its folder or table is missing or damaged, or none of its labels has a column.
     """
     path, table = find_source(config, data_dir)
     if config.kind == "clips":
-        clips, notes = clips_of_folder(path, table, [one.label for one in species])
+        clips, notes = clips_of_folder(path, table, [one.label for one in species], also)
         named = tuple(_of_source(clip, config, number) for clip in clips)
         return SourceClips(TrainingSource(config), named, _titled(config, notes))
-    if config.kind == "unlabelled":
-        return _unlabelled(config, number, path, len(species))
+    if config.kind in {"unlabelled", "background"}:
+        return _whole_recordings(config, number, path, len(species))
     assert table is not None
     reader = _Reader(config, number, path, table, data_dir, species, window_seconds)
     return {"soundscapes": reader.soundscapes, "segments": reader.segments, "pseudo_labels": reader.pseudo_labels}[
@@ -111,8 +117,8 @@ def read_source(
     ]()
 
 
-def _unlabelled(config: SourceConfig, number: int, path: Path, n_labels: int) -> SourceClips:
-    """Whole recordings, of which no label is known."""
+def _whole_recordings(config: SourceConfig, number: int, path: Path, n_labels: int) -> SourceClips:
+    """Whole recordings, of which no label is known, or which are known to have none."""
     names = find_recordings([path]).names
     with ThreadPoolExecutor() as pool:
         lengths = dict(zip(names, pool.map(_seconds, names), strict=True))
@@ -128,7 +134,10 @@ def _unlabelled(config: SourceConfig, number: int, path: Path, n_labels: int) ->
     notes = [f"{len(broken)} recordings cannot be decoded: {_some(broken)}"] if broken else []
     if not clips:
         raise MetadataError(path, "has no recording that can be used", "; ".join(notes))
-    return SourceClips(TrainingSource(config, UnknownRows(n_labels, len(clips))), tuple(clips), _titled(config, notes))
+    rows: LabelRows = UnknownRows(n_labels, len(clips))
+    if config.kind == "background":
+        rows = TableRows([{}] * len(clips), n_labels, np.ones(len(clips), np.float32))
+    return SourceClips(TrainingSource(config, rows), tuple(clips), _titled(config, notes))
 
 
 class _File(NamedTuple):

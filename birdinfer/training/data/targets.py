@@ -13,8 +13,11 @@ import torch
 from birdinfer.errors import LabelError
 from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.source_tables import TrainingSource
+from birdinfer.training.outputs import Outputs, TaxonTargets
 from birdinfer.training.recipe.data_config import LabelConfig
 from birdinfer.typing import Float32, Int8
+
+_HALF = 0.5
 
 
 class Targets(NamedTuple):
@@ -40,7 +43,7 @@ class TargetMaker:
 
     def __init__(
         self,
-        labels: Sequence[str],
+        outputs: Outputs,
         config: LabelConfig,
         clips: Iterable[Clip],
         sources: Sequence[TrainingSource] = (),
@@ -48,7 +51,7 @@ class TargetMaker:
         """Learn the columns and the mean rating.
 
         Args:
-            labels: the columns.
+            outputs: the columns; that of no call is not made here, but of what is mixed (:func:`with_nocall`).
             config: what secondary labels, smoothing and ratings mean.
             clips: the training clips; the mean of their ratings is what an unrated clip counts as.
             sources: the recipe's, whose clips may have labels of their own kind.
@@ -56,10 +59,13 @@ class TargetMaker:
         Raises:
             LabelError: a clip has a label without a column.
         """
-        self._column, self._config, self._sources = _columns(labels), config, tuple(sources)
+        self._column, self._config, self._sources = _columns(outputs.species), config, tuple(sources)
+        self._taxa = TaxonTargets(outputs) if outputs.taxa else None
+        general = frozenset() if self._taxa is None else frozenset(self._taxa.labels)
         ratings = []
         for clip in clips:
-            _check_known(clip, self._column)
+            if clip.primary_label not in general:
+                _check_known(clip, self._column)
             ratings += [clip.rating] if clip.rating else []
         self._mean_rating = float(np.mean(ratings)) if ratings else 1.0
 
@@ -68,8 +74,16 @@ class TargetMaker:
 
         Returns:
             Values [labels], 0 to 1; weights of these cells [labels], 0 to 1, where a masked label has the value
-            of the primary one and weight 0; and the weight of the window, >= 0.
+            of the primary one and weight 0; and the weight of the window, >= 0. Labels are those of species, then taxa.
         """
+        values, weights = self._of_species(clip, mixed_in)
+        if self._taxa is not None:
+            named = [clip.primary_label, *([mixed_in.primary_label] if mixed_in is not None else [])]
+            certain = float(self._smoothed(np.ones_like(values))[0])
+            values, weights = self._taxa(values, weights, named, certain)
+        return values, weights, self._window_weight(clip)
+
+    def _of_species(self, clip: Clip, mixed_in: Clip | None) -> tuple[Float32, Float32]:
         values, weights, others = self._cells(clip)
         if mixed_in is not None:
             values = np.maximum(values, self._mixed_in(mixed_in))
@@ -77,13 +91,14 @@ class TargetMaker:
             values = values / total
         values = self._smoothed(values)
         if not others:
-            return values, weights, self._window_weight(clip)
+            return values, weights
         if self._config.secondary == "masked":
             # As certain as a primary label: mixed with a window that has it for one, that window's target counts.
-            values[others], weights[others] = values[self._column[clip.primary_label]], 0.0
+            primary = self._column.get(clip.primary_label)
+            values[others], weights[others] = 1.0 if primary is None else values[primary], 0.0
         else:
             weights[others] = self._config.secondary_loss_weight
-        return values, weights, self._window_weight(clip)
+        return values, weights
 
     def _cells(self, clip: Clip) -> tuple[Float32, Float32, list[int]]:
         """Values before they are normalised, weights, and the columns of secondary labels."""
@@ -94,7 +109,8 @@ class TargetMaker:
         values, others = np.zeros(len(self._column), np.float32), self._others(clip)
         if self._config.secondary == "target":
             values[others] = self._config.secondary_target
-        values[self._column[clip.primary_label]] = 1.0
+        if clip.primary_label in self._column:  # else it names a taxon, or there is none
+            values[self._column[clip.primary_label]] = 1.0
         return values, weights, others
 
     def _mixed_in(self, clip: Clip) -> Float32:
@@ -118,6 +134,21 @@ class TargetMaker:
             return weight
         source = self._sources[clip.source - 1]
         return weight * source.config.weight * (1.0 if source.rows is None else float(source.rows.weights[clip.row]))
+
+
+def with_nocall(targets: Targets) -> Targets:
+    """Targets with one more column: whether no species is there, 1 minus the greatest value.
+
+    It is made after all mixing, so that birds over silence are a call. Where labels are masked and none of the others
+    is there by half or more, it is masked, too.
+    """
+    known = targets.cell_weights > 0
+    present = torch.where(known, targets.values, 0.0).amax(dim=1, keepdim=True)
+    counts = known.all(dim=1, keepdim=True) | (present >= _HALF)
+    values = torch.cat([targets.values, 1 - present], dim=1)
+    return targets._replace(
+        values=values, cell_weights=torch.cat([targets.cell_weights, counts.to(targets.cell_weights)], dim=1)
+    )
 
 
 def truth(clips: Sequence[Clip], labels: Sequence[str]) -> Int8:

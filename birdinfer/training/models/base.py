@@ -79,6 +79,14 @@ features]."""
 class Network(torch.nn.Module):
     """A network in two parts, so that what is between them can be compared with a teacher's embedding."""
 
+    merge: torch.nn.Module | None
+    """Makes :class:`Logits` of all that was learned into those of the species, except in training (``outputs.py``)."""
+
+    def __init__(self) -> None:
+        """Begin without; parts are added by the family."""
+        super().__init__()
+        self.merge = None
+
     def features(self, inputs: torch.Tensor) -> Maps:
         """Inputs -> features."""
         raise NotImplementedError
@@ -89,4 +97,8 @@ class Network(torch.nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> Logits:
         """Log-mels [windows, channels, rows, columns], or waveforms [windows, samples], -> logits."""
-        return self.classify(self.features(inputs))
+        logits = self.classify(self.features(inputs))
+        if self.training or self.merge is None:
+            return logits
+        merged: Logits = self.merge(logits)
+        return merged

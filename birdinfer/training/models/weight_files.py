@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from birdinfer.errors import CheckpointError, InputNotFoundError
 from birdinfer.runs.layout import BEST
+from birdinfer.training.outputs import output_names, shared_taxa
 
 TORCH_ENDINGS = frozenset({".pth", ".pt", ".ckpt", ".bin", ".tar"})
 _NESTED = ("state_dict_ema", "state_dict", "model_state_dict", "model_ema", "model", "net", "weights")
@@ -68,8 +69,12 @@ def _read_safetensors(path: Path) -> WeightFile:
 
 def _labels(state: str) -> tuple[str, ...]:
     try:
-        return tuple(str(species["label"]) for species in json.loads(state)["species"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        header = json.loads(state)
+        learned = header.get("recipe", {}).get("labels", {})
+        taxa = shared_taxa(map(str, header.get("taxa", ()))) if learned.get("taxon") else ()
+        labels = tuple(str(species["label"]) for species in header["species"])
+        return output_names(labels, taxa, bool(learned.get("nocall")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ()
 
 

@@ -12,7 +12,8 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 GroupedBy = Literal["author", "recording", "site"]
 MOST_SHARED = 0.95
 """Of a batch, by all sources together."""
-SourceKind = Literal["clips", "soundscapes", "pseudo_labels", "segments", "unlabelled"]
+_HARD = frozenset({"clips", "soundscapes", "unlabelled", "background"})
+SourceKind = Literal["clips", "soundscapes", "pseudo_labels", "segments", "unlabelled", "background"]
 
 
 class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,7 +26,8 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``clips``: labelled by train.csv, or by the folders that they lie in. ``soundscapes``: labelled by a table of
     windows or calls. ``pseudo_labels``: what ``birdinfer pseudo-label`` made. ``segments``: a table of filename, start,
     end and primary_label, or of filename, start, end (or row_id) and a column of 0 to 1 for each label. ``unlabelled``:
-    recordings that only a teacher (``distil``) says something about."""
+    recordings that only a teacher (``distil``) says something about. ``background``: recordings in which no species is,
+    negative examples."""
     table: str = ""
     """The table, or the folder of pseudo-labels; found as ``path``. Clips need none."""
     name: str = ""
@@ -74,7 +76,7 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"path is '', {self.kind} need the folder of their recordings")
         if self.kind == "unlabelled" and not (self.share and self.role == "train"):
             raise ValueError("kind is 'unlabelled', it needs a share of each batch, and validates nothing")
-        if self.kind not in {"clips", "unlabelled"} and not self.table:
+        if self.kind not in {"clips", "unlabelled", "background"} and not self.table:
             raise ValueError(f"table is '', {self.kind} need one")
         if "/" in self.name or "\\" in self.name:
             raise ValueError(f"name is {self.name!r}, needed is one without slashes")
@@ -82,7 +84,7 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"role is {self.role!r}, pseudo-labels are no truth: only 'train' is allowed")
         if self.share and self.mix_probability:
             raise ValueError("share and mix_probability are both set, a source is either drawn or mixed in")
-        soft = ("power", "keep", "zero", "site_table") if self.kind in {"clips", "soundscapes", "unlabelled"} else ()
+        soft = ("power", "keep", "zero", "site_table") if self.kind in _HARD else ()
         drawn = () if self.share or self.mix_probability else ("drawn_by", "upsample_to")
         mixed = () if self.mix_probability else ("mix_share", "mix_label_sum")
         for keys, why in (
@@ -180,6 +182,17 @@ class LabelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``soft``: a clip's targets are divided by their sum, so that they are a distribution."""
     smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """Targets are moved by this share towards an even guess, 1 / labels."""
+    nocall: bool = False
+    """Learn whether there is any species at all, too: 1 where none is labelled (rows ``nocall``, windows of soundscapes
+    without a species, a source of kind ``background``)."""
+    nocall_power: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
+    """Probabilities of species are multiplied by (1 - that of no call)^power, in the exported graph, too; 0 leaves
+    them."""
+    taxon: str = ""
+    """Learn taxa of two species or more, too: ``genus`` (of taxonomy.csv, or the scientific name's first word), or
+    another column of taxonomy.csv, as ``family``. A row may then be labelled with a taxon alone. "" learns none."""
+    taxon_share: Share = 0.2
+    """A species' logit is the mean of its own and, by this share, its taxon's, in the exported graph, too."""
     rating_weight: Share = 0.0
     """How much a clip's rating (0 to 5 stars) counts in the loss: 0 not at all, 1 in proportion. Unrated clips (0 or
     empty) count as the mean of the rated ones."""

@@ -418,6 +418,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("a source is unlabelled, only a teacher says something about it (distil.teacher)")
         if self.distil.teacher and self.loss.teacher_share:
             raise ValueError("loss.teacher_share and distil.teacher name a teacher each, only one can be")
+        if self.loss.activation == "softmax" and (self.labels.nocall or self.labels.taxon):
+            raise ValueError(
+                "loss.name is ce, a softmax over species; labels.nocall and labels.taxon need another loss"
+            )
         if self.distil.alone_epochs > self.loop.epochs:
             raise ValueError(f"distil.alone_epochs is {self.distil.alone_epochs}, more than {self.loop.epochs} epochs")
         if self.distil.alone_epochs and self.loop.patience:

@@ -9,6 +9,7 @@ from tiny_clips import LABELS
 from birdinfer.errors import LabelError
 from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.targets import TargetMaker, truth
+from birdinfer.training.outputs import Outputs
 from birdinfer.training.recipe.schema import LabelConfig
 
 ALONE = Clip("a.ogg", None, LABELS[1])
@@ -16,7 +17,7 @@ IN_CHORUS = Clip("b.ogg", None, LABELS[0], (LABELS[2], LABELS[3]))
 
 
 def asked(clip, clips=(ALONE, IN_CHORUS), **config):
-    values, weights, window_weight = TargetMaker(LABELS, LabelConfig(**config), clips)(clip)
+    values, weights, window_weight = TargetMaker(Outputs(tuple(LABELS)), LabelConfig(**config), clips)(clip)
     assert values.dtype == weights.dtype == np.float32
     return values.tolist(), weights.tolist(), window_weight
 
@@ -55,7 +56,7 @@ class TestTargetMaker:
     def test_a_label_without_a_column_is_refused_with_its_clip(self):
         stranger = Clip("c.ogg", None, LABELS[0], ("unknown",))
         with pytest.raises(LabelError, match=r"c\.ogg: label 'unknown' has no column among the 4"):
-            TargetMaker(LABELS, LabelConfig(), [ALONE, stranger])
+            TargetMaker(Outputs(tuple(LABELS)), LabelConfig(), [ALONE, stranger])
 
     @given(
         st.sampled_from(["target", "masked", "ignored"]), st.sampled_from(["hard", "soft"]),
@@ -70,7 +71,7 @@ class TestTargetMaker:
             assert sum(values) == pytest.approx(1, abs=1e-5)
 
     def test_goes_to_a_worker_and_answers_alike_there(self):
-        maker = TargetMaker(LABELS, LabelConfig(rating_weight=1.0), [ALONE._replace(rating=4.0)])
+        maker = TargetMaker(Outputs(tuple(LABELS)), LabelConfig(rating_weight=1.0), [ALONE._replace(rating=4.0)])
         there = pickle.loads(pickle.dumps(maker))
         for here_part, there_part in zip(maker(IN_CHORUS), there(IN_CHORUS), strict=True):
             np.testing.assert_array_equal(here_part, there_part)
