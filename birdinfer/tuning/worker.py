@@ -6,6 +6,7 @@ does if the worker was killed. A trial that cannot be trained is one failed tria
 
 import contextlib
 import gc
+import json
 import math
 import os
 import platform
@@ -39,6 +40,7 @@ from birdinfer.training.monitor import best_so_far, monitor_of
 from birdinfer.training.plan import Run
 from birdinfer.training.recipe.toml import write_recipe
 from birdinfer.training.run import train_run
+from birdinfer.training.summary import METRICS
 from birdinfer.tuning.callbacks import TuningCallback
 from birdinfer.tuning.search import MOST_SEED, Search, begin, check_device, score_meaning
 from birdinfer.tuning.space import with_values
@@ -267,7 +269,7 @@ def publish(search: Search, trials: Trials) -> list[TrialRecord]:
 
 
 def best_recipe(search: Search, best: TrialRecord, records: Sequence[TrialRecord]) -> str:
-    """The text of best.toml: a whole recipe, which trains as its trial did; above it, its score."""
+    """The text of best.toml: a whole recipe, which trains as its trial's first training did; above it, its score."""
     recipe = with_values(search.recipe, best.values, "recipe")
     recipe = msgspec.structs.replace(recipe, name=f"{search.recipe.name}-best")
     n_finished = sum(record.is_finished for record in records)
@@ -276,5 +278,25 @@ def best_recipe(search: Search, best: TrialRecord, records: Sequence[TrialRecord
         f"# score {best.score:.6f}, {score_meaning(recipe, search.repeats)}, folds {folds}",
         f"# trial {best.number} of study {search.study_dir.name}, the best of {n_finished} finished trials",
         f"# searched: {', '.join(search.space)}",
+        *_scores_by_seed(search, best, recipe.seed),
     )
     return "\n".join([*head, "", write_recipe(recipe)])
+
+
+def _scores_by_seed(search: Search, best: TrialRecord, seed: int) -> list[str]:
+    """Lines on what each repeat of the best trial came to, the first of which the recipe trains to; none for one."""
+    if search.repeats == 1:
+        return []
+    folder, scores = trial_dir(search.study_dir, best.number), {}
+    for repeat in range(search.repeats):
+        paths = [fold_dir(repeat_dir(folder, repeat), fold) / METRICS for fold in search.folds]
+        try:
+            own = [float(json.loads(path.read_text())["score"]) for path in paths]
+        except (OSError, ValueError, KeyError, TypeError):  # deleted or damaged since: a remark less
+            return []
+        scores[(seed + repeat) % MOST_SEED] = math.fsum(own) / len(own)
+    each = ", ".join(f"{score:.6f} (seed {number})" for number, score in scores.items())
+    return [
+        f"# each seed: {each}",
+        "# this recipe trains to the first; --set seed=N to another, with data.folds_file naming the study's folds.csv",
+    ]

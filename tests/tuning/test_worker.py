@@ -32,7 +32,7 @@ def weights(run_dir):
     return sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*.safetensors"))
 
 
-def test_repeats_train_a_trial_with_other_seeds_and_its_score_is_their_mean(search):
+def test_repeats_train_a_trial_with_other_seeds_and_its_score_is_their_mean(search, tmp_path):
     search = replace(search, trials=1, repeats=2)
     outcome = work(search, Watching())
     (record,) = outcome.records
@@ -42,6 +42,14 @@ def test_repeats_train_a_trial_with_other_seeds_and_its_score_is_their_mean(sear
     scores = [json.loads((run / "fold0" / "metrics.json").read_text())["score"] for run in runs]
     assert record.score == pytest.approx(sum(scores) / 2)
     assert sorted(record.curve) == [1, 2, 3, 4]
+    head = (search.study_dir / "best.toml").read_text().splitlines()
+    assert head[0].startswith(f"# score {record.score:.6f}, mean over 2 seeds and folds")
+    assert head[3] == f"# each seed: {scores[0]:.6f} (seed 0), {scores[1]:.6f} (seed 1)"
+    for seed, score in enumerate(scores):
+        folds_file = search.study_dir / "folds.csv"
+        recipe = load_recipe(search.study_dir / "best.toml", [f"seed={seed}", f'data.folds_file="{folds_file}"'])
+        run = Run(recipe=recipe, data_dir=search.data, run_dir=tmp_path / str(seed), folds=search.folds, device="cpu")
+        assert [result.score for result in train_run(run)] == [score]
     with pytest.raises(ConfigError, match="trained 2 times, asked is 1"):
         work(replace(search, repeats=1), Watching())
 
