@@ -28,16 +28,11 @@ test: $(VENV)/.installed-dev  ## Linters, types and all tests
 # mypy is one process: it runs beside the tests.
 	$(BIN)/mypy & types=$$!; $(PYTEST); tests=$$?; wait $$types && exit $$tests
 
-# What a processor without AVX-512 computes, on one that has it: OpenBLAS, numpy and torch are told to leave it out. ONNX
-# Runtime and OpenVINO cannot be told, and OpenVINO's bf16 fails where oneDNN may not use what the processor reports.
-AVX512_OF_NUMPY = from numpy._core._multiarray_umath import __cpu_dispatch__ as names; \
-	print(*(name for name in names if 'AVX512' in name or name == 'X86_V4'))
-WITHOUT_AVX512 = OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
-	NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c "$(AVX512_OF_NUMPY)")"
+# What a processor without AVX-512, VNNI and bf16 computes, on one that has them (Linux on x86, gcc, objdump).
 NUMERIC_TESTS = tests/features tests/audio tests/postprocess tests/inference tests/evaluation tests/training/models
 
 test-avx2: $(VENV)/.installed-dev  ## The numeric tests as a processor without AVX-512 computes them
-	$(WITHOUT_AVX512) $(PYTEST) -k "not bf16" $(NUMERIC_TESTS)
+	$(BIN)/python .ci/as_avx2.py $(PYTEST) $(NUMERIC_TESTS)
 
 coverage: $(VENV)/.installed-dev  ## All tests with more examples and whole networks, and the lines they reach
 	TEST_PROFILE=ci $(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90
