@@ -279,13 +279,14 @@ def _settings(loaded: Bundle) -> list[tuple[str, str]]:
     provenance, tolerance = manifest.provenance, manifest.tolerance
     others = [f"{graph.file} {_size(loaded, graph)}, takes the waveform" for graph in manifest.for_other_hosts]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(provenance.versions.items()))
+    epoch = "" if provenance.epoch is None else f", epoch {provenance.epoch}"
     allowed, mean = tolerance.max_probability_difference, tolerance.mean_probability_difference
     return [
         ("rows", f"{manifest.rows.window_seconds:g} s, a rest of {manifest.rows.min_tail_seconds:g} s makes one"),
         *scoring_lines(manifest),
         ("tolerance", f"{allowed:g} of a probability, {mean:g} on average"),
         *_calibration_lines(manifest),
-        ("made", f"{provenance.created_utc} of run {provenance.run}" + (f" ({versions})" if versions else "")),
+        ("made", f"{provenance.created_utc} of run {provenance.run}{epoch}" + (f" ({versions})" if versions else "")),
         *(("to hand on", other) for other in others),
     ]
 

@@ -74,6 +74,7 @@ EXAMPLES = {
     "kaggle pack": ("--bundle exports/mine -o submission/mine",),
     "kaggle dry-run": ("submission/mine",),
     "kaggle push": ("submission/mine",),
+    "kaggle scores": ("", "birdclef-2025 --runs /big/disk/runs"),
     "submission check": ("submission.csv --sample sample_submission.csv",),
     "submission convert": ("submission.csv -o 2022.csv --year 2022",),
 }

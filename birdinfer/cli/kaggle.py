@@ -10,7 +10,7 @@ from rich.table import Table
 
 from birdinfer.callbacks import Callback
 from birdinfer.cli.app import make_group
-from birdinfer.cli.console import needing, shown, stderr, stdout
+from birdinfer.cli.console import make_table, needing, shown, stderr, stdout, widen
 from birdinfer.cli.options import bundle_folder
 from birdinfer.errors import ConfigError, InputNotFoundError
 from birdinfer.system.timing import format_duration, parse_duration
@@ -140,6 +140,36 @@ def fetch(
     stderr().print(f"next: birdinfer data {shown(str(output))} -o report/", highlight=False)
 
 
+@kaggle.command()
+def scores(
+    competition: Annotated[str, typer.Argument(help="birdclef-2021 to birdclef-2026.")] = "birdclef-2026",
+    runs: Annotated[Path, typer.Option(help="Where the runs are that scores are noted with.")] = Path("runs"),
+) -> None:
+    """Ask Kaggle for the scores of your submissions, and note them with the runs that they came from.
+
+    Shows the latest 200. The message that `kaggle push` hands a submission in with names run and epoch; their scores go
+    to RUN/leaderboard.csv, which `birdinfer runs` compares. What was handed in otherwise is shown, not noted.
+    """
+    with needing("kaggle", "packaging"):
+        from birdinfer.kaggle.competitions import competition as find
+        from birdinfer.kaggle.scores import ScoresSettings, fetch_scores
+
+    with stderr().status(competition):
+        found = fetch_scores(ScoresSettings(competition=find(competition), runs=runs))
+    if not found:
+        stderr().print(f"{competition}: you have no submissions there")
+        return
+    table = make_table(("submitted (UTC)", "public", "private", "run", "epoch", "score is", "message"), ("epoch",))
+    for each in found:
+        submission, origin = each.submission, each.origin
+        run, epoch = (origin.run, str(origin.epoch or "best")) if origin else ("-", "-")
+        points = ("-" if value != value else f"{value:.5g}" for value in (submission.public, submission.private))
+        table.add_row(submission.submitted[:16], *points, *map(shown, (run, epoch, each.outcome, each.message)))
+    stdout().print(widen(table), soft_wrap=True)
+    if any(each.outcome == "noted" for each in found):
+        stderr().print(f"next: birdinfer runs {shown(shlex.quote(str(runs)))}")
+
+
 def _split(option: str) -> list[str]:
     try:
         return shlex.split(option)
@@ -184,7 +214,7 @@ def _print_pushed(pushed: "Pushed") -> None:
     typer.echo(f"https://www.kaggle.com/code/{pages.kernel}")
     if pushed.submitted:
         console.print(shown(pushed.submitted))
-        console.print(f"next: the score, at https://www.kaggle.com/competitions/{shown(pages.competition)}/submissions")
+        console.print(f"next: once Kaggle has scored it, birdinfer kaggle scores {shown(pages.competition)}")
     elif not pushed.kernel_status:
         console.print("next: wait until it has run, then submit; --wait and --submit do both")
 

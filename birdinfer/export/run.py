@@ -91,7 +91,7 @@ def export_run(settings: ExportSettings, callback: ExportCallback = _SILENT) -> 
             post=stored_post(first.recipe.post, staging),
             members=tuple(members),
             fallback_probabilities=fallback_probabilities(folds, labels),
-            provenance=_provenance(run, first),
+            provenance=_provenance(run, first, settings.epoch),
             for_other_hosts=maker.for_other_hosts,
         )
         if (run / FOLDS_FILE).is_file():
@@ -150,13 +150,14 @@ def _labelled_files(folds: Path, recipe: Recipe) -> str:
     return csv_text(("filename", "fold"), named)
 
 
-def _provenance(run: Path, first: Checkpoint) -> Provenance:
+def _provenance(run: Path, first: Checkpoint, epoch: int | None) -> Provenance:
     own = {name: version(name) for name in ("onnx", "onnxscript", "onnxruntime")} | {"birdinfer": __version__}
     return Provenance(
         created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         run=run.name,
         versions={**first.versions, **own},
         recipe=msgspec.to_builtins(first.recipe),
+        epoch=epoch,
     )
 
 

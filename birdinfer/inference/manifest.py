@@ -203,13 +203,15 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """On average over windows and species."""
 
 
-class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Origin of a bundle."""
 
     created_utc: str
     run: str
     versions: dict[str, str]
     recipe: dict[str, Any]
+    epoch: int | None = None
+    """Of the weights, from 1; None: the best one, or no epoch's."""
 
 
 class Curve(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -4,7 +4,10 @@ What happened is read from the text of the client (version 2), because its exit 
 client finds its own token; birdinfer neither reads, passes on nor prints it.
 """
 
+import csv
+import io
 import json
+import math
 import os
 import re
 import shutil
@@ -28,6 +31,8 @@ _JSON = re.compile(r"\{.*\}")
 _KERNEL_STATUS = re.compile(r'has status "(?:\w+\.)?(\w+)"')
 _KERNEL_FAILURE = re.compile(r'Failure message: "(.*)"')
 _KERNEL_VERSION = re.compile(r"Kernel version (\d+) successfully pushed")
+_SUBMISSIONS = re.compile(r"^ref,.*\bdescription\b.*\bpublicScore\b.*$", re.MULTILINE)
+_NO_SUBMISSIONS = "No submissions found"
 _NOT_MOUNTED = re.compile(r"not valid (dataset|competition|kernel) sources")
 
 
@@ -43,6 +48,17 @@ class KernelState(NamedTuple):
 
     status: str  # ``queued``, ``running``, ``complete``, ``error``, ``cancel_requested``, ``cancel_acknowledged``
     failure: str  # what Kaggle says of an error; "" if nothing
+
+
+class Submission(NamedTuple):
+    """A submission as Kaggle lists it."""
+
+    ref: str  # its number
+    submitted: str  # UTC, ``2026-05-01 10:00:00``
+    description: str  # the message it was handed in with
+    status: str  # ``pending``, ``complete``, ``error``
+    public: float  # nan until Kaggle has scored it
+    private: float  # nan until the competition has ended
 
 
 class Answer(NamedTuple):
@@ -88,6 +104,11 @@ def submit_command(competition: str, kernel: str, version: str, message: str) ->
     """Submit what a version of a notebook wrote."""
     of_kernel = ["--kernel", kernel, "--version", version]
     return ["kaggle", "competitions", "submit", competition, "--file", SUBMISSION, *of_kernel, "--message", message]
+
+
+def submissions_command(competition: str) -> list[str]:
+    """List this account's latest submissions, 200 at most, as a table."""
+    return ["kaggle", "competitions", "submissions", competition, "--csv", "--page-size", "200"]
 
 
 def download_command(competition: str, folder: Path) -> list[str]:
@@ -156,6 +177,20 @@ class Client:
             raise _failed(f"submission to {competition}", answer)
         return " ".join(answer.text.split())
 
+    def submissions(self, competition: str) -> list[Submission]:
+        """Return the latest submissions of this account, 200 at most; none if there are none."""
+        answer = self._ask(submissions_command(competition))
+        if answer.code and _ABSENT.search(answer.text):
+            page = f"https://www.kaggle.com/competitions/{competition}"
+            raise OutputError(competition, "Kaggle shows this account no submissions", f"join it: {page}")
+        if answer.code:
+            raise OutputError(competition, f"Kaggle's client says: {answer.summary}", "try again")
+        begin = _SUBMISSIONS.search(answer.text)  # the client may warn of its own age before
+        if begin is None and _NO_SUBMISSIONS not in answer.text:
+            raise OutputError(competition, f"Kaggle's client says: {answer.summary}", "is it version 2?")
+        rows = csv.DictReader(io.StringIO(answer.text[begin.start() :])) if begin else ()
+        return [_submission(row) for row in rows if None not in row.values()]
+
     def download(self, competition: str, folder: Path, watch: Callable[[], None]) -> None:
         """Download ``folder/COMPETITION.zip``; ``watch`` is called every second, and what it raises ends the client."""
         answer = self._ask(download_command(competition, folder), watch)
@@ -218,6 +253,26 @@ def _watched(client: "subprocess.Popen[str]", watch: Callable[[], None] | None) 
             if watch is None or time.monotonic() > until:
                 raise
             watch()
+
+
+def _submission(row: dict[str, str]) -> Submission:
+    """A row of the client's table; what it lacks is empty or ``None`` there."""
+    return Submission(
+        ref=row["ref"],
+        submitted=row["date"][:19].replace("T", " "),
+        description=row["description"],
+        status=row["status"].rpartition(".")[2].lower(),
+        public=_number(row["publicScore"]),
+        private=_number(row["privateScore"]),
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        return math.nan
+    return found if math.isfinite(found) else math.nan
 
 
 def _failed(where: str, answer: Answer) -> OutputError:

@@ -17,6 +17,7 @@ from birdinfer.kaggle import client as commands
 from birdinfer.kaggle.client import Client, DatasetState
 from birdinfer.kaggle.competitions import COMPETITIONS, kaggle_image
 from birdinfer.kaggle.pack import Pages, not_uploaded, read_pages
+from birdinfer.kaggle.scores import origin_of, with_origin
 from birdinfer.kaggle.wheels import unusable_wheels
 
 _SILENT = Callback()
@@ -32,7 +33,7 @@ class PushSettings:
     """What :func:`push` does."""
 
     packed: Path  # the packed submission, ``submission/NAME``
-    message: str = "birdinfer"  # of the data set's version and of the submission
+    message: str = "birdinfer"  # of the data set's version and of the submission, which also says where it comes from
     wait: bool = False  # wait for the notebook's run as well
     submit: bool = False  # wait for the run and submit what it wrote
     poll_seconds: float = 15.0  # time between two requests to Kaggle
@@ -70,13 +71,14 @@ def push_commands(settings: PushSettings) -> list[tuple[str, str]]:
     """Return what :func:`push` does as shell commands, each with its purpose; raises as :func:`check_packed`."""
     folder, message = settings.packed, settings.message
     pages, dataset = check_packed(folder), folder / "dataset"
+    handed_in = with_origin(message, origin_of(folder))
     listed = [
         (commands.create_dataset_command(dataset), "the first time"),
         (commands.version_dataset_command(dataset, message), "every other time"),
         (commands.dataset_status_command(pages.dataset), "until it says ready"),
         (commands.push_kernel_command(folder / "kernel"), "says the version"),
         (commands.kernel_status_command(pages.kernel), "until it says COMPLETE"),
-        (commands.submit_command(pages.competition, pages.kernel, "VERSION", message), "with that version"),
+        (commands.submit_command(pages.competition, pages.kernel, "VERSION", handed_in), "with that version"),
     ]
     return [(shlex.join(command), purpose) for command, purpose in listed]
 
@@ -94,7 +96,7 @@ def push(settings: PushSettings, callback: Callback = _SILENT) -> Pushed:
         ConfigError: there is no token.
         OutputError: Kaggle refuses a step, or does not come to an end with it in time.
     """
-    pages = check_packed(settings.packed)
+    pages, message = check_packed(settings.packed), with_origin(settings.message, origin_of(settings.packed))
     client = Client()
     _push_dataset(client, pages.dataset, settings, callback)
     version = client.push_kernel(settings.packed / "kernel")
@@ -103,7 +105,7 @@ def push(settings: PushSettings, callback: Callback = _SILENT) -> Pushed:
     if settings.wait or settings.submit:
         status = _wait_for_run(client, pages, version, settings, callback)
     if settings.submit:
-        answer = client.submit(pages.competition, pages.kernel, version, settings.message)
+        answer = client.submit(pages.competition, pages.kernel, version, message)
     return Pushed(pages=pages, kernel_version=version, kernel_status=status, submitted=answer)
 
 

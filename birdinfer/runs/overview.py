@@ -175,8 +175,8 @@ def rank_correlation(records: Sequence[RunRecord]) -> tuple[float, int] | None:
 # ---- leaderboard.csv
 
 
-def note_score(run_dir: Path, note: Note) -> None:
-    """Add a score of the leaderboard to a run's folder.
+def note_score(run_dir: Path, note: Note, *, replaces_same_text: bool = False) -> None:
+    """Add a score of the leaderboard to a run's folder, or put it in the place of one that has the same text.
 
     Raises:
         InputNotFoundError: there is no such run.
@@ -195,7 +195,10 @@ def note_score(run_dir: Path, note: Note) -> None:
     if note.epoch is not None and not 1 <= note.epoch <= longest:
         raise ConfigError("--epoch", f"is {note.epoch}, the run has {longest} epochs")
     with locked(run_dir):
-        write_atomic(run_dir / NOTES, csv_text(_NOTE_COLUMNS, map(_note_cells, [*read_notes(run_dir), note])))
+        notes = list(read_notes(run_dir))
+        place = next((at for at, each in enumerate(notes) if replaces_same_text and each.text == note.text), len(notes))
+        notes[place : place + 1] = [note]
+        write_atomic(run_dir / NOTES, csv_text(_NOTE_COLUMNS, map(_note_cells, notes)))
 
 
 def read_notes(run_dir: Path) -> tuple[Note, ...]:

@@ -52,6 +52,8 @@ def client(tmp_path, monkeypatch):
         '       \'datasets status\': \'{"status": "ready", "current_version_number": 1}\',\n'
         "       'kernels push': 'Kernel version 1 successfully pushed.',\n"
         "       'kernels status': 'x has status \"KernelWorkerStatus.COMPLETE\"',\n"
+        "       'competitions submissions': 'ref,fileName,date,description,status,publicScore,privateScore\\n'\n"
+        "           '7,x.csv,2026-05-01 10:00:00.5,[bold] try,SubmissionStatus.COMPLETE,0.91234,\\n',\n"
         "       'competitions submit': 'Successfully submitted to BirdCLEF [2026]'}[verb])\n"
     )
     program.chmod(0o755)
@@ -152,6 +154,7 @@ class TestPush:
         assert out == "https://www.kaggle.com/code/someone/birdinfer-linear-submission\n"
         assert "data set someone/birdinfer-linear: version 1 is ready\n" in err
         assert "Successfully submitted to BirdCLEF [2026]\n" in err
+        assert "next: once Kaggle has scored it, birdinfer kaggle scores birdclef-2026\n" in err
 
     def test_says_what_is_left_to_do(self, birdinfer, pack, client, tmp_path):
         pack("--owner", "someone")
@@ -192,7 +195,19 @@ def test_without_the_extra_the_command_that_installs_it_is_named(birdinfer, monk
     assert 'packaging: is not installed - pip install "birdinfer[kaggle]"' in err
 
 
-@pytest.mark.parametrize("command", [(), ("fetch",), ("pack",), ("dry-run",), ("push",)])
+class TestScores:
+    def test_are_a_line_each_whole_in_a_pipe(self, birdinfer, client):
+        code, out, _ = birdinfer("kaggle", "scores")
+        assert code == 0
+        cells = " ".join(out.splitlines()[1].split())
+        assert cells == "2026-05-01 10:00 0.91234 - - - not by kaggle push [bold] try"
+
+    def test_of_an_unknown_competition(self, birdinfer, client):
+        code, _, err = birdinfer("kaggle", "scores", "birdclef-2035")
+        assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("command", [(), ("fetch",), ("scores",), ("pack",), ("dry-run",), ("push",)])
 def test_explains_itself(birdinfer, command):
     code, out, _ = birdinfer("kaggle", *command, "-h")
     assert code == 0

@@ -207,6 +207,7 @@ def test_weights_of_an_epoch_that_was_kept(run, data, tmp_path):
     torch.manual_seed(1)
     windows = torch.randn(2, 1, *RECIPE.input_config.input_shape)
     bundle = export_bundle(run, tmp_path / "out", epoch=3)
+    assert bundle.manifest.provenance.epoch == 3
     (answer,) = InferenceSession(bundle.folder / "fold0.onnx").run(["logits"], {"log_mel": windows.numpy()})
     kept, other = (load_checkpoint(path).build_model() for path in (run / "fold0/epochs/epoch0003.safetensors", best))
     with torch.no_grad():

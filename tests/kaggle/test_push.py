@@ -21,6 +21,7 @@ from birdinfer.errors import (
 from birdinfer.kaggle.competitions import competition
 from birdinfer.kaggle.pack import PackSettings, pack
 from birdinfer.kaggle.push import PushSettings, check_packed, push, push_commands
+from birdinfer.kaggle.scores import origin_of, read_origin, with_origin
 
 STAND_IN = """#!{python}
 import json, sys
@@ -136,7 +137,7 @@ class TestASubmission:
             *([look] * 4),
             [
                 *("competitions", "submit", "birdclef-2026", "--file", "submission.csv"),
-                *("--kernel", KERNEL, "--version", "7", "--message", "third try"),
+                *("--kernel", KERNEL, "--version", "7", "--message", with_origin("third try", origin_of(packed))),
             ],
         ]
         assert done.pages == (DATASET, KERNEL, "birdclef-2026")
@@ -326,7 +327,8 @@ class TestCommands:
             *("kaggle", "datasets", "version", "--path", str(packed / "dataset")),
             *("--message", "it's mine", "--keep-tabular"),
         ]
-        assert split[-1][-5:] == [KERNEL, "--version", "VERSION", "--message", "it's mine"]
+        message = with_origin("it's mine", origin_of(packed))
+        assert split[-1][-5:] == [KERNEL, "--version", "VERSION", "--message", message]
 
     def test_are_not_shown_for_what_would_not_run(self, packed):
         (packed / "dataset" / "graphs").mkdir()
@@ -336,3 +338,23 @@ class TestCommands:
     def test_need_no_client(self, packed, monkeypatch, tmp_path):
         monkeypatch.setenv("PATH", str(tmp_path))
         assert len(push_commands(PushSettings(packed=packed))) == 6
+
+
+class TestOrigin:
+    def test_is_run_epoch_and_a_digest_of_what_was_packed(self, packed):
+        manifest = packed / "dataset" / "manifest.json"
+        before = origin_of(packed)
+        assert (before.run, before.epoch) == (json.loads(manifest.read_text())["provenance"]["run"], None)
+        facts = json.loads(manifest.read_text())
+        facts["provenance"]["epoch"] = 7
+        manifest.write_text(json.dumps(facts))
+        after = origin_of(packed)
+        assert (after.run, after.epoch) == (before.run, 7)
+        assert after.pack != before.pack
+        assert read_origin(with_origin("a [b] try", after)) == ("a [b] try", after)
+
+    def test_other_options_of_the_notebook_are_another_pack(self, packed):
+        before = origin_of(packed)
+        script = next((packed / "kernel").glob("*.py"))
+        script.write_text(script.read_text() + "# --overlap 2.5")
+        assert origin_of(packed).pack != before.pack
