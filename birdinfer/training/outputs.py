@@ -1,9 +1,9 @@
-"""What a network learns besides species, by ``labels.taxon`` and ``labels.nocall``; how it comes back to the species.
+"""What a network learns besides species, by ``labels.taxon`` and ``labels.nocall``: its columns, and their targets.
 
 In training a network has a logit for each species, then one for each taxon (a genus, say) of at least two species, then
-one for no species at all. In validation and in the exported graph :class:`Merge` makes them into those of the species,
-so that what is validated, exported and predicted has the columns of the taxonomy, and no engine, metric or submission
-knows more.
+one for no species at all. In validation and in the exported graph ``models/merge.py`` makes them into those of the
+species, so that what is validated, exported and predicted has the columns of the taxonomy, and no engine, metric or
+submission knows more.
 """
 
 from collections import Counter
@@ -11,11 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from birdinfer.species import NO_CALL, Species
-from birdinfer.training.models.base import Logits, Network
 from birdinfer.training.recipe.data_config import LabelConfig
 from birdinfer.typing import Float32, Index
 
@@ -23,8 +20,6 @@ GENUS = "genus"
 """A taxon that scientific names begin with."""
 _HALF = 0.5
 """From here on a species counts as present, which settles its taxon and that there is a call."""
-_LEAST = 1e-7
-"""Keeps a logarithm finite; as small as half precision holds."""
 
 
 class Outputs(NamedTuple):
@@ -140,48 +135,3 @@ class TaxonTargets:
         of_taxa, counts = np.where(is_masked, np.float32(certain), present), (~is_masked).astype(np.float32)
         of_taxa[named], counts[named] = certain, 1.0
         return np.concatenate([values, of_taxa]).astype(np.float32), np.concatenate([weights, counts])
-
-
-# ---- What the species get of it
-
-
-class Merge(torch.nn.Module):
-    """Logits of species, taxa and no call [..., outputs] -> those of the species [..., species].
-
-    ``z = (1 - share) z_species + share z_taxon`` (``labels.taxon_share``) for species of a taxon; then, with the
-    probability q of no call, the probability is multiplied by ``g = (1 - q)^power``: the logit of ``p g`` is
-    ``log g - log(1 - g) - softplus(-z - log(1 - g))``, in which nothing overflows and the order of species stays.
-    """
-
-    def __init__(self, outputs: Outputs, config: LabelConfig) -> None:
-        """Keep the columns; they are no part of a checkpoint."""
-        super().__init__()
-        n = len(outputs.species)
-        of = [n + taxon if taxon >= 0 else own for own, taxon in enumerate(outputs.taxon_of)]
-        self.register_buffer("columns", torch.tensor(of, dtype=torch.int64), persistent=False)
-        self._n, self._share = n, config.taxon_share if outputs.taxa else 0.0
-        self._power = config.nocall_power if outputs.has_nocall else 0.0
-
-    def forward(self, logits: Logits) -> Logits:
-        """A network's logits in training -> those of the species."""
-        return Logits(self._merged(logits.clip), None if logits.frames is None else self._merged(logits.frames))
-
-    def _merged(self, logits: torch.Tensor) -> torch.Tensor:
-        species = logits[..., : self._n]
-        if self._share:
-            columns: torch.Tensor = self.columns  # type: ignore[assignment]
-            species = species * (1 - self._share) + logits.index_select(-1, columns) * self._share
-        if not self._power:
-            return species
-        cost = self._power * functional.softplus(logits[..., -1:])  # -log g
-        half = torch.tanh(cost / 2)  # 1 - g = 2 half / (1 + half), without a difference of nearly equal numbers
-        absent = torch.log((2 * half / (1 + half)).clamp(min=_LEAST))
-        return -cost - absent - functional.softplus(-species - absent)
-
-
-def attach(model: torch.nn.Module, outputs: Outputs, config: LabelConfig) -> torch.nn.Module:
-    """Let a network answer with the logits of its species alone when it is not in training; returns it."""
-    if len(outputs.names) > len(outputs.species):
-        assert isinstance(model, Network)  # all families are
-        model.merge = Merge(outputs, config)
-    return model

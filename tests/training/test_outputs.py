@@ -1,6 +1,8 @@
 """What a network learns besides species: taxa and no call."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,7 @@ from birdinfer.errors import CheckpointError, ConfigError, LabelError
 from birdinfer.inference.activation import activate
 from birdinfer.inference.external.label_lists import ListedLabel
 from birdinfer.inference.external.label_matching import species_of
+from birdinfer.report.listing import read_listing
 from birdinfer.runs.layout import BEST
 from birdinfer.species import Species
 from birdinfer.training.checkpoint import load_checkpoint
@@ -33,8 +36,9 @@ from birdinfer.training.data.targets import TargetMaker, Targets, with_nocall
 from birdinfer.training.fold import Fold, check_start_weights
 from birdinfer.training.loop import train_fold
 from birdinfer.training.models.base import Logits
+from birdinfer.training.models.merge import Merge
 from birdinfer.training.models.registry import build_model
-from birdinfer.training.outputs import Merge, outputs_of
+from birdinfer.training.outputs import outputs_of
 from birdinfer.training.recipe.data_config import LabelConfig, SourceConfig
 
 NAMES = ("Turdus merula", "Turdus pilaris", "Corvus corax", "Pica pica")
@@ -128,6 +132,11 @@ class TestColumns:
     def test_what_cannot_be_learned_is_refused(self, data, taxon, message):
         with pytest.raises(ConfigError, match=rf"labels\.taxon.*{message}"):
             read_taxa(data / "taxonomy.csv", SPECIES[1:], taxon)
+
+
+def test_the_survey_of_data_loads_no_torch():
+    command = "import sys, birdinfer.report.survey; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
 
 
 def targets_of(clip, **config):
@@ -229,6 +238,11 @@ class TestData:
         with pytest.raises(LabelError, match="'Turdus', which is not in taxonomy"):
             read_metadata(data, learned=LabelConfig(nocall=True))
 
+    def test_the_report_finds_no_fault_in_what_the_recipe_learns(self, data):
+        outside = "labels outside the taxonomy"
+        assert read_listing(data).faults[outside] == ["nocall (3 clips)", "Turdus (1 clip)"]
+        assert outside not in read_listing(data, learned=EVERYTHING).faults
+
     def test_no_call_in_the_taxonomy_is_no_species(self, tmp_path):
         data = write_data(tmp_path / "data")
         with (data / "taxonomy.csv").open("a") as file:
@@ -256,6 +270,13 @@ class TestData:
         without, notes = clips_of_folder(data, None, LABELS)
         assert len(without) == 12
         assert "nocall (3), Turdus (1)" in notes[0]
+
+    def test_no_call_without_an_example_is_refused(self, learning, clips_dir, background_dir, tmp_path):
+        alone = changed(learning, labels={"taxon": ""})
+        with pytest.raises(ConfigError, match=r"labels\.nocall: is true, and every clip has a species"):
+            prepare_data(alone, clips_dir, tmp_path)
+        source = SourceConfig(path=str(background_dir), kind="background", share=0.2)
+        prepare_data(changed(alone, data={"sources": (source,)}), clips_dir, tmp_path)
 
     def test_background_has_no_species(self, data, background_dir):
         config = SourceConfig(path=str(background_dir), kind="background", share=0.2)

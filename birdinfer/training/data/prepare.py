@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from birdinfer.config import AudioConfig, WaveformConfig
-from birdinfer.errors import CheckpointError
+from birdinfer.errors import CheckpointError, ConfigError
 from birdinfer.species import Species
 from birdinfer.training.callbacks import SILENT, TrainingCallback
 from birdinfer.training.data.cache import CacheSettings, build_cache
@@ -91,6 +91,7 @@ def prepare_data(recipe: Recipe, data_dir: Path, run_dir: Path, callback: Traini
         for number, config in enumerate(recipe.data.sources, start=1)
     ]
     every = (*metadata.clips, *(clip for source in sources for clip in source.clips))
+    _check_nocall(every, recipe)
     path = run_dir / FOLDS_FILE
     notes = [*metadata.notes, *(note for source in sources for note in source.notes)]
     if path.exists():
@@ -114,6 +115,15 @@ def prepare_data(recipe: Recipe, data_dir: Path, run_dir: Path, callback: Traini
     for note in (*notes, *leaks(clips, its, recipe.data), *covered):
         callback.on_message(note)
     return PreparedData(metadata.species, clips, its, tuple(one.source for one in sources), metadata.taxa)
+
+
+def _check_nocall(clips: Sequence[Clip], recipe: Recipe) -> None:
+    """Refuse to learn what nothing is an example of."""
+    unlabelled = {number for number, one in enumerate(recipe.data.sources, start=1) if one.kind == "unlabelled"}
+    if recipe.labels.nocall and all(clip.primary_label or clip.source in unlabelled for clip in clips):
+        what = "is true, and every clip has a species"
+        hint = "add rows labelled nocall, or [[data.sources]] of kind background"
+        raise ConfigError("labels.nocall", what, hint)
 
 
 def _of_source(source: SourceClips, recipe: Recipe) -> list[int]:

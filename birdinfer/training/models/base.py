@@ -80,7 +80,7 @@ class Network(torch.nn.Module):
     """A network in two parts, so that what is between them can be compared with a teacher's embedding."""
 
     merge: torch.nn.Module | None
-    """Makes :class:`Logits` of all that was learned into those of the species, except in training (``outputs.py``)."""
+    """Makes :class:`Logits` of all that was learned into those of the species, except in training (``merge.py``)."""
 
     def __init__(self) -> None:
         """Begin without; parts are added by the family."""
