@@ -44,6 +44,9 @@ def export(
     epoch: Annotated[int | None, typer.Option(
         min=1, help="The weights of this epoch instead of the best ones; of a run with loop.keep_epochs.",
         show_default=False)] = None,
+    overrides: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="KEY=VALUE",
+        help="Another labels.nocall_power or labels.taxon_share than the recipe's. May be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(help="The bundle's folder; exports/NAME if left out.")] = None,
     data: Annotated[Path | None, typer.Option(
         help="Where the training clips are now, if no longer where they were.")] = None,
@@ -78,7 +81,7 @@ def export(
         from birdinfer.export.run import export_run
         from birdinfer.export.settings import ExportSettings
     settings = ExportSettings(
-        run=run, epoch=epoch, out=out, data_dir=data,
+        run=run, epoch=epoch, overrides=tuple(overrides or ()), out=out, data_dir=data,
         quantize=tuple(dict.fromkeys(quantize or ())),  # type: ignore[arg-type]  # the settings check the names
         halves=tuple(dict.fromkeys(half or ())),  # type: ignore[arg-type]
         with_frontend=with_frontend, fuse=fuse, soup=soup, measure=report,

@@ -37,6 +37,7 @@ from birdinfer.export.onnx.torch_export import (
     real_waveforms,
     real_windows,
 )
+from birdinfer.export.overrides import with_overrides
 from birdinfer.export.settings import ExportSettings
 from birdinfer.export.soup import check_soup, soup_of_folds, soup_scores
 from birdinfer.export.variants import VariantMaker, Variants
@@ -70,14 +71,14 @@ class MemberMaker:
 
     def member(self, folder: Path) -> Member:
         """Make the member of one fold."""
-        checkpoint = load_checkpoint(weights_file(folder, self._settings.epoch))
+        checkpoint = self._checkpoint(folder)
         clips = self._clips(folder, checkpoint)
         return self._made(folder.name, folder, checkpoint, checkpoint.build_model(), clips=clips)
 
     def soup(self, folds: Mapping[Path, Checkpoint]) -> Member:
         """Make one member with the mean weights of all folds; CheckpointError if these are no usable network."""
         folder = next(iter(folds))
-        checkpoints = [load_checkpoint(weights_file(each, self._settings.epoch)) for each in folds]
+        checkpoints = [self._checkpoint(each) for each in folds]
         first = checkpoints[0]
         clips = self._clips(folder, first)
         windows = self._training_windows(folder, first, self._settings.n_calibration_windows)
@@ -94,6 +95,10 @@ class MemberMaker:
             f"windows; the other folds were trained on clips that {folder.name} held out"
         )
         return self._made(SOUP, folder, first, model, clips=clips, labelled=labelled)
+
+    def _checkpoint(self, folder: Path) -> Checkpoint:
+        loaded = load_checkpoint(weights_file(folder, self._settings.epoch))
+        return with_overrides(loaded, self._settings.overrides)
 
     def _clips(self, folder: Path, checkpoint: Checkpoint) -> list[Path]:
         """Recordings for the comparison; whatever is wrong with the data fails here, before minutes are spent."""

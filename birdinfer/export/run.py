@@ -20,6 +20,7 @@ from birdinfer.export.acceptance.held_out import fallback_probabilities
 from birdinfer.export.callbacks import ExportCallback
 from birdinfer.export.fuse import check_fusable, fused_if_faster
 from birdinfer.export.member import MemberMaker
+from birdinfer.export.overrides import with_overrides
 from birdinfer.export.settings import ExportSettings
 from birdinfer.inference.bundle import MANIFEST_NAME, Bundle, save_manifest, stored_post
 from birdinfer.inference.manifest import FORMAT, Manifest, Provenance
@@ -72,7 +73,7 @@ def export_run(settings: ExportSettings, callback: ExportCallback = _SILENT) -> 
     read = filter(None, (run, settings.data_dir, settings.soundscapes, settings.truth))
     check_folder(out, read, hint=_ELSEWHERE)
     check_replaceable(out, "a bundle", _ELSEWHERE, MANIFEST_NAME)
-    folds = _folds(run, settings.epoch)
+    folds = _folds(run, settings)
     first = next(iter(folds.values()))
     labels = tuple(species.label for species in first.species)
     if settings.fuse:
@@ -113,14 +114,15 @@ def latest_run(runs: Path) -> Path:
     return checkpoints[-1].parents[1]
 
 
-def _folds(run: Path, epoch: int | None) -> dict[Path, Checkpoint]:
+def _folds(run: Path, settings: ExportSettings) -> dict[Path, Checkpoint]:
     if not run.is_dir():
         raise InputNotFoundError(run, "no such run", "birdinfer train makes one")
     folders = sorted(path.parent for path in run.glob(f"fold*/{BEST}"))
     if not folders:
         raise InputNotFoundError(run, f"holds no trained fold (fold*/{BEST})", "birdinfer train makes one")
-    paths = {folder: _weights(folder, epoch) for folder in folders}
-    folds = {folder: Checkpoint(path, load_header(path), {}) for folder, path in paths.items()}
+    paths = {folder: _weights(folder, settings.epoch) for folder in folders}
+    headers = {folder: Checkpoint(path, load_header(path), {}) for folder, path in paths.items()}
+    folds = {folder: with_overrides(header, settings.overrides) for folder, header in headers.items()}
     folds = dict(sorted(folds.items(), key=lambda item: item[1].fold))
     first_folder, first = next(iter(folds.items()))
     for folder, checkpoint in folds.items():

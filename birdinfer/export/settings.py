@@ -31,6 +31,7 @@ class ExportSettings:
     epoch: int | None = (
         None  # the weights of this epoch, from 1, which the run kept (``loop.keep_epochs``); None: the best
     )
+    overrides: tuple[str, ...] = ()  # labels.nocall_power=2 or labels.taxon_share=0.3, in place of the recipe's
     out: Path | None = None  # folder of the bundle; an older bundle there is replaced. None: ``exports/NAME``
     data_dir: Path | None = None  # where the training clips are now; None: where they were in training
     engines: tuple[str, ...] = ("onnxruntime",)  # each graph is compared with its torch model in these

@@ -1,6 +1,7 @@
 """What a network learns besides species: taxa and no call."""
 
 import csv
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from untrained_runs import export_bundle, hasten
 
 from birdinfer import Predictor
 from birdinfer.errors import CheckpointError, ConfigError, LabelError
+from birdinfer.export.overrides import with_overrides
 from birdinfer.inference.activation import activate
 from birdinfer.inference.external.label_lists import ListedLabel
 from birdinfer.inference.external.label_matching import species_of
@@ -341,6 +343,30 @@ class TestExport:
         np.testing.assert_allclose(activate(logits, "sigmoid"), wanted, atol=1e-6)
         sound = next((trained.data_dir / "train_audio").rglob("*.wav"))
         assert Predictor(bundle).predict(sound).shape[1] == len(LABELS)
+
+    def test_another_share_and_power_may_be_exported(self, trained, tmp_path, monkeypatch):
+        hasten(monkeypatch)
+        asked = ("labels.nocall_power=0", "labels.taxon_share=0")
+        run, sound = trained.folder.parent, next((trained.data_dir / "train_audio").rglob("*.wav"))
+        bundle = export_bundle(run, tmp_path / "bundle", data_dir=trained.data_dir, overrides=asked)
+        assert bundle.manifest.provenance.recipe["labels"]["nocall_power"] == 0
+        gated = export_bundle(run, tmp_path / "gated", data_dir=trained.data_dir)
+        assert (Predictor(bundle).predict(sound) > Predictor(gated).predict(sound)).all()
+
+    @pytest.mark.parametrize(
+        ("asked", "message"),
+        [("labels.smoothing=0", "is decided by the training"), ("labels.nocall_power=11", "nocall_power")],
+    )
+    def test_what_the_training_decides_is_refused(self, trained, tmp_path, asked, message):
+        with pytest.raises(ConfigError, match=f"--set.*{message}"):
+            export_bundle(trained.folder.parent, tmp_path / "bundle", overrides=(asked,))
+
+    def test_what_was_not_learned_has_no_weight(self, trained):
+        checkpoint = load_checkpoint(trained.folder / BEST)
+        plain = changed(checkpoint.recipe, labels={"nocall": False})
+        header = msgspec.structs.replace(checkpoint.header, recipe=plain)
+        with pytest.raises(ConfigError, match=r"what the run has not learned - train it with labels\.nocall"):
+            with_overrides(dataclasses.replace(checkpoint, header=header), ("labels.nocall_power=2",))
 
 
 def test_a_graph_of_others_has_no_species_called_nocall():
