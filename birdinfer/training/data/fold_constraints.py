@@ -123,6 +123,7 @@ def _untrained(clips: Sequence[Clip], folds: Sequence[int]) -> list[str]:
     where: dict[str, set[int]] = defaultdict(set)
     for clip, fold in zip(clips, folds, strict=True):
         where[clip.primary_label].add(fold)
+    where.pop("", None)  # no species
     tested = sorted(label for label, at in where.items() if at <= {TEST, VALIDATION})
     untrained = {TEST, VALIDATION}
     lost = sorted(label for label, at in where.items() if len(at - untrained) == 1 and ALWAYS_TRAINING not in at)
@@ -136,7 +137,7 @@ def _not_in_fold0(clips: Sequence[Clip], folds: Sequence[int], components: Seque
     for clip, component in zip(clips, components, strict=True):
         of_label[clip.primary_label].add(component)
     validated = {clip.primary_label for clip, fold in zip(clips, folds, strict=True) if fold == 0}
-    missing = sorted(set(of_label) - validated)
+    missing = sorted(set(of_label) - validated - {""})
     alone = sum(len(of_label[label]) == 1 for label in missing)
     why = f"{alone} of them have no second independent recording"
     return [f"{len(missing)} species are not validated in fold 0, first {missing[0]!r}: {why}"] if missing else []

@@ -69,6 +69,10 @@ class TestLeaks:
             "1 species have no training clip in one fold, first 'a'"
         ]
 
+    def test_clips_without_a_species_are_asked_for_by_none(self):
+        clips = [clip("a", "A"), clip("a", "B"), clip("", "C")]
+        assert leaks(clips, [0, 1, 1], DataConfig(complete_fold0=True)) == []
+
     def test_what_fold_0_cannot_validate(self):
         clips = [clip("a", "A"), clip("b", "B"), clip("c", "C"), clip("c", "D")]
         notes = leaks(clips, [0, ALWAYS_TRAINING, 1, ALWAYS_TRAINING], DataConfig(complete_fold0=True))
