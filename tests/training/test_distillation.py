@@ -93,5 +93,5 @@ def test_a_teacher_that_is_not_there(plain_recipe, tmp_path):
         model=msgspec.structs.replace(plain_recipe.model, weights=str(tmp_path / "fold{fold}.safetensors")),
         loss=LossConfig(teacher_share=0.5),
     )
-    with pytest.raises(InputNotFoundError, match=r"fold1\.safetensors: no such checkpoint"):
+    with pytest.raises(InputNotFoundError, match=r"fold1\.safetensors: no such weights"):
         build_teacher(recipe, 1, CPU)
