@@ -21,6 +21,9 @@ NETWORKS = {
     "mobilenetv3_large_100": ModelConfig(backbone="mobilenetv3_large_100", pooling="meanfreq"),
     "convnext_tiny": ModelConfig(backbone="convnext_tiny", pooling="max", in_channels=3),
     "resnet18": ModelConfig(backbone="resnet18"),
+    "hgnetv2_b0": ModelConfig("sed", "hgnetv2_b0"),
+    "efficientvit_b0": ModelConfig(backbone="efficientvit_b0", pooling="gem"),
+    "repvit_m0_9": ModelConfig("sed", "repvit_m0_9"),
     "vit_small_patch16_224": ModelConfig("vit", "vit_small_patch16_224", drop_path_rate=0.1),
 }
 

@@ -24,6 +24,7 @@ from birdinfer.export.acceptance.held_out import model_input
 from birdinfer.inference.activation import activate
 from birdinfer.inference.engines import EnginePlan, load_engine, parse_spec
 from birdinfer.training.models.base import Logits
+from birdinfer.training.models.timm_import import import_timm
 from birdinfer.typing import Float32, Index
 
 OPSET = 18  # read by every ONNX Runtime since 1.14 and OpenVINO since 2023.0
@@ -44,15 +45,16 @@ def export_graph(
 ) -> tuple[str, ...]:
     """Write a model's graph, simplified and checked; return the names of its outputs.
 
-    ``model`` returns :class:`~birdinfer.training.models.base.Logits`, in evaluation mode, on the CPU. ``metadata`` is
-    stored in the graph's ``metadata_props``, beside ``opset`` and ``exporter``. Raises ParityError if the graph would
-    normalise with the statistics of a batch, as in training.
+    ``model`` returns :class:`~birdinfer.training.models.base.Logits`, in evaluation mode, on the CPU; it stays as it
+    is, while branches that serve training alone are merged in the graph. ``metadata`` is stored in the graph's
+    ``metadata_props``, beside ``opset`` and ``exporter``. Raises ParityError if the graph would normalise with the
+    statistics of a batch, as in training.
     """
     import onnxslim
 
     # Two windows: a batch of one is taken for a constant by exporters.
     example = torch.zeros(2, *sample_shape(input_config))
-    flat = _Flat(model).eval()
+    flat = merge_branches(_Flat(model).eval())
     given = INPUT_NAME if isinstance(input_config, FrontEndConfig) else WAVEFORM_NAME
     # no_grad, not inference_mode: tensors born in inference mode cannot be traced by every exporter.
     with torch.no_grad(), quiet_exporter():
@@ -128,6 +130,24 @@ class _Flat(torch.nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(named_outputs(self._model(inputs)).values())
+
+
+def merge_branches(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy whose parallel convolutions are one each, in networks of timm that know how; else the model itself.
+
+    RepVGG, MobileOne, RepViT and FastViT are trained with branches beside a convolution whose sum is one convolution
+    (Ding et al. 2021, "RepVGG: Making VGG-style ConvNets Great Again"). No engine finds that by itself.
+    """
+    if not any(hasattr(layer, name) for layer in model.modules() for name in _MERGING):
+        return model
+    reparameterize = import_timm("timm.utils.model").reparameterize_model
+    with torch.no_grad():
+        merged: torch.nn.Module = reparameterize(model)
+    return merged.eval().requires_grad_(False)
+
+
+_MERGING = ("fuse", "reparameterize", "switch_to_deploy")
+"""What timm's layers call it."""
 
 
 def refuse_training_mode(graph: onnx.ModelProto, path: Path) -> None:

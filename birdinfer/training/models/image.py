@@ -6,7 +6,7 @@ our own, its feature map [windows, features, rows / stride, columns / stride].
 
 import difflib
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.nn import functional
@@ -42,6 +42,8 @@ def create_backbone(blueprint: Blueprint, **settings: Any) -> torch.nn.Module:
             )
     except TypeError as error:
         raise ConfigError("model", f"{config.backbone} takes no such setting ({error})", "set it to 0") from error
+    except AssertionError:  # of timm, about settings
+        raise
     except Exception as error:
         # Hub, network and cache fail with a dozen types of several packages; without the hub none of them can.
         if not blueprint.pretrained:
@@ -115,7 +117,7 @@ def create_stages(blueprint: Blueprint) -> Stages:
         ConfigError: it cannot be built, has no such map, or fewer stages.
     """
     config = blueprint.config
-    backbone = create_backbone(blueprint, num_classes=0, global_pool="", **dropouts(config, "drop_path_rate"))
+    backbone = _without_classifier(blueprint)
     probe = torch.zeros(1, blueprint.n_channels(), _PROBE_SIZE, _PROBE_SIZE)
     n_last = _count_features(backbone, config, probe)
     if config.feature_stages == 1:
@@ -132,6 +134,17 @@ def create_stages(blueprint: Blueprint) -> Stages:
         maps = stage_maps(backbone.eval(), probe, config.feature_stages)
     backbone.train(was_training)
     return Stages(backbone, tuple(each.shape[1] for each in maps))
+
+
+def _without_classifier(blueprint: Blueprint) -> torch.nn.Module:
+    """A network that ends in its map; one whose head cannot be without pooling (EfficientViT) ends before its head."""
+    settings = dropouts(blueprint.config, "drop_path_rate")
+    try:
+        return create_backbone(blueprint, num_classes=0, global_pool="", **settings)
+    except AssertionError:
+        backbone: Any = create_backbone(blueprint, num_classes=0, **settings)
+        backbone.head, backbone.head_hidden_size = torch.nn.Identity(), backbone.num_features
+        return cast(torch.nn.Module, backbone)
 
 
 def stage_maps(backbone: torch.nn.Module, pictures: torch.Tensor, n_stages: int) -> Maps:

@@ -25,6 +25,7 @@ from birdinfer.export.onnx.torch_export import (
 from birdinfer.inference.engines import EnginePlan, load_engine
 from birdinfer.training.models.base import Logits
 from birdinfer.training.models.registry import build_model
+from birdinfer.training.models.timm_import import import_timm
 from birdinfer.training.recipe.schema import ModelConfig
 
 INPUT_CONFIG = FrontEndConfig(mel=MelConfig(n_fft=1024, n_mels=32))
@@ -202,3 +203,31 @@ def test_the_older_exporter_stores_no_weight_of_an_nfnet_twice(tmp_path):
     export_graph(model, TINY_FRONTEND, tmp_path / "a.onnx", {}, "torchscript")
     n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     assert (tmp_path / "a.onnx").stat().st_size < 1.15 * n_bytes
+
+
+class TinyBranches(torch.nn.Module):
+    """RepViT's first layer of a block: three branches, of which a graph needs one convolution."""
+
+    def __init__(self):
+        super().__init__()
+        repvit = import_timm("timm.models.repvit")
+        self.branches = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), repvit.RepVggDw(4, 3))
+        self.head = torch.nn.Linear(4, 4)
+
+    def forward(self, log_mel):
+        return Logits(self.head(self.branches(log_mel).mean(dim=(2, 3))))
+
+
+def test_branches_that_serve_training_alone_are_merged(tmp_path):
+    torch.manual_seed(0)
+    model = TinyBranches()
+    windows = np.random.default_rng(0).normal(size=(6, *INPUT_CONFIG.sample_shape)).astype(np.float32)
+    model(torch.from_numpy(windows))  # its norms take their statistics
+    before = {name: value.clone() for name, value in model.eval().state_dict().items()}
+    graph = tmp_path / "a.onnx"
+    export_graph(model, INPUT_CONFIG, graph, {}, "torchscript")
+    kinds = [node.op_type for node in onnx.load(graph).graph.node]
+    assert kinds.count("Conv") == 2
+    assert not {"Add", "BatchNormalization"} & set(kinds)
+    assert check_parity(model, graph, windows, ["onnxruntime"]) < TOLERANCE
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
