@@ -10,11 +10,11 @@ writes a submission uses this module.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -22,7 +22,7 @@ from birdinfer.errors import ConfigError, MetadataError
 from birdinfer.species import NO_CALL
 from birdinfer.tables.csv import csv_rows, numbered
 from birdinfer.tables.row_ids import PREFIX, Misspelling, misspelling
-from birdinfer.typing import Bool, Float32, Float64
+from birdinfer.typing import Bool, Float64
 
 YEARS = (2021, 2022, 2023, 2024, 2025, 2026)
 BIRDS = "birds"
@@ -96,10 +96,10 @@ def number_cells(values: npt.NDArray[np.floating[Any]]) -> list[str]:
     >>> number_cells(np.array([0.1, 1 / 3], np.float32))
     ['0.1', '0.3333333']
     """
-    return [_NUMBER % value for value in values.tolist()]  # twice as fast as a format call
+    return number_line(values).split(",") if values.size else []
 
 
-def as_written(values: Float32) -> Float64:
+def as_written(values: npt.NDArray[np.floating[Any]]) -> Float64:
     """Round scores of any shape to what :func:`number_cells` writes of them, as it is read back; NaN stays.
 
     >>> as_written(np.array([1 / 3, 0.1], np.float32)).tolist()
@@ -122,17 +122,15 @@ def as_written(values: Float32) -> Float64:
 
 
 def number_line(values: npt.NDArray[np.floating[Any]]) -> str:
-    """Format numbers [species] as :func:`number_cells` does, with commas between: two thirds of the time.
+    """Format numbers [species] as :func:`number_cells` does, with commas between: thousands in a third of the time.
 
-    >>> number_line(np.array([0.1, 1 / 3], np.float32))
-    '0.1,0.3333333'
+    >>> number_line(np.array([0.1, 1 / 3, 2e-8], np.float32))
+    '0.1,0.3333333,2e-8'
     """
-    return _line_format(len(values)) % tuple(values.tolist())
-
-
-@cache
-def _line_format(n_values: int) -> str:
-    return ",".join([_NUMBER] * n_values)
+    if not np.isfinite(values).all():
+        return ",".join(_NUMBER % value for value in values.tolist())
+    listed = msgspec.json.encode(as_written(values).tolist())
+    return listed[1:].replace(b"]", b",").replace(b".0,", b",")[:-1].decode()
 
 
 def is_detected(value: float, threshold: float) -> bool:

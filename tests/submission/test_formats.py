@@ -29,7 +29,7 @@ def test_cells_by_hand():
     assert list_cell(("a", "nocall", "b"), (True, True, True)) == "a b"
     assert list_cell(("a", "nocall", "b"), (False, True, False)) == "nocall"
     assert (truth_cell(True), truth_cell(False)) == ("True", "False")
-    assert number_cells(np.array([0.1, 1 / 3, 1e-9], np.float32)) == ["0.1", "0.3333333", "1e-09"]
+    assert number_cells(np.array([0.1, 1 / 3, 1e-9], np.float32)) == ["0.1", "0.3333333", "1e-9"]
 
 
 def test_seven_digits_decide_what_is_detected():

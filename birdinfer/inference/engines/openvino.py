@@ -15,6 +15,7 @@ import numpy as np
 from birdinfer.errors import BundleError, ConfigError, MissingExtraError
 from birdinfer.inference.engines.base import EnginePlan, GraphFacts, run_in_batches
 from birdinfer.inference.engines.onnxruntime import check_outputs
+from birdinfer.inference.engines.waveform_fp32 import split
 from birdinfer.typing import Float32
 
 _PRECISION_HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
@@ -52,17 +53,26 @@ class OpenVinoEngine:
             model = _as_one(models)
             # A fixed shape lets OpenVINO plan memory and kernels: eca_nfnet_l0 runs 14.5 windows/s instead of 11.3.
             model.reshape([self._batch_size, *sample_shape])
+            parts = [model]
+            if plan.spec.precision == "bf16" and len(graphs) == 1:
+                names = graphs[0][1]
+                if (front_and_network := split(model, names)) is not None:
+                    parts, self._outputs = list(front_and_network), {name: index for index, name in enumerate(names)}
             # No streams: a call runs on the worker's own thread. OpenVINO's threads are pinned to cores, and often two
             # workers' calls ran on the same one. Such a model runs one call at a time, so each worker has its own.
             settings = {
                 "NUM_STREAMS": 0,
                 "INFERENCE_NUM_THREADS": 1,
-                # Explicit: by default OpenVINO takes bf16 wherever the processor has it.
-                "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[plan.spec.precision],
             }
-            self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            # Explicit: by default OpenVINO takes bf16 wherever the processor has it.
+            hints = ["f32"] * (len(parts) - 1) + [_PRECISION_HINTS[plan.spec.precision]]
+            self._idle: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
             for _ in range(plan.workers):
-                self._idle.put(core.compile_model(model, "CPU", settings).create_infer_request())
+                compiled = [
+                    core.compile_model(part, "CPU", settings | {"INFERENCE_PRECISION_HINT": hint})
+                    for part, hint in zip(parts, hints, strict=True)
+                ]
+                self._idle.put([each.create_infer_request() for each in compiled])
         except RuntimeError as error:
             raise _refused(graphs[0][0], error) from error
 
@@ -71,13 +81,16 @@ class OpenVinoEngine:
         return run_in_batches(self._run, batch, self._batch_size, fixed=True)
 
     def _run(self, batch: Float32) -> dict[str, Float32]:
-        request = self._idle.get()
+        requests = self._idle.get()
         try:
-            result = request.infer([batch], share_inputs=True, share_outputs=True)
+            *front_end, network = requests
+            for request in front_end:
+                batch = request.infer([batch], share_inputs=True, share_outputs=True)[0]
+            result = network.infer([batch], share_inputs=True, share_outputs=True)
             # A copy: the request's next call writes to the same memory.
             return {name: np.array(result[index], np.float32) for name, index in self._outputs.items()}
         finally:
-            self._idle.put(request)
+            self._idle.put(requests)
 
 
 def _read(core: Any, path: Path) -> Any:
