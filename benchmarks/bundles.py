@@ -25,6 +25,7 @@ from birdinfer.inference.manifest import FORMAT, Graph, Manifest, Member, Precis
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.species import Species
 from birdinfer.synthetic.soundscapes import write_training_data
+from birdinfer.training.models.activation import swap_for_relu
 from birdinfer.training.models.base import Logits
 from birdinfer.training.models.timm_import import import_timm
 from classifier_fit import fit_classifier, pooled_features, settle_batchnorm, targets_with_filler
@@ -46,7 +47,7 @@ class Measured(NamedTuple):
     frontend: FrontEndConfig
 
 
-def write_measured(folder: Path, backbone: str, n_members: int, *, int8: bool) -> Measured:
+def write_measured(folder: Path, backbone: str, n_members: int, *, int8: bool, relu: bool = False) -> Measured:
     """Write a bundle of several members of one backbone.
 
     Args:
@@ -54,6 +55,7 @@ def write_measured(folder: Path, backbone: str, n_members: int, *, int8: bool) -
         backbone: a key of ``FRONTENDS``.
         n_members: how many, each of other weights.
         int8: with INT8 graphs beside those of fp32.
+        relu: with ReLU in the place of SiLU, as after ``train --finetune-for-int8``.
     """
     folder.mkdir(parents=True)
     frontend = FRONTENDS[backbone]
@@ -61,6 +63,8 @@ def write_measured(folder: Path, backbone: str, n_members: int, *, int8: bool) -
     models, members = [], []
     for index in range(n_members):
         model = make_model(backbone, seed=index)
+        if relu:
+            swap_for_relu(model)
         fit_classifier(model, windows, targets)
         _spread(model, windows)
         member = _write_member(folder, model, index, backbone, windows, int8=int8)

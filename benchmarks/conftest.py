@@ -93,6 +93,12 @@ def b0(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 
 
 @pytest.fixture(scope="session")
+def relu_b0(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """One efficientnet_b0 with ReLU, fp32 and INT8: of the speed, not of the scores, that a second training gives."""
+    return write_measured(tmp_path_factory.mktemp("bundles") / "relu", "efficientnet_b0", 1, int8=True, relu=True)
+
+
+@pytest.fixture(scope="session")
 def five_b0(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """Five efficientnet_b0 of other weights, fp32 and INT8."""
     return write_measured(tmp_path_factory.mktemp("bundles") / "five", "efficientnet_b0", 5, int8=True)

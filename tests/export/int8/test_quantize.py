@@ -27,7 +27,7 @@ from birdinfer.export.int8.quantize import (
 from birdinfer.export.onnx.torch_export import INPUT_NAME, OUTPUT_NAME, export_graph
 from birdinfer.inference.activation import sigmoid
 from birdinfer.inference.engines import EnginePlan, EngineSpec, load_engine
-from birdinfer.inference.engines.openvino import unite_activations
+from birdinfer.inference.engines.openvino_graph import unite_activations
 from birdinfer.training.models.registry import build_model
 
 
