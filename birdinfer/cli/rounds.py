@@ -59,6 +59,8 @@ def rounds(
         help="Where decoded clips are kept (data.cache); your cache folder if left out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue rounds that were interrupted.")] = False,
+    debug: Annotated[bool, typer.Option(
+        "--debug", help="Try all rounds in minutes: fold 0 on 1,000 clips for 2 epochs, 10 soundscapes.")] = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Train rounds of a noisy student, each on labels and on the pseudo-labels of the best round before it.
@@ -75,7 +77,7 @@ def rounds(
         recipes=tuple(recipe), soundscapes=soundscapes, data=data, out=out, n_rounds=n_rounds, teacher=teacher,
         judge_on=judge_on, truth=truth, apart=apart.value, share=share, power=power, keep=keep, zero=zero,
         folds=parse_folds(fold), device=device, overrides=tuple(overrides or ()), cache_dir=cache_dir,
-        n_resamples=resamples, resume=resume,
+        n_resamples=resamples, resume=resume, debug=debug,
     )  # fmt: skip
     with RoundsProgress(quiet) as progress:
         outcome = run_rounds(settings, progress)

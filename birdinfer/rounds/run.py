@@ -28,18 +28,22 @@ from birdinfer.prediction.pseudo_label import PseudoLabelSettings, pseudo_label
 from birdinfer.prediction.run import PredictionSettings, predict_to_csv
 from birdinfer.rounds.callbacks import TABLE, RoundRecord, RoundsCallback
 from birdinfer.rounds.evaluate import Evaluated, evaluate_out_of_fold, evaluate_soundscapes, gain_of
+from birdinfer.runs.layout import LAST
 from birdinfer.system.files import atomic_folder, write_atomic
 from birdinfer.system.locks import locked
 from birdinfer.system.outputs import check_folder
 from birdinfer.tables.csv import csv_text
+from birdinfer.tables.pseudo_labels import read_pseudo_labels
 from birdinfer.tables.recording_names import parse_name
+from birdinfer.training.plan import Run, debug, wanted_folds, without_hub
 from birdinfer.training.recipe.data_config import SourceConfig
 from birdinfer.training.recipe.schema import Recipe
 from birdinfer.training.recipe.toml import load_recipe, write_recipe
-from birdinfer.training.run import TrainingSettings, train_folds
+from birdinfer.training.run import TrainingSettings, check_recipe, train_folds
 
 MARKER, BEST = "rounds.json", "bundle"
 RECORD = "round.json"
+DEBUG_SOUNDSCAPES = 10
 _COLUMNS = ("round", "recipe", "macro_auc", "gain", "low", "high", "is_sure", "pseudo_windows", "seconds", "best")
 Step = Literal["pseudo-labels", "training", "export", "scores"]
 
@@ -71,6 +75,19 @@ class RoundsSettings:
     cache_dir: Path | None = None
     n_resamples: int = 1000
     resume: bool = False
+    debug: bool = False
+    """Try all of it in minutes: each round trains fold 0 as ``train --debug`` does, on labels and the pseudo-labels of
+    the first few soundscapes, and a gain that is not sure ends nothing."""
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """``keep`` and ``zero``; a network that has learned nothing reaches none."""
+        return (0.0, 0.0) if self.debug else (self.keep, self.zero)
+
+    @property
+    def wanted(self) -> tuple[int, ...] | None:
+        """Which folds are trained; None for all."""
+        return (0,) if self.debug else self.folds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,8 +109,10 @@ def run_rounds(settings: RoundsSettings, callback: RoundsCallback | None = None)
     """
     callback = callback or RoundsCallback()
     recipes = [load_recipe(path, settings.overrides) for path in settings.recipes]
-    _check(settings, recipes)
+    if settings.debug:
+        recipes = [_debugged(recipe, callback) for recipe in recipes]
     out = settings.out or Path("runs") / f"{recipes[0].name}-rounds"
+    _check(settings, recipes, out)
     read = [settings.data, settings.soundscapes, settings.teacher, settings.judge_on, settings.truth, *settings.recipes]
     check_folder(out, filter(None, read), hint="name another folder: --out")
     if settings.cache_dir is not None:
@@ -103,7 +122,14 @@ def run_rounds(settings: RoundsSettings, callback: RoundsCallback | None = None)
         return _Rounds(settings, recipes, out, callback).run()
 
 
-def _check(settings: RoundsSettings, recipes: Sequence[Recipe]) -> None:
+def _debugged(recipe: Recipe, callback: RoundsCallback) -> Recipe:
+    short, note = without_hub(debug(recipe))
+    if note:
+        callback.on_message(f"{recipe.name}: {note}")
+    return short
+
+
+def _check(settings: RoundsSettings, recipes: Sequence[Recipe], out: Path) -> None:
     if (settings.judge_on is None) != (settings.truth is None):
         raise ConfigError("--judge-on", "needs --truth, and --truth needs it", "name folder and table, or neither")
     if settings.judge_on is None and any(recipe.data.all_data for recipe in recipes):
@@ -114,8 +140,14 @@ def _check(settings: RoundsSettings, recipes: Sequence[Recipe]) -> None:
         raise ConfigError("--rounds", f"is {settings.n_rounds}, needed is at least 1")
     if not settings.soundscapes.is_dir():
         raise ConfigError("--soundscapes", f"{settings.soundscapes} is no folder", "name the folder of the recordings")
-    for recipe in recipes:
+    # What only the last round would meet is met here, before hours of training.
+    for number, recipe in enumerate(recipes):
         _student(recipe, settings, Path("pseudo"))
+        run = Run(
+            recipe=recipe, data_dir=settings.data, run_dir=out / f"round{number}" / "run", folds=settings.wanted,
+            resume=settings.resume, cache_dir=settings.cache_dir,
+        )  # fmt: skip
+        check_recipe(run, wanted_folds(run))
 
 
 def _student(recipe: Recipe, settings: RoundsSettings, pseudo: Path) -> Recipe:
@@ -136,20 +168,32 @@ def _begin(out: Path, settings: RoundsSettings, recipes: Sequence[Recipe]) -> No
     said = [write_recipe(recipe) for recipe in recipes]
     facts = [settings.soundscapes, settings.data, settings.teacher, settings.judge_on, settings.truth]
     numbers = [settings.apart, settings.share, settings.power, settings.keep, settings.zero, settings.folds]
-    identity = hashlib.sha256(repr([said, [str(each) for each in facts], numbers]).encode()).hexdigest()
+    kept = {
+        "identity": _digest([said, [str(each) for each in facts], numbers]),
+        "round0": _digest([said, [str(each) for each in facts], settings.apart, settings.folds, settings.debug]),
+    }
     path = out / MARKER
     is_begun = any(out.glob(f"round*/{RECORD}"))  # one that was refused in its first step may begin otherwise
     if path.is_file() and is_begun:
         found = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-        if found.get("identity") != identity:
+        # Thresholds that left no window must not cost round 0.
+        is_new_student = found.get("round0") == kept["round0"] and not any(out.glob(f"round1/run/fold*/{LAST}"))
+        if found.get("identity") != kept["identity"] and not is_new_student:
             raise CheckpointError(path, "is of rounds with other recipes or settings", "name another folder: --out")
         if not settings.resume:
             raise CheckpointError(path, "is already there", "continue with --resume, or name another folder: --out")
+        if found.get("identity") != kept["identity"]:
+            shutil.rmtree(out / "round1", ignore_errors=True)
+            write_atomic(path, msgspec.json.encode(kept))
         return
     is_own = path.is_file() or not out.is_dir() or all(each.name.startswith(".") for each in out.iterdir())
     if not is_own:
         raise ConfigError("--out", f"{out} holds other things than rounds", "name another folder")
-    write_atomic(path, msgspec.json.encode({"identity": identity}))
+    write_atomic(path, msgspec.json.encode(kept))
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 class _Rounds:
@@ -160,6 +204,9 @@ class _Rounds:
     ) -> None:
         self._settings, self._recipes, self._out, self._callback = settings, recipes, out, callback
         self._leave_out = _held_out(settings)
+        if settings.debug:
+            others = find_recordings([settings.soundscapes]).names.values()
+            self._leave_out |= frozenset(sorted(set(others) - self._leave_out)[DEBUG_SOUNDSCAPES:])
 
     def run(self) -> RoundsOutcome:
         records: list[RoundRecord] = []
@@ -171,7 +218,7 @@ class _Rounds:
                 best, best_scores = number, scores
             self._write_tables(records, best)
             self._callback.on_round(record)
-            if not record.is_sure:
+            if not record.is_sure and not self._settings.debug:
                 self._callback.on_message(f"round {number}: the gain is not sure, round {best} is kept")
                 break
         self._keep(best)
@@ -227,12 +274,17 @@ class _Rounds:
         return Bundle.load(given or self._folder(number) / BEST)
 
     def _pseudo_label(self, folder: Path, bundle: Bundle) -> int:
-        settings = self._settings
+        settings, (keep, zero) = self._settings, self._settings.thresholds
         wanted = PseudoLabelSettings(
-            output=folder, resume=True, power=settings.power, keep=settings.keep, zero=settings.zero,
+            output=folder, resume=True, power=settings.power, keep=keep, zero=zero,
             leave_out=self._leave_out,
         )  # fmt: skip
-        return pseudo_label(bundle, settings.soundscapes, wanted, self._callback.prediction()).written.rows
+        n_windows = pseudo_label(bundle, settings.soundscapes, wanted, self._callback.prediction()).written.rows
+        highest = float(read_pseudo_labels(folder).scores.max(initial=0.0)) ** settings.power if n_windows else 0.0
+        if n_windows and highest < keep:
+            what = f"is {keep:g}, no window reaches it (the highest is {highest:.2g})"
+            raise ConfigError("--keep", what, "lower it, with --resume; what is trained stays")
+        return n_windows
 
     def _train(self, number: int, recipe: Recipe) -> None:
         settings, folder = self._settings, self._folder(number)
@@ -240,7 +292,7 @@ class _Rounds:
             recipe = _student(recipe, settings, folder / "pseudo")
         outcome = train_folds(
             TrainingSettings(
-                recipe=recipe, data=settings.data, run_dir=folder / "run", folds=settings.folds,
+                recipe=recipe, data=settings.data, run_dir=folder / "run", folds=settings.wanted,
                 devices=(settings.device,), resume=True, cache_dir=settings.cache_dir,
             ),
             self._callback.training(),

@@ -102,7 +102,7 @@ def _plan(settings: TrainingSettings) -> Run:
         recipe = change(given, changes) if isinstance(given, Recipe) else load_recipe(given, changes)
     note = ""
     if settings.debug:
-        recipe, note = _without_hub(debug(recipe))
+        recipe, note = without_hub(debug(recipe))
     run = Run(
         recipe=recipe,
         data_dir=data or Path("data"),
@@ -148,7 +148,7 @@ def debug(recipe: Recipe) -> Recipe:
     )
 
 
-def _without_hub(recipe: Recipe) -> tuple[Recipe, str]:
+def without_hub(recipe: Recipe) -> tuple[Recipe, str]:
     """A recipe to debug, with random weights where timm's cannot be had, and a line about it."""
     try:
         check_hub(recipe.model)

@@ -88,7 +88,7 @@ def check_recipe(run: Run, wanted: Sequence[int]) -> Background:
     """
     recipe = run.recipe
     build_model(recipe.model, 1, recipe.input_config, start=False)
-    if not run.resume:
+    if not (run.resume and any(run.run_dir.glob(f"fold*/{LAST}"))):
         check_hub(recipe.model)
     check_start_weights(recipe, wanted)
     build_loss(recipe.loss, [1])

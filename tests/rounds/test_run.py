@@ -101,6 +101,21 @@ def test_rounds_that_are_there_are_continued_and_nothing_is_done_twice(settings,
     assert [each.macro_auc for each in again.records] == [each.macro_auc for each in finished.records]
 
 
+def test_thresholds_that_no_window_reaches_can_be_lowered_without_round_0_again(settings, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished.out / "round0", out / "round0")
+    strict = replace(settings, out=out, keep=1.0, resume=True)
+    own = {path: path.stat().st_mtime_ns for path in (out / "round0").rglob("*") if path.is_file()}
+    (out / "rounds.json").write_bytes((finished.out / "rounds.json").read_bytes())
+    with pytest.raises(ConfigError, match=r"--keep: is 1, no window reaches it .the highest is 0\.\d+. - lower it"):
+        run_rounds(strict)
+    again = run_rounds(replace(strict, keep=0.0))
+    assert [each.macro_auc for each in again.records] == [each.macro_auc for each in finished.records]
+    assert {path: path.stat().st_mtime_ns for path in own} == own
+    with pytest.raises(CheckpointError, match="other recipes or settings"):  # round 1 is trained now
+        run_rounds(replace(strict, keep=0.1))
+
+
 class Killed(BaseException):
     """Stands for SIGKILL."""
 

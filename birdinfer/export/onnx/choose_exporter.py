@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from birdinfer.config import InputConfig
-from birdinfer.errors import MissingExtraError, ParityError
+from birdinfer.errors import BirdinferError, MissingExtraError, ParityError
 from birdinfer.export.onnx.torch_export import Exporter, check_parity, export_graph
 from birdinfer.inference.engines import EnginePlan
 from birdinfer.inference.engines.benchmark import compare_speed
@@ -83,7 +83,9 @@ def export_faster(
                 except (OSError, MissingExtraError):  # not the exporter's fault
                     raise
                 except Exception as error:  # exporters' exceptions have no common base
-                    first_line = next(iter(str(error).strip().splitlines()), "")  # of a message of pages
+                    # Of ours without the path of a passing file; of others the first line of a message of pages.
+                    said = error.what if isinstance(error, BirdinferError) else str(error)
+                    first_line = next(iter(said.strip().splitlines()), "")
                     failures[exporter] = f"{type(error).__name__}: {first_line[:200]}"
             if candidates:
                 return _keep_faster(candidates, path, inputs, failures)

@@ -259,6 +259,10 @@ def training_loader(dataset: TrainingWindows, batches: EpochBatches, recipe: Rec
     return DataLoader(dataset, batch_sampler=batches, collate_fn=_collate, pin_memory=pin, **_workers(recipe))
 
 
+_GRACE_SECONDS = 10
+"""A worker that was sent SIGTERM ends after so long by itself, if it was not ended before."""
+
+
 def validation_loader(dataset: ValidationWindows, indices: Sequence[int], recipe: Recipe) -> DataLoader[Any]:
     """A loader of lists of :class:`ClipWindows`, about ``batch_size`` windows each, of the clips at ``indices``."""
     size = max(1, recipe.loop.batch_size // recipe.loop.val_windows)
@@ -284,8 +288,10 @@ def _workers(recipe: Recipe) -> dict[str, Any]:
 
 
 def _begin_worker(_: int) -> None:
-    """A terminal sends Ctrl-C to workers, too; the training process saves first and then ends them."""
+    """Ctrl-C and, of systemd or timeout, SIGTERM reach workers, too; the training process saves first and ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not on Windows, which sends no SIGTERM to a group
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS) and None)
     one_thread_per_worker().__enter__()  # until the worker ends; torch is pinned by its loader
 
 

@@ -1,4 +1,7 @@
 import pickle
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -259,3 +262,15 @@ class TestLoaders:
         assert [item.clip_index for batch in batches for item in batch] == list(range(1, 24, 2))
         assert [len(batch) for batch in batches] == [5, 5, 2]
         assert list(validation_loader(windows, range(0), recipe)) == []
+
+
+@pytest.mark.slow
+def test_a_worker_outlives_sigterm_until_the_training_process_has_saved():
+    """systemd and timeout send it to the whole group: a batch that is lost then would be a fault of the loader."""
+    program = (
+        "import os, signal, time\nfrom birdinfer.training.data import dataset\ndataset._GRACE_SECONDS = 1\n"
+        "dataset._begin_worker(0)\nos.kill(os.getpid(), signal.SIGTERM)\nprint('works on', flush=True)\ntime.sleep(60)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.stdout == "works on\n"
+    assert ended.returncode == -signal.SIGALRM
