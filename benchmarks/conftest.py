@@ -2,7 +2,7 @@
 
 Every benchmark adds rows to one table, which is printed at the end and stored in ``benchmarks/results/``. Those marked
 ``slow``, over a minute, are left out where no file is named, unless ``--all`` is given. ``--smoke`` runs each in one
-round, and a bound that is missed is no failure: it shows that benchmarks still run.
+round, with the values of its ``SMOKE``, and a bound that is missed is no failure: it shows that benchmarks still run.
 """
 
 import json
@@ -44,8 +44,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(MOST_SECONDS))
     if config.getoption("--smoke"):
         for module in {item.module for item in items if isinstance(item, pytest.Function)}:
-            if hasattr(module, "ROUNDS"):
-                module.ROUNDS = 1
+            for name, value in ({"ROUNDS": 1} | getattr(module, "SMOKE", {})).items():
+                if hasattr(module, name):
+                    setattr(module, name, value)
     named = any(".py" in str(given) for given in config.args) or bool(config.getoption("markexpr"))
     if named or config.getoption("--all"):
         return

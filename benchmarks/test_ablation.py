@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from known_steps import Noise, cheat
+from sklearn.metrics import roc_auc_score
 
 from birdinfer.cli.app import main
 from birdinfer.evaluation.ablation import Attempt, Conclusion, Subject, ablate, labelled_rows
@@ -27,7 +28,10 @@ from bundles import SHARED_DATA
 PUBLIC = SHARED_DATA / "soundscapes" / "public"
 RECIPE = Path(__file__).parents[1] / "train" / "esc10.toml"
 EPOCHS = 12
-MOST_SECONDS = 10.0
+N_RESAMPLES = 2000
+MOST_SHARE = {"a table": 0.1, "a competition": 0.01}
+"""Of what scikit-learn's macro AUC would take, computed for each step and each resample of files."""
+SMOKE = {"EPOCHS": 1}
 N_NOISE = 4
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -76,6 +80,17 @@ def esc(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     return Tables(raw, PUBLIC / "truth_esc.csv")
 
 
+def naive_seconds(truth: np.ndarray, scores: np.ndarray, n_steps: int) -> float:
+    """Seconds of scikit-learn's macro AUC, one for each step and resample: one is measured, the median of three."""
+    called = truth.any(axis=0) & ~truth.all(axis=0)
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        roc_auc_score(truth[:, called], scores[:, called], average="macro")
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds)) * n_steps * N_RESAMPLES
+
+
 def without_cost(line: dict) -> dict:
     """Milliseconds are never the same twice."""
     return line | {"trials": [trial | {"ms_per_thousand_rows": 0.0} for trial in line["trials"]]}
@@ -94,19 +109,22 @@ def test_a_table_with_intervals_and_the_recommendation(bundle, esc, capsys, tabl
         command(*asked)
     trials = [trial for trial in lines[0]["trials"] if trial["verdict"] != Conclusion.no_change]
     best = max(trials, key=lambda trial: trial["gain"])
+    made = subject(*esc)
+    naive = naive_seconds(read_scores(esc.truth).values == 1, made.scores, len(trials))
     table.append(
         {
             "what": f"ablation of {len(trials)} steps on {lines[0]['n_files']} real soundscapes",
-            "measured": f"{max(seconds):.1f} s",
-            "bound": f"<= {MOST_SECONDS:g} s, the same twice",
-            "detail": f"best {best['name']} {best['gain']:+.4f} ({best['interval'][0]:+.4f} to "
+            "measured": f"{100 * max(seconds) / naive:.2g} % of scikit-learn's time",
+            "bound": f"<= {100 * MOST_SHARE['a table']:g} %, the same twice",
+            "detail": f"{max(seconds):.1f} against {naive:.0f} s; "
+            f"best {best['name']} {best['gain']:+.4f} ({best['interval'][0]:+.4f} to "
             f"{best['interval'][1]:+.4f}): {best['verdict']}; recommended: {lines[0]['recommended'] or 'nothing'}",
         }
     )
     assert without_cost(lines[0]) == without_cost(lines[1])
     assert len(trials) >= 10
     assert all(trial["interval"][0] <= trial["gain"] <= trial["interval"][1] for trial in trials)
-    assert max(seconds) <= MOST_SECONDS
+    assert max(seconds) <= MOST_SHARE["a table"] * naive
 
 
 def subject(raw: Path | None, truth: Path) -> Subject:
@@ -151,7 +169,7 @@ def test_a_planted_step_is_recommended_and_noise_is_not(esc, table):
         assert taken == ["truth"]
 
 
-def test_a_competitions_ablation_takes_seconds(table):
+def test_a_competitions_ablation(table):
     rng = np.random.default_rng(0)
     truth = rng.random((1000, 200)) < 0.02
     ids = [f"f{row // 12}_{5 * (row % 12 + 1)}" for row in range(1000)]
@@ -161,13 +179,13 @@ def test_a_competitions_ablation_takes_seconds(table):
     made = Subject(scores, species, rows_by_file(ids, Path("scores.csv")), np.arange(1000), np.arange(200), rows)
     began = time.perf_counter()
     ablate(made, [Attempt(str(seed), "alone", (Noise(seed),)) for seed in range(25)])
-    seconds = time.perf_counter() - began
+    seconds, naive = time.perf_counter() - began, naive_seconds(truth, scores, 25)
     table.append(
         {
             "what": "ablation of 25 steps, 1,000 rows of 200 classes, 2,000 resamples",
-            "measured": f"{seconds:.1f} s",
-            "bound": f"<= {MOST_SECONDS:g} s",
-            "detail": "84 files",
+            "measured": f"{100 * seconds / naive:.2g} % of scikit-learn's time",
+            "bound": f"<= {100 * MOST_SHARE['a competition']:g} %",
+            "detail": f"{seconds:.1f} against {naive:.0f} s, 84 files",
         }
     )
-    assert seconds <= MOST_SECONDS
+    assert seconds <= MOST_SHARE["a competition"] * naive

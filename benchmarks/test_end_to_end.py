@@ -22,9 +22,12 @@ from naive_notebook import predict_naively
 
 ROUNDS = 3
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:audioread", "ignore:.*slated for removal:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning:audioread", "ignore:.*slated for removal:DeprecationWarning"
+    ),
+]
 
 
 class LoadedModels(SubmissionTables):

@@ -34,6 +34,8 @@ pytestmark = [
 ]
 ROUNDS = 5
 SEEDS = 10
+MOST_TIMES = 4.0
+SMOKE = {"SEEDS": 1, "N_SOUNDSCAPES": 10}
 N_SOUNDSCAPES = 60
 
 
@@ -98,14 +100,19 @@ def test_esc10_in_its_folds(birdnet, table, tmp_path):
     table += [
         {"what": "ESC-10, head on BirdNET 2.4: top-1", "measured": f"{best:.3f}", "bound": ">= 0.93", "detail": of},
         {"what": "ESC-10, head on BirdNET 2.4: macro AUC", "measured": f"{auc:.4f}", "bound": ">= 0.995", "detail": of},
-        {"what": "ESC-10, head on BirdNET 2.4: CPU seconds", "measured": f"{cpu:.0f}", "bound": "< 60", "detail": of},
+        {
+            "what": "ESC-10, head on BirdNET 2.4: CPU of all three commands over that of embedding the clips",
+            "measured": f"{cpu / one:.1f} times",
+            "bound": f"<= {MOST_TIMES:g} times",
+            "detail": f"{of}: {cpu:.0f} CPU s",
+        },
     ]
     out, _ = fit(embeddings, data / "train.csv", tmp_path / "auto", *options, "--kind", "auto")
     lines = [" ".join(line.split()) for line in out.splitlines() if line.split()[0] in (*KINDS, "taken")]
     table.append({"what": "ESC-10, kinds of heads", "measured": str(len(lines)), "bound": "3", "detail": str(lines)})
     assert best >= 0.93
     assert auc >= 0.995
-    assert cpu < 60
+    assert cpu <= MOST_TIMES * one
 
 
 def test_86_british_species(birdnet, table, tmp_path):

@@ -23,6 +23,8 @@ from bundles import SHARED_DATA
 
 WINDOWS = int(os.environ.get("BIRDINFER_SEARCH_WINDOWS", "1000000"))
 NUMBERS, PER_RECORDING, K = 1024, 50, 20
+TIMES_NUMPY = 5
+SMOKE = {"WINDOWS": 10_000}
 MOST_MB = 400
 """Of memory: the libraries, and 20 bytes a window; the embeddings are 2 GB."""
 SEARCH = """
@@ -112,11 +114,12 @@ def test_a_query_among_a_million_windows(million, table):
     median, slowest = float(np.median(later["seconds"])), max(later["seconds"])
     size_mb = WINDOWS * NUMBERS * 2 / 1e6
     each = (
-        f"slowest of 8 {slowest:.2f} s, {later['cpu']:.2f} CPU s; 8 together {later['together']:.2f} s; numpy over "
-        f"the files {naive:.1f} s, {naive / median:.0f} times as long; opening the index {later['open']:.2f} s"
+        f"{median:.2f} s against {naive:.1f} s, slowest of 8 {slowest:.2f} s, {later['cpu']:.2f} CPU s; 8 together "
+        f"{later['together']:.2f} s; opening the index {later['open']:.2f} s"
     )
     table += [
-        {"what": f"similar: {WINDOWS} windows x {NUMBERS}, a query", "measured": f"{median:.2f} s", "bound": "< 1 s",
+        {"what": f"similar: {WINDOWS} windows x {NUMBERS}, a query, against numpy over the files",
+         "measured": f"{naive / median:.0f} times as fast", "bound": f"the slowest >= {TIMES_NUMPY} times",
          "detail": each},
         {"what": "similar: the first search, which makes the index", "measured": f"{first['open']:.1f} s", "bound": "",
          "detail": f"{WINDOWS // PER_RECORDING} recordings, {size_mb:.0f} MB, which are there twice then"},
@@ -127,7 +130,7 @@ def test_a_query_among_a_million_windows(million, table):
     for query, rows in list(zip(np.load(queries), later["rows"], strict=True))[:2]:
         assert rows == rows_in_float64(folder, query.astype(np.float64))
     assert later["recordings"] == K
-    assert slowest < 1
+    assert slowest <= naive / TIMES_NUMPY
     assert max(first["mb"], later["mb"]) < MOST_MB
 
 

@@ -14,10 +14,12 @@ from birdinfer.scale.plan import PlanSettings, make_plan_at
 from birdinfer.scale.unit import Worker
 
 N_FILES, SECONDS, RATE = 32, 300, 32_000
+SMOKE = {"N_FILES": 3, "SECONDS": 20}
 STREAM_BYTES = 20_000_000  # a second
 LEAST_BUSY = 0.9
 
 
+@pytest.mark.slow
 def test_a_store_of_slow_streams_keeps_a_core_busy(b0, table, tmp_path, monkeypatch):
     if reason := fake_store.why_not():
         pytest.skip(reason)
