@@ -34,7 +34,7 @@ NUMERIC_TESTS = tests/features tests/audio tests/postprocess tests/inference tes
 test-avx2: $(VENV)/.installed-dev  ## The numeric tests as a processor without AVX-512 computes them
 	$(BIN)/python .ci/as_avx2.py $(PYTEST) $(NUMERIC_TESTS)
 
-coverage: $(VENV)/.installed-dev  ## All tests with more examples and whole networks, and the lines they reach
+coverage: $(VENV)/.installed-dev  ## All tests with more examples and whole networks, and the lines that make test's reach
 	TEST_PROFILE=ci $(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev  ## Linters and types only

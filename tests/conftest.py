@@ -1,5 +1,6 @@
 """Fixtures that several folders share."""
 
+import gc
 import itertools
 import os
 import signal
@@ -27,8 +28,24 @@ LOAD_SAFE = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile(
     "dev", max_examples=25, derandomize=True, database=None, deadline=None, suppress_health_check=LOAD_SAFE
 )
-settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=LOAD_SAFE)
+settings.register_profile("ci", max_examples=50, deadline=None, suppress_health_check=LOAD_SAFE)
 settings.load_profile(os.environ.get("TEST_PROFILE", "dev"))
+
+
+# Ten thousand tests are not looked through for rubbish, neither while they are collected nor whenever one of them runs.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole walks are not traced, which takes half as long again: each module has tests of its own."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,6 +1,6 @@
 """timm's networks with few stages of few blocks: every kind of block is there, in a fraction of the time.
 
-The profile ``ci`` (TEST_PROFILE, see tests/conftest.py) takes them as they are.
+The profile ``ci`` (TEST_PROFILE, see tests/conftest.py) takes some of them as they are.
 """
 
 import os
@@ -23,9 +23,9 @@ SETTINGS = {
 """What timm.create_model takes for it. Networks of the EfficientNet kind take nothing; see ``few_blocks``."""
 
 
-def make_networks_shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let timm build networks in use with few blocks, unless the profile is ``ci``."""
-    if os.environ.get("TEST_PROFILE") == "ci":
+def make_networks_shallow(monkeypatch: pytest.MonkeyPatch, *, whole_in_ci: bool = False) -> None:
+    """Let timm build networks in use with few blocks; not with ``whole_in_ci``, where the profile is ``ci``."""
+    if whole_in_ci and os.environ.get("TEST_PROFILE") == "ci":
         return
     timm = import_timm()
     create = timm.create_model

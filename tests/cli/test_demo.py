@@ -7,6 +7,7 @@ from birdinfer.cli.demo import demo
 from birdinfer.inference.bundle import forest_demo_path
 
 
+@pytest.mark.slow
 def test_the_demo_scores_real_sound_and_makes_a_page(tmp_path, capsys):
     demo(tmp_path / "demo")
     out = capsys.readouterr().out

@@ -60,19 +60,22 @@ class Messages(Callback):
         self.lines.append(line)
 
 
-def test_a_sound_submission_passes_in_both_layouts_without_network(packed, sounds):
+@pytest.mark.parametrize(
+    "layouts", [(Layout.mounts_2026,), pytest.param(tuple(Layout), marks=pytest.mark.slow)], ids=["2026", "both"]
+)
+def test_a_sound_submission_passes_in_its_layouts_without_network(packed, sounds, layouts):
     messages = Messages()
-    report = dry_run(settings(packed, sounds, layouts=tuple(Layout)), messages)
-    assert [(one.layout, one.run) for one in report.runs] == [(layout, run) for layout in Layout for run in Run]
+    report = dry_run(settings(packed, sounds, layouts=layouts), messages)
+    assert [(one.layout, one.run) for one in report.runs] == [(layout, run) for layout in layouts for run in Run]
     assert report.ok, [(one.faults, one.output) for one in report.runs]
     assert all(one.peak_mb > 50 for one in report.runs)
-    assert [one.n_files for one in report.runs] == [0, 4, 0, 4]
+    assert [one.n_files for one in report.runs] == [0, 4] * len(layouts)
     assert report.competition == "birdclef-2025"
     assert report.network
-    assert len(messages.lines) == 6
+    assert len(messages.lines) == 2 + 2 * len(layouts)
 
 
-@pytest.mark.parametrize("slug", ["birdclef-2021", "birdclef-2022"])
+@pytest.mark.parametrize("slug", ["birdclef-2021", pytest.param("birdclef-2022", marks=pytest.mark.slow)])
 def test_years_that_ask_for_other_things_than_probabilities_pass_too(tmp_path, bundle, sounds, slug):
     packed = write_packed(tmp_path / "packed", bundle, replace(SETTINGS, competition=competition(slug)))
     (hidden,) = dry_run(settings(packed, sounds, runs=(Run.hidden,))).runs
@@ -144,7 +147,7 @@ class TestPlantedFaults:
             "    time.sleep(0.2); run.execute('INSERT INTO files VALUES (1)')\ntime.sleep(0.2)"
         )
         (hidden,) = dry_run(settings(plant(packed, count_files), sounds, runs=(Run.hidden,), cores=1)).runs
-        assert hidden.forecast_seconds == pytest.approx(8_400 * 0.2, rel=0.25)
+        assert hidden.forecast_seconds >= 0.9 * 8_400 * 0.2  # more on a busy machine
         (fault,) = hidden.faults
         assert fault.startswith("the time budget of 1 min is too small: 700 soundscapes take ")
 
@@ -181,11 +184,15 @@ class TestBeyondTheTwelve:
         assert any("is the sample itself: nothing was predicted" in fault for fault in faults)
 
     def test_too_much_memory(self, packed, faults_of):
-        faults = faults_of(plant(packed, "import time; much = bytearray(300_000_000); time.sleep(20)"), memory_gb=0.2)
+        faults = faults_of(
+            plant(packed, "import time; much = bytearray(300_000_000); time.sleep(20)"),
+            memory_gb=0.2,
+            runs=(Run.hidden,),
+        )
         assert any("memory: more than 0.2 GB are held" in fault for fault in faults)
 
     def test_an_endless_notebook(self, packed, faults_of):
-        faults = faults_of(plant(packed, "import time; time.sleep(60)"), limit_minutes=0.02)
+        faults = faults_of(plant(packed, "import time; time.sleep(60)"), limit_minutes=0.02, runs=(Run.hidden,))
         assert any("time: not done within 0.02 min" in fault for fault in faults)
 
     def test_writing_into_the_input(self, packed, faults_of):
@@ -221,12 +228,14 @@ class TestTheSpecies:
             "202 of its species are not in the bundle and hold 0.25 in all rows: unknown_202" in report.runs[0].output
         )
 
+    @pytest.mark.slow
     def test_those_of_a_sample_are_compared_by_name(self, tmp_path, packed, sounds):
         sample = write_sample(tmp_path / "s.csv", ("houspa", "comcuc"), 2025)
         report = dry_run(settings(packed, sounds, sample=sample, runs=(Run.public,)))
         assert "1 of its species are not in the bundle: houspa" in report.lacking
         assert (report.ok, report.runs_through, report.has_sample) == (False, True, True)
 
+    @pytest.mark.slow
     def test_a_notebook_that_is_meant_to_fill_them_passes(self, tmp_path, bundle, sounds):
         options = ("--missing-species", "0.01")
         packed = write_packed(tmp_path / "packed", bundle, replace(SETTINGS, options=options))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from make_bundles import SAMPLE_RATE, tone, write_sound
 
@@ -54,6 +54,7 @@ def written(path):
         return list(csv.reader(text))
 
 
+@settings(max_examples=15)
 @given(paths=st.sets(names, min_size=2, max_size=6))
 @example(paths={b"siteA/1.wav", b"siteA/1.flac", b"siteB/1.wav", b"siteB/\xf6.wav", b"siteB/\\xf6.wav"})
 @example(paths={b"n/" + as_bytes(stem) + b".wav" for stem in STEMS})

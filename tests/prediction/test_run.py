@@ -431,10 +431,13 @@ def endless(tmp_path_factory):
 @pytest.mark.parametrize(
     ("ending", "code", "options"),
     [
-        (signal.SIGINT, 130, ()), (signal.SIGTERM, 143, ()), (signal.SIGTERM, 143, ("--engine", "auto")),
-        ("budget", 4, ()), ("budget", 4, ("--engine", "auto")),
+        (signal.SIGINT, 130, ()),
+        pytest.param(signal.SIGTERM, 143, (), marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, ("--engine", "auto")),
+        ("budget", 4, ()),
+        pytest.param("budget", 4, ("--engine", "auto"), marks=pytest.mark.slow),
     ],
-)  # fmt: skip
+)
 def test_a_graph_that_never_answers_holds_neither_signal_nor_deadline(
     soundscapes, endless, tmp_path, ending, code, options
 ):

@@ -22,11 +22,10 @@ needs_slurm = pytest.mark.skipif(bool(why_not()), reason=why_not())
 N_FILES, N_TASKS = 12, 3
 
 
-@pytest.fixture
-def held_archive(tmp_path):
-    """Files of 10 s; at the first of each task its process can be held."""
-    folder = tmp_path / "archive"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def held_archive(tmp_path_factory):
+    """Files of 10 s; at the first of each task its process can be held. Read only."""
+    folder = tmp_path_factory.mktemp("archive")
     for number in range(N_FILES):
         name = f"held_{number:02}" if number < N_TASKS else f"site_{number:02}"
         write_sound(folder / f"{name}.ogg", tone(10.0, hz=500.0 + 60 * number, seed=number), SAMPLE_RATE)

@@ -260,6 +260,7 @@ class TestTwoProcesses:
         }
 
 
+@pytest.mark.slow
 class TestKilled:
     """One of two processes, by kill -9, in the midst of a training that a user has started."""
 

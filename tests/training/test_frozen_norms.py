@@ -88,7 +88,7 @@ class TestNormsThatHoldStill:
         assert learnt
         assert not any(torch.equal(third[name], fourth[name]) for name in learnt)
 
-    @pytest.mark.parametrize("step", [8, 9, 11, 13, 16])
+    @pytest.mark.parametrize("step", [8, 11, *(pytest.param(step, marks=pytest.mark.slow) for step in (9, 13, 16))])
     def test_killed_before_or_while_they_hold_still(self, step, still, clips_dir, tmp_path, monkeypatch):
         """Steps 9 to 16 are theirs; there is a checkpoint after every second."""
         recipe, folder, _ = still

@@ -132,7 +132,7 @@ class TestTrainFold:
 
 
 class TestExactResume:
-    @pytest.mark.parametrize("step", [1, 3, 4, 7, 11])
+    @pytest.mark.parametrize("step", [3, 4, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 7, 11))])
     def test_killed_at_any_step(self, step, finished, tiny_recipe, clips_dir, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             die_at(patch, step, kill)
@@ -179,6 +179,7 @@ class TestExactResume:
         assert reporter.starts[0].first_step == 5
         assert_same_bits(tmp_path, finished[0])
 
+    @pytest.mark.slow
     def test_sigkill_of_the_process(self, finished, tiny_recipe, clips_dir, tmp_path):
         """No stand-in: a process of its own, killed within an epoch."""
         from birdinfer.training.recipe.toml import write_recipe

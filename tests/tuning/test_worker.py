@@ -67,6 +67,7 @@ class TestAFinishedStudy:
         records = finished[1].records
         assert best_of(records).score >= default_of(records).score
 
+    @pytest.mark.slow
     def test_the_best_recipe_trains_to_the_same_score_bit_for_bit(self, finished, tmp_path):
         search, outcome, _ = finished
         recipe = load_recipe(search.study_dir / "best.toml")
@@ -267,7 +268,10 @@ class StoppedAt(Watching):
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize(("number", "ending"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+    @pytest.mark.parametrize(
+        ("number", "ending"),
+        [(signal.SIGTERM, SystemExit), pytest.param(signal.SIGINT, KeyboardInterrupt, marks=pytest.mark.slow)],
+    )
     def test_a_trial_is_released_and_resumed_as_if_nothing_had_happened(self, search, finished, number, ending):
         search = replace(search, folds=(0, 1), trials=1)
         with pytest.raises(ending):

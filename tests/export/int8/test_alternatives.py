@@ -23,7 +23,7 @@ NETWORKS = {
     "lstm": (ModelConfig("rnn", "lstm", hidden=32, layers=1), "LSTMs", {"MatMulInteger", "DynamicQuantizeLSTM"}),
     "raw": (TINY["raw"], "products", {"MatMulInteger"}),
 }
-EXPORTERS = {"vit": "torchscript"}
+EXPORTERS = {"vit": "torchscript", "lstm": "torchscript", "raw": "torchscript"}
 """The older one is far quicker; each exporter makes some of the graphs."""
 
 
@@ -119,7 +119,8 @@ def test_names_and_metadata_stay(made):
 
 def test_no_advice_is_logged(tmp_path, caplog):
     input_config, _ = windows(TINY["cnn"])
-    export_graph(build_model(TINY["cnn"], 3, input_config, start=False).eval(), input_config, tmp_path / "a.onnx", {})
+    model = build_model(TINY["cnn"], 3, input_config, start=False).eval()
+    export_graph(model, input_config, tmp_path / "a.onnx", {}, "torchscript")
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         quantize_dynamic(tmp_path / "a.onnx", tmp_path / "b.onnx")

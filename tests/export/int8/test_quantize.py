@@ -148,8 +148,9 @@ def test_relu_and_max_pool(tmp_path, awkward_windows):
     assert np.sqrt(np.square(found - wanted).mean()) < 0.05 * wanted.std()
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_hard_swishes_run_in_int8_and_answer_as_fp32(tmp_path, awkward_windows, target):
+@pytest.fixture(scope="module")
+def swishes(tmp_path_factory, awkward_windows):
+    """(fp32 graph, calibrated) of a network of hard swishes. Read only."""
     torch.manual_seed(0)
     net = torch.nn
     model = net.Sequential(
@@ -159,10 +160,16 @@ def test_hard_swishes_run_in_int8_and_answer_as_fp32(tmp_path, awkward_windows, 
     )  # fmt: skip
     for layer in (model[0], model[2], model[4]):
         layer.weight.data *= 4  # values on both sides of -3 and 3
-    export_graph(LogitsOf(model), INPUT_CONFIG, tmp_path / "fp32.onnx", {})
-    calibrated = calibrate_graph(tmp_path / "fp32.onnx", np.split(awkward_windows[:24], 24))
+    path = tmp_path_factory.mktemp("swishes") / "fp32.onnx"
+    export_graph(LogitsOf(model.eval()), INPUT_CONFIG, path, {})
+    return path, calibrate_graph(path, np.split(awkward_windows[:24], 24))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_hard_swishes_run_in_int8_and_answer_as_fp32(swishes, tmp_path, awkward_windows, target):
+    fp32, calibrated = swishes
     write_int8(calibrated, tmp_path / "int8.onnx", Int8Settings(number_format=FORMATS[target]))
-    wanted, found = (graph_logits(tmp_path / name, awkward_windows[24:]) for name in ("fp32.onnx", "int8.onnx"))
+    wanted, found = (graph_logits(path, awkward_windows[24:]) for path in (fp32, tmp_path / "int8.onnx"))
     assert np.sqrt(np.square(found - wanted).mean()) < 0.05 * wanted.std()
     count = Counter(node.op_type for node in optimised_graph(tmp_path / "int8.onnx").graph.node)
     if importlib.util.find_spec("openvino"):

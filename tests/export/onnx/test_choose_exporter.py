@@ -152,6 +152,7 @@ def test_recurrent_networks_go_through_the_older_exporter_alone(backbone, monkey
     assert (exported.exporter, exported.failures) == ("torchscript", {})
 
 
+@pytest.mark.slow
 def test_recurrent_networks_fall_back_on_the_newer_exporter(monkeypatch, tmp_path):
     monkeypatch.setitem(torch_export.EXPORTERS, "torchscript", breaks)
     input_config, inputs = windows(TINY["lstm"], n=3)

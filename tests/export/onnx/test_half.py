@@ -60,7 +60,14 @@ def probabilities(path, outputs, inputs, engine="onnxruntime", batch_size=4):
     return np.concatenate([sigmoid(answer[name]).reshape(len(inputs), -1) for name in outputs], axis=1)
 
 
-@pytest.fixture(scope="module", params=TINY)
+VARIANTS = {"cnn-gem", "cnn-stages", "sed-stages", "lstm"}
+"""Of families that are there in another form."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name in VARIANTS else []) for name in TINY],
+)
 def family(request, tmp_path_factory):
     """(fp32 graph, outputs, windows) of each family."""
     path = tmp_path_factory.mktemp("fp32") / f"{request.param}.onnx"

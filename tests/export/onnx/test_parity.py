@@ -54,7 +54,7 @@ def input_config(request):
 @pytest.fixture(scope="module")
 def graph(model, input_config, tmp_path_factory):
     path = tmp_path_factory.mktemp("graph") / "tiny.onnx"
-    export_graph(model, input_config, path, {})
+    export_graph(model, input_config, path, {}, "torchscript")
     return path
 
 
@@ -121,7 +121,7 @@ def test_pitfall_1_a_graph_that_answers_otherwise_in_company_is_refused(model, i
 
     other = Neighbourly().eval()
     other.load_state_dict(model.state_dict())
-    export_graph(other, input_config, tmp_path / "other.onnx", {})
+    export_graph(other, input_config, tmp_path / "other.onnx", {}, "torchscript")
     with pytest.raises(ParityError, match=rf"\(logits, {engine}, in reverse, by threes\)"):
         check_parity(model, tmp_path / "other.onnx", windows, [engine])
 

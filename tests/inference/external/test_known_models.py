@@ -8,8 +8,8 @@ from birdinfer.errors import ConfigError
 from birdinfer.inference.external.add_model import add_model
 from birdinfer.inference.external.known_models import find_model, known_models, recognise
 
-LARGE = {"perch-v2", "birdnet-3.0"}
-"""So many labels that the look-alike takes tens of seconds."""
+LARGE = {"perch-v2", "birdnet-3.0", "birdnet-2.4"}
+"""So many labels that the look-alike takes seconds to tens of them."""
 FOUND = {
     # rate, window, peak, scores, embedding, activation, slope
     "birdnet-2.4": (48_000, 3.0, None, "output", None, "sigmoid", 1.0),

@@ -1,5 +1,7 @@
 """Each family's whole way: recipe -> network -> a training step -> checkpoint -> bundle -> scores of a file."""
 
+import os
+
 import msgspec
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from birdinfer.training.recipe.schema import DataConfig, Recipe
 
 pytestmark = pytest.mark.no_cover
 """Modules have tests of their own; tracing two exporters at work takes half as long again."""
-BOTH_EXPORTERS = "cnn"
+BOTH_EXPORTERS = "cnn" if os.environ.get("TEST_PROFILE") == "ci" else ""
 """The newer exporter takes ten times as long; it makes graphs of each family in tests/export."""
 TWO_CHANNELS = "cnn-stages"
 SECONDS = 4.6
