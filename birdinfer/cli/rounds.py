@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 from rich.markup import escape
 
-from birdinfer.cli.console import make_table, stdout
+from birdinfer.cli.console import make_table, stdout, widen
 from birdinfer.cli.export import ExportProgress
 from birdinfer.cli.options import Quiet, need_modules, parse_folds
 from birdinfer.cli.predict import PredictionProgress
@@ -147,7 +147,7 @@ def _show(outcome: "RoundsOutcome") -> None:
         interval, kept = low and f"{low} .. {high}", "kept" if record.number == outcome.best else ""
         cells = (f"{record.macro_auc:.4f}", value, interval, str(record.pseudo_windows), f"{record.seconds:.0f}", kept)
         table.add_row(str(record.number), escape(record.recipe), *cells)
-    stdout().print(table)
+    stdout().print(widen(table))
     folder = escape(str(outcome.out / "bundle"))
     stdout().print(f"{folder}: the bundle of round {outcome.best}")
     stdout().print(f"next: birdinfer predict SOUNDSCAPES --bundle {folder} -o submission.csv")
