@@ -176,6 +176,7 @@ _COUNTED_FORMATS = _INT16_FORMATS | {"FLAC"}
 _MOST_FRAMES_PER_BYTE = 16_384
 """No codec makes more of a byte (Opus 2,880, Vorbis 4,096, FLAC of one constant value about 6,000): a decoder that
 gives more is no longer reading the file."""
+_PROBED_FRAMES = 4_096
 _OPEN_LENGTH = 2**62
 """Samples; libsndfile's word for a length that the header leaves open is higher."""
 _SEEK_FAILED = 39
@@ -215,6 +216,8 @@ class Decoder:
             raise _refused(path, error) from error
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
+        self._format: str = self._file.format  # each look at these calls libsndfile
+        self._subtype: str = self._file.subtype
         if not 100 <= self.sample_rate <= 1_000_000:
             self.close()
             raise AudioError(path, f"has an impossible sample rate of {self.sample_rate} Hz")
@@ -248,7 +251,7 @@ class Decoder:
     @property
     def counts_samples(self) -> bool:
         """Whether the header counts samples, so that a file with fewer is truncated."""
-        return bool(self._file.format in _COUNTED_FORMATS)
+        return self._format in _COUNTED_FORMATS
 
     @property
     def n_bytes_read(self) -> int | None:
@@ -258,26 +261,25 @@ class Decoder:
     @property
     def is_flac(self) -> bool:
         """Whether frames carry their own position, so that decoding can continue behind a broken one."""
-        return bool(self._file.format == "FLAC")
+        return self._format == "FLAC"
 
     @property
     def is_uncompressed(self) -> bool:
         """Whether each sample takes the same number of bytes."""
-        is_plain = self._file.subtype.startswith(("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW"))
-        return bool(is_plain and self._file.format != "FLAC")
+        is_plain = self._subtype.startswith(("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW"))
+        return is_plain and self._format != "FLAC"
 
     @property
     def blank(self) -> float | None:
         """The value of an uncompressed sample whose bytes are zeros; None where there are none."""
-        if not self.is_uncompressed or self._file.subtype.endswith("LAW"):
+        if not self.is_uncompressed or self._subtype.endswith("LAW"):
             return None
-        return -1.0 if self._file.subtype == "PCM_U8" else 0.0
+        return -1.0 if self._subtype == "PCM_U8" else 0.0
 
     @property
     def step(self) -> float:
         """The least difference of two samples; 0 where they are floats."""
-        subtype = self._file.subtype
-        return 0.0 if subtype in ("FLOAT", "DOUBLE") else _STEPS.get(subtype, 2.0**-23)
+        return 0.0 if self._subtype in ("FLOAT", "DOUBLE") else _STEPS.get(self._subtype, 2.0**-23)
 
     def seek(self, frame: int) -> bool:
         """Go to a sample; return whether that was possible."""
@@ -295,7 +297,7 @@ class Decoder:
         credible = self._n_bytes * _MOST_FRAMES_PER_BYTE
         left = credible if most is None else min(most, credible)
         while left > 0 and not self._is_over:
-            block = (mix or mean_of_channels)(self.read(min(self.block_frames, left)))
+            block = (mix or mean_of_channels)(self.read(min(self._next_frames(), left)))
             if not len(block):
                 return
             left -= len(block)
@@ -308,9 +310,16 @@ class Decoder:
         """Samples per channel in a block."""
         return max(1, min(round(BLOCK_SECONDS * self.sample_rate), MOST_BLOCK_VALUES // self.channels))
 
+    def _next_frames(self) -> int:
+        """A block's samples; of a short file as many as are expected, and few more: the memory of two blocks is dear."""
+        expected = -1 if self.frames is None else self.frames - self._position
+        if expected < 0 or self._format == "MP3":  # unknown, or wrong, or an estimate
+            return self.block_frames
+        return min(self.block_frames, expected or _PROBED_FRAMES)
+
     def read(self, count: int) -> Float32:
         """Decode the next ``count`` samples [samples, channels]; fewer at the end or before a failure."""
-        dtype = np.int16 if self._file.subtype == "PCM_16" and self._file.format in _INT16_FORMATS else np.float32
+        dtype = np.int16 if self._subtype == "PCM_16" and self._format in _INT16_FORMATS else np.float32
         # Where the decoder stops in mid-block soundfile does not say how far it came: NaN stays where it did not.
         values = np.full((count, self.channels), np.nan if dtype == np.float32 else 0, dtype)
         try:

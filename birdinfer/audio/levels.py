@@ -189,7 +189,7 @@ class _Channel:
         length = self._frame_samples
         if len(samples) < length:
             return
-        begins = np.linspace(0, len(samples) - length, count + 2, dtype=np.intp)[1:-1]
+        begins = (number * (len(samples) - length) // (count + 1) for number in range(1, count + 1))
         frames = np.stack([samples[begin : begin + length] for begin in begins])
         power = (np.abs(np.fft.rfft(frames * _window(length))) ** 2).astype(np.float64)
         self._power = self._power + power.sum(axis=0)

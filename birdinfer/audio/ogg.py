@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from birdinfer.audio.decoder import ByteRange
 
@@ -33,10 +33,10 @@ _CODECS = {b"\x01vorbis": "vorbis", b"OpusHead": "opus", b"\x7fFLAC": "flac", b"
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Page:
+class _Page(NamedTuple):
     begin: int
     head_bytes: int
+    is_whole: bool
     body_bytes: int = 0
     flags: int = 0
     granule: int = _NO_GRANULE
@@ -48,7 +48,6 @@ class _Page:
     """Samples on the clock of an Opus stream before its sound (RFC 7845, section 4.2)."""
     codec: str = ""
     """By the first bytes of its stream; "" on all but the first page."""
-    is_whole: bool
     has_capture: bool = True
 
     @property
@@ -168,7 +167,7 @@ class OggLayout:
 def read_layout(path: Path) -> OggLayout:
     """Read the pages of an Ogg file; of streams beside each other (sound and film) the first that is sound counts."""
     layout, is_beginning, page = OggLayout(), False, None
-    with path.open("rb") as file:
+    with path.open("rb", buffering=_SCAN_BYTES) as file:  # pages are short: with the usual 8 KiB each is a call or two
         for page in _pages(file):
             if not page.is_whole:
                 layout.n_broken += 1
@@ -254,7 +253,7 @@ def _read_page(file: BinaryIO, begin: int) -> _Page | None:
     return _Page(
         begin=begin, head_bytes=_HEADER.size + n_segments, body_bytes=body_bytes, flags=flags, granule=granule,
         serial=serial, sequence=sequence, codec=codec, skipped=skipped, is_whole=is_whole,
-        n_packets=sum(length < 255 for length in segments),
+        n_packets=len(segments) - segments.count(255),
     )  # fmt: skip
 
 

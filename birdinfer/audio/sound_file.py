@@ -406,7 +406,8 @@ def _zeros_at_the_end(path: Path) -> int:
     with contextlib.suppress(OSError), path.open("rb") as file:
         left = file.seek(0, 2)
         while left > 0:
-            left -= (length := min(left, _LEAST_ZERO_BYTES))
+            # Few at first: nearly every file ends with something else.
+            left -= (length := min(left, _LEAST_ZERO_BYTES if n_zeros else 64))
             file.seek(left)
             block = file.read(length)
             written = block.rstrip(b"\0")

@@ -310,6 +310,9 @@ class StreamingPostprocessor:
             return np.zeros((0, self.n_labels), np.float32)
         held = np.concatenate(self._held)
         end = max(self._n_finished, len(held) - context)
+        if end == self._n_finished:  # as for most of a short file
+            self._held = [held]
+            return np.zeros((0, self.n_labels), np.float32)
         finished = self._pipeline(held, self._file_id)[self._n_finished : end].copy()
         keep = max(0, end - context)
         self._held, self._n_finished = [held[keep:].copy()], end - keep
