@@ -42,11 +42,11 @@ from birdinfer.inference.embeddings import Embeddings, embeddings_of
 from birdinfer.inference.engines import EnginePlan
 from birdinfer.inference.ensemble import Blend, check_live
 from birdinfer.inference.member_group import MemberScores
+from birdinfer.inference.open_file import end_status
 from birdinfer.inference.predictor import Predictor, join_chunks, make_plan
 from birdinfer.inference.results import SoundscapeResult
 from birdinfer.inference.soundscapes import predict_soundscapes
 from birdinfer.inference.voice import VoiceMode, speech_finders
-from birdinfer.inference.workers import end_status
 from birdinfer.postprocess.config import PostConfig
 from birdinfer.prediction.run import default_engine
 from birdinfer.result import Result, ScoredWindow

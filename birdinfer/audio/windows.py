@@ -35,6 +35,13 @@ class WindowBatch:
     member_group: int = 0
     """Index of the window grid that they are for."""
 
+    def split(self, n_windows: int, grid: "WindowGrid") -> tuple["WindowBatch", "WindowBatch"]:
+        """Return the first ``n_windows`` and the others, as views; the grid is that of the windows."""
+        length = (n_windows - 1) * grid.stride_samples + grid.window_samples + 2 * grid.margin_samples
+        first = WindowBatch(self.first, n_windows, self.samples[:length], self.member_group)
+        begin, n_others = n_windows * grid.stride_samples, self.n_windows - n_windows
+        return first, WindowBatch(self.first + n_windows, n_others, self.samples[begin:], self.member_group)
+
 
 @dataclass(frozen=True, slots=True)
 class WindowGrid:

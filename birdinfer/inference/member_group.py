@@ -42,6 +42,13 @@ class MemberScores:
     embeddings: Float32 | None = None
     """[windows, numbers], if they were asked for and it has some."""
 
+    def part(self, first: int, windows: slice) -> "MemberScores":
+        """Return the scores of some of the windows, the first of which has this index in its file."""
+        clip, frames, embeddings = (
+            None if each is None else each[windows] for each in (self.clip, self.frames, self.embeddings)
+        )
+        return MemberScores(member=self.member, first=first, clip=clip, frames=frames, embeddings=embeddings)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedMember:
@@ -92,6 +99,11 @@ class MemberGroup:
                 outputs[id(engine)] = _run(engine, inputs, ", ".join(names))
         n_windows = len(inputs)
         return [_probabilities(loaded, first, n_windows, outputs[id(loaded.graph.engine)]) for loaded in self.members]
+
+    def call_windows(self, plan: EnginePlan) -> int:
+        """Return how many windows a call computes at least: those of a fixed batch, which only some engines need."""
+        any_number = 1 if plan.spec.engine == "onnxruntime" else plan.batch_size
+        return max(loaded.graph.facts.input_shape[0] or any_number for loaded in self.members)
 
     def _by_engine(self) -> list[tuple[Engine, list[LoadedMember]]]:
         """Each engine once, with the members whose graphs it runs: perhaps several at once."""

@@ -99,6 +99,8 @@ class Predictor:
         """Of the scores: species, or for a blend by rank those of one group behind those of the other."""
         self._pipeline = GroupPipeline(pipeline, len(blend.groups)) if blend.how == "rank" else pipeline
         self.member_groups: Sequence[MemberGroup] = load_member_groups(bundle, self.plan, embeddings=embeddings)
+        self.call_windows = max(group.call_windows(self.plan) for group in self.member_groups)
+        """Windows that a call of the graphs computes, however few it is given; 1: as many as it is given."""
         self._sequences = load_sequences(bundle, self.member_groups, self.plan)
         known = {loaded.index: loaded.labels for group in self.member_groups for loaded in group.members}
         members = bundle.manifest.members
@@ -162,6 +164,16 @@ class Predictor:
         """Score a batch of windows with every member of its group."""
         group = self.member_groups[batch.member_group]
         return group.score(batch.first, group.make_input(batch))
+
+    def score_batches(self, batches: Sequence[WindowBatch]) -> list[list[MemberScores]]:
+        """Do as :meth:`score_batch` with several batches of one group, as if they were one."""
+        group = self.member_groups[batches[0].member_group]
+        scores = group.score(0, np.concatenate([group.make_input(batch) for batch in batches]))
+        ends = np.cumsum([batch.n_windows for batch in batches])
+        return [
+            [each.part(batch.first, slice(end - batch.n_windows, end)) for each in scores]
+            for batch, end in zip(batches, ends.tolist(), strict=True)
+        ]
 
     def sound_seconds_of(self, batch: WindowBatch) -> float:
         """Seconds of sound that a batch stands for; over all batches of all groups they sum to the file's length."""

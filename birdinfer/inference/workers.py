@@ -2,8 +2,9 @@
 
 A worker is a thread on a core of its own; decoding, FFT and graphs all release Python's lock. A worker opens the next
 file and takes batch after batch of windows from it. When no file is left to open, it helps with one that is still being
-read, so that a single recording of 24 hours keeps every core busy, too. Only scores are kept and sound is freed batch
-by batch: memory grows neither with the number of files nor with their length.
+read, so that a single recording of 24 hours keeps every core busy, too. Batches that would not fill a call of a graph
+are scored together. Only scores are kept and sound is freed batch by batch: memory grows neither with the number of
+files nor with their length.
 
 Whatever fails while a file is read or scored is that file's status. What ends the run is kept until all results are
 taken: a model that has no answer for any file, a disk of sound that is gone, a sink that takes no rows. A worker whose
@@ -15,21 +16,20 @@ import queue
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from birdinfer.audio.channels import split_channel
-from birdinfer.audio.reader import SoundscapeReader
 from birdinfer.audio.status import FINE, Status
-from birdinfer.audio.stream import AudioStream
 from birdinfer.audio.windows import WindowBatch
-from birdinfer.errors import AudioError, BirdinferError, BundleError, InputNotFoundError, printable
+from birdinfer.errors import AudioError, BirdinferError, BundleError, InputNotFoundError
 from birdinfer.inference.embeddings import EmbeddingWriter
 from birdinfer.inference.member_group import MemberScores
-from birdinfer.inference.predictor import FileScores, Predictor, join_chunks
+from birdinfer.inference.open_file import OpenFile, one_line
+from birdinfer.inference.predictor import join_chunks
 from birdinfer.inference.results import ResultSink, Scheduler, SoundscapeResult
-from birdinfer.typing import Float32
+from birdinfer.inference.short_batches import Read, ShortBatches
 
 _POLL_SECONDS = 0.1
 """How often ``is_stopped`` is asked while all workers are busy."""
@@ -39,59 +39,6 @@ _MAX_GONE_FILES = 5
 """If so many files in a row are gone or give an error of the disk, the disk is gone and not the files."""
 _PATIENCE_SECONDS = 2.0
 """How long a worker may take to end its window batch when the run stops."""
-
-
-@dataclass(slots=True, kw_only=True)
-class OpenFile:
-    """A file between its first window batch and its last score."""
-
-    path: Path
-    predictor: Predictor
-    reader: SoundscapeReader
-    batches: Iterator[WindowBatch]
-    scores: FileScores
-    chunks: list[Float32] = field(default_factory=list)
-    """Finished rows, if no sink takes them."""
-    n_rows: int = 0
-    reading: threading.Lock = field(default_factory=threading.Lock)
-    helpers: int = 0
-    """Workers that hold a batch of this file, or wait for one."""
-    is_read: bool = False
-    is_scored: bool = False
-    cut_by: Status | None = None
-    """Why the file ends early: no time left, or something failed."""
-    error: BirdinferError | None = None
-
-    def outcome(self) -> tuple[Status, str]:
-        """Status of the file, and its problem in one line."""
-        stream = self.reader.stream
-        if self.cut_by is Status.skipped_by_budget:
-            return self.cut_by, f"time was up after {stream.decoded_seconds:.1f} of {stream.claimed_seconds:.1f} s"
-        if self.cut_by is not None:
-            return self.cut_by, one_line(self.error, self.path)
-        if not self.n_rows:
-            return Status.unreadable, one_line(self.error, self.path)
-        if self.error is not None:
-            return Status.damaged, "; ".join(filter(None, (stream.damage, one_line(self.error, self.path))))
-        return end_status(stream, self.predictor.rows.min_tail_seconds)
-
-
-def end_status(stream: AudioStream, min_seconds: float) -> tuple[Status, str]:
-    """Status of sound that was read to its end, and its problem; a row takes ``min_seconds`` at least."""
-    if stream.status in FINE and stream.decoded_seconds < min_seconds:
-        short = f"too short: {stream.decoded_seconds:.3f} s, a row takes {min_seconds:g} s at least"
-        return Status.too_short, "; ".join(filter(None, (short, stream.damage)))
-    return stream.status, stream.damage
-
-
-def one_line(error: BaseException | None, path: Path) -> str:
-    """Format an error without the path, which stands beside it in every listing."""
-    if isinstance(error, BirdinferError) and error.where == printable(str(split_channel(path)[0])):
-        return error.what + (f" - {error.hint}" if error.hint else "")
-    if isinstance(error, MemoryError):
-        return "there is not enough memory"
-    expected = error is None or isinstance(error, BirdinferError | OSError)
-    return printable(" ".join((str(error) if expected else f"{type(error).__name__}: {error}".rstrip(": ")).split()))
 
 
 def is_gone(path: Path) -> bool:
@@ -133,6 +80,7 @@ class WorkerPool:
         self._waiting = iter(paths)
         self._names, self._has_worked = names or {}, has_worked
         self._open: list[OpenFile] = []
+        self._short = ShortBatches()
         self._opening = 0
         self._lock = threading.Condition()
         self._on_progress = on_progress
@@ -211,8 +159,9 @@ class WorkerPool:
             while not self.stopped.is_set():
                 file = self._next_file()
                 if file is None:
-                    return
+                    break
                 self._work_on(file)
+            self._score_together(self._short.late(0.0))
         except BaseException as error:  # raised in the caller's thread, which would else wait for ever
             self.failure = self.failure or error
             self.stopped.set()
@@ -280,21 +229,58 @@ class WorkerPool:
                 batch = self._in_time(file, self._read(file))
             if batch is None:
                 break
-            read = time.perf_counter()
-            try:
-                member_scores = file.predictor.score_batch(batch)
-            except Exception as error:
-                self._fail(file, batch.member_group, error)
+            read = Read(file, batch, time.perf_counter() - began)
+            if read.is_short:
+                with self._lock:
+                    file.helpers += 1  # it is not finished before this batch is scored
+                self._score_together(self._short.add(read))
+            elif not self._score(read):
                 break
-            if self._is_abandoned:
-                return
-            self._scheduler.note_batch(file.predictor, batch, read - began, time.perf_counter() - read)
-            if not self._add(file, batch.member_group, member_scores):
-                break
-            seconds = file.predictor.sound_seconds_of(batch)
-            share = min(1.0, seconds / max(seconds, file.reader.stream.claimed_seconds))
-            self._on_progress(file.path, share, seconds)
+            else:
+                self._score_together(self._short.late())
         self._leave(file)
+
+    def _score(self, read: Read) -> bool:
+        """Score a batch and pass on the rows that are finished; whether that was possible."""
+        began = time.perf_counter()
+        try:
+            scores = read.file.predictor.score_batch(read.batch)
+        except Exception as error:
+            self._fail(read.file, read.batch.member_group, error)
+            return False
+        return self._take(read, scores, time.perf_counter() - began)
+
+    def _score_together(self, ready: Iterable[Sequence[Read]]) -> None:
+        """Score the batches of each member group in one call; where that fails one by one, to know at which it does."""
+        for reads in ready:
+            if self.stopped.is_set():
+                return
+            began = time.perf_counter()
+            try:
+                scores = reads[0].file.predictor.score_batches([read.batch for read in reads])
+            except Exception:
+                scores = []
+            seconds = (time.perf_counter() - began) / len(reads)
+            for index, read in enumerate(reads):
+                self._path_of[threading.get_ident()] = read.file.path
+                if scores:
+                    self._take(read, scores[index], seconds)
+                else:
+                    self._score(read)
+                if read.is_last_part:
+                    self._leave(read.file)
+
+    def _take(self, read: Read, scores: Sequence[MemberScores], seconds: float) -> bool:
+        if self._is_abandoned:
+            return False
+        file, batch = read.file, read.batch
+        self._scheduler.note_batch(file.predictor, batch, read.seconds, seconds)
+        if not self._add(file, batch.member_group, scores):
+            return False
+        sound_seconds = file.predictor.sound_seconds_of(batch)
+        share = min(1.0, sound_seconds / max(sound_seconds, file.reader.stream.claimed_seconds))
+        self._on_progress(file.path, share, sound_seconds)
+        return True
 
     def _add(self, file: OpenFile, member_group: int, member_scores: Sequence[MemberScores]) -> bool:
         """Add the scores of a batch and pass on the rows that are finished; whether that was possible."""
@@ -366,7 +352,7 @@ class WorkerPool:
         """Leave a file; the last worker to do so finishes it."""
         with self._lock:
             file.helpers -= 1
-            if file.helpers or not file.is_read or file not in self._open:
+            if self._is_abandoned or file.helpers or not file.is_read or file not in self._open:
                 return
             self._open.remove(file)
         try:
