@@ -61,7 +61,7 @@ def test_files_of_5_s(name, n_files, bound, engine, request, soundscapes, table,
     each = (statistics.median(seconds[small]) - statistics.median(seconds[large])) / n_files
     table.append(
         {
-            "what": f"{n_files:,} files of 5 s against the same sound in ten files, {name}, {engine}, whole process, CPU",
+            "what": f"{n_files:,} files of 5 s against the same sound in ten, {name}, {engine}, whole process, CPU",
             "measured": f"{ratio:.2f}x",
             "bound": f"<= {bound:g}x",
             "detail": f"{statistics.median(seconds[small]):.1f} against {statistics.median(seconds[large]):.1f} s: "
