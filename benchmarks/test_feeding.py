@@ -91,7 +91,7 @@ def test_a_fast_device_is_kept_busy(ending, b0, soundscapes, table, tmp_path):
     fed, busy = [], []
     for _ in range(ROUNDS):
         before, began, device.n_calls = time.process_time(), time.perf_counter(), 0
-        n_windows = sum(len(result.probabilities) for result in predict_soundscapes(predictor, paths))
+        n_windows = sum(result.n_rows for result in predict_soundscapes(predictor, paths))
         wall = time.perf_counter() - began
         fed.append(n_windows / wall / rate)
         busy.append((time.process_time() - before) / wall / available_cores())
