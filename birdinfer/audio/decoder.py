@@ -311,7 +311,7 @@ class Decoder:
         return max(1, min(round(BLOCK_SECONDS * self.sample_rate), MOST_BLOCK_VALUES // self.channels))
 
     def _next_frames(self) -> int:
-        """A block's samples; of a short file as many as are expected, then few: memory for two blocks costs time."""
+        """A block's samples; of a short file those that are expected, then few: memory for two blocks costs time."""
         expected = -1 if self.frames is None else self.frames - self._position
         if expected < 0 or self._format == "MP3":  # unknown, or wrong, or an estimate
             return self.block_frames

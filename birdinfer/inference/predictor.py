@@ -100,7 +100,7 @@ class Predictor:
         self._pipeline = GroupPipeline(pipeline, len(blend.groups)) if blend.how == "rank" else pipeline
         self.member_groups: Sequence[MemberGroup] = load_member_groups(bundle, self.plan, embeddings=embeddings)
         self.call_windows = max(group.call_windows(self.plan) for group in self.member_groups)
-        """Windows that a call of the graphs computes, however few it is given; 1: as many as it is given."""
+        """Windows that a call of the graphs computes, however few it is given; 1: those it is given."""
         self._sequences = load_sequences(bundle, self.member_groups, self.plan)
         known = {loaded.index: loaded.labels for group in self.member_groups for loaded in group.members}
         members = bundle.manifest.members
