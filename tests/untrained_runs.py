@@ -55,6 +55,8 @@ def export_once(model, input_config, path, metadata, exporter="dynamo"):
     digest = hashlib.sha256(repr((model, input_config, sorted(metadata.items()), exporter)).encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())
+    if merge := getattr(model, "merge", None):  # how outputs become species is no part of a network's weights
+        digest.update(repr((merge.columns.tolist(), merge._share, merge._power)).encode())
     key = digest.hexdigest()
     if key not in _GRAPHS:
         outputs = export_graph(model, input_config, path, metadata, exporter)

@@ -157,9 +157,12 @@ def _hop(run: Run, n_samples: int, silence: Float32, axis: int, frames: Float32)
     moved = centre(later) - centre(frames) if later.any() else 0
     if moved <= 0:
         return None
+    # Where two frames answer an impulse, both centres may be off by one of them: of a long hop that is many samples.
     guess = round(step / moved)
+    least, most = (round(step / max(1.0, moved + by)) for by in (2.0, -2.0))
     loudest = np.abs(frames).max()
-    for hop in sorted(range(max(1, guess - 3), guess + 4), key=lambda each: abs(each - guess)):
+    near = range(max(1, min(least, guess - 3)), min(max(most, guess + 3), step) + 1)
+    for hop in sorted(near, key=lambda each: abs(each - guess)):
         if np.abs(answers(middle + hop)[1:] - frames[:-1]).max() <= 1e-5 * loudest:
             return hop
     return None

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from birdinfer.export.fold.measure import measure_kernel
@@ -25,6 +25,7 @@ def framed(taps, hop, first, n_frames, offsets=0.0):
     hop=st.integers(3, 60), more=st.integers(0, 100), channels=st.integers(1, 6), first=st.integers(-40, 40),
     seed=st.integers(0, 100),
 )  # fmt: skip
+@example(hop=53, more=47, channels=1, first=-14, seed=0)
 def test_measure_kernel_finds_the_weights(hop, more, channels, first, seed):
     length = hop + more
     taps = np.random.default_rng(seed).uniform(0.1, 1, (channels, length)) * 10
