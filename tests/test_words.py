@@ -79,6 +79,7 @@ def words_of(line: str) -> str:
 def coined(paths: list[Path]) -> Iterator[str]:
     """Where coined words stand, a line each."""
     files = [each for path in paths for each in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    files = [each for each in files if "/." not in str(each.relative_to(ROOT))]  # other programs' environments
     for file in files:
         name = file.relative_to(ROOT).as_posix()
         if file.suffix not in ENDINGS:
